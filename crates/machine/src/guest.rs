@@ -1,0 +1,70 @@
+//! The operating system found on a machine's disks, and what a converted one asks of its virtual hardware.
+
+use serde::{Deserialize, Serialize};
+
+use crate::FirmwareKind;
+
+/// The operating system found; the `guest` object of the `inspect` contract.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Linux, Windows, or not known.
+    pub family: Family,
+    /// `Debian GNU/Linux 12 (bookworm)`.
+    pub product: Option<String>,
+    /// `12`.
+    pub version: Option<String>,
+    /// `x86_64`, `i386`, `aarch64`.
+    pub arch: Option<String>,
+    /// The machine's own host name.
+    pub hostname: Option<String>,
+}
+
+/// Family of operating systems.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Linux.
+    Linux,
+    /// Windows.
+    Windows,
+    /// Not known.
+    #[default]
+    Unknown,
+}
+
+/// What a guest can work with after its fix-ups. `guest` returns it, `target` consumes it; neither asks more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// Bus on which the guest finds its disks.
+    pub disk_bus: DiskBus,
+    /// NIC that the guest has a driver for.
+    pub nic_model: NicModel,
+    /// Firmware that starts it.
+    pub firmware: FirmwareKind,
+    /// Whether its clock runs in UTC (else local time).
+    pub clock_utc: bool,
+}
+
+/// How a virtual disk is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskBus {
+    /// virtio-blk.
+    Virtio,
+    /// AHCI.
+    Sata,
+    /// IDE.
+    Ide,
+}
+
+/// Model of a virtual NIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NicModel {
+    /// virtio-net.
+    Virtio,
+    /// Intel 82540EM.
+    E1000,
+    /// Intel 82574L.
+    E1000e,
+}

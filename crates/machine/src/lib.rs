@@ -1,0 +1,19 @@
+//! The words that every other crate shares: a machine, its disks and volumes, its NICs and firmware, the guest found
+//! on it, and newtypes for the units they are measured in.
+//!
+//! Types here have no behaviour beyond arithmetic, parsing and printing of themselves; behaviour lives with its owner.
+//! Nothing here opens a file, a socket or a device.
+
+mod disk;
+mod firmware;
+mod guest;
+mod inventory;
+mod nic;
+mod units;
+
+pub use disk::{Disk, DiskIdentity, DiskLayout, Part, PartitionTable, Volume};
+pub use firmware::{BootVariable, Firmware, FirmwareKind};
+pub use guest::{Capabilities, DiskBus, Family, Guest, NicModel};
+pub use inventory::{Cpu, Machine, Smbios};
+pub use nic::{IpNet, MacAddress, Nic, ParseMacAddressError};
+pub use units::{ByteCount, ByteOffset, Lba, SectorSize, SectorSizeError};
