@@ -1,0 +1,17 @@
+//! The pipeline of a conversion: plan → receive or copy → fix up → define → prove.
+//!
+//! It takes a source (disks of this machine, or a machine on the other end of an agent's connection) and leaves a VM
+//! that boots, with the proof beside it. Every step is recorded in a working folder next to the result, so that a
+//! conversion that was killed goes on where it was; nothing bears its final name before it is whole.
+//!
+//! No SQL and no HTTP server here: the controller calls [`convert`], and so does the command line for local disks.
+
+mod error;
+mod event;
+mod remote;
+mod request;
+
+pub use error::{Error, ErrorKind, Result};
+pub use event::{Cancel, CopyProgress, Event, Observer, Step};
+pub use remote::{DataStream, RemoteMachine, StreamMode, StreamRequest};
+pub use request::{OutputFormat, Request, Source};

@@ -1,0 +1,55 @@
+//! What the operator asked for.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::RemoteMachine;
+
+/// Where the disks come from.
+#[derive(Clone)]
+pub enum Source {
+    /// Disk images or block devices of this machine; several are the disks of one source.
+    Local(Vec<PathBuf>),
+    /// A machine with an agent.
+    Remote(Arc<dyn RemoteMachine>),
+}
+
+/// Format of the resulting disks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputFormat {
+    /// qcow2 version 3, uncompressed.
+    #[default]
+    Qcow2,
+    /// Sparse raw.
+    Raw,
+}
+
+/// The settings of one conversion. Everything but `output` and `name` has a sensible default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Name of the VM; the result is the folder `output/name`. Letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Existing folder in which the result appears.
+    pub output: PathBuf,
+    /// Format of the disks.
+    #[serde(default)]
+    pub format: OutputFormat,
+    /// Which disks to take, by path (`/dev/sda`), serial, WWN or position (`0`); empty: all.
+    #[serde(default)]
+    pub disks: Vec<String>,
+    /// Compare hashes of the source's used blocks with the replica's after copying.
+    #[serde(default)]
+    pub verify: bool,
+    /// Record unreadable extents, fill them with zeros, and mark the result incomplete.
+    #[serde(default)]
+    pub skip_unreadable: bool,
+    /// Start the VM in isolation and see it come up. `None`: where QEMU is present.
+    #[serde(default)]
+    pub prove_boot: Option<bool>,
+    /// Plan and show, write nothing that stays.
+    #[serde(default)]
+    pub dry_run: bool,
+}
