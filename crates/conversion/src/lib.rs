@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod remote;
 mod request;
+mod workdir;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Cancel, CopyProgress, Event, Observer, Step};

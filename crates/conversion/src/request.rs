@@ -27,8 +27,18 @@ pub enum OutputFormat {
     Raw,
 }
 
+impl OutputFormat {
+    /// As file names end, and as QEMU names it.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        }
+    }
+}
+
 /// The settings of one conversion. Everything but `output` and `name` has a sensible default.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Name of the VM; the result is the folder `output/name`. Letters, digits, `-`, `_` and `.`.
     pub name: String,

@@ -1,0 +1,50 @@
+# Every habit of the project by name. `make demo` and `make test` work on a fresh Debian 12 machine with Rust.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vconverter
+# Outside the tree, so that a fresh clone does not build the dependencies again.
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export VCONVERTER_TESTDATA ?= $(abspath ../shared/testdata)
+
+PROGRAMS := $(CARGO_TARGET_DIR)/x86_64-unknown-linux-gnu/release
+
+.PHONY: help setup build demo test test-full soak lint bench fuzz clean-cache
+
+help: ## list these habits
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## install the Debian packages that are missing (through sudo when not root)
+	@tools/setup
+
+build: setup ## build the programs
+	cargo build --release --locked --bins
+
+demo: build ## cold-clone a physical machine over the network into a VM that boots, and show it
+	@$(PROGRAMS)/vconverter-lab demo
+
+test: build ## every test, a representative row of each matrix
+	@tools/test
+
+test-full: build ## every row of every matrix
+	@VCONVERTER_ROWS=full tools/test
+
+soak: build ## the long ones: kills and cuts at random moments, again and again
+	@VCONVERTER_ROWS=soak tools/test -E 'binary(soak)'
+
+lint: ## formatting, clippy, and the rules of ARCHITECTURE.md
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test --locked -q -p lab --test rooms
+
+bench: build ## the measured gates, each paired with its peer in one run
+	@tools/setup bench
+	@tools/bench
+
+fuzz: ## each parser for two minutes (FUZZ_SECONDS=120)
+	@tools/fuzz
+
+clean-cache: ## remove what is kept outside the tree
+	rm -rf "$(CACHE)"
