@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Unsupported,
     /// No space left where the result is written: stop; what is durable stays and the task can go on later.
     NoSpace,
+    /// Who called wanted it to stop.
+    Cancelled,
     /// Any other failure of the operating system. Stop.
     Io,
 }

@@ -3,12 +3,35 @@
 //! Everything here is synchronous: disks are read and written by threads with positioned I/O. Nothing here knows what
 //! lies on a disk (`volume` does), how frames travel (`protocol` does) or what a task is.
 
+mod buffer;
+mod chunk;
+mod copy;
 mod error;
 mod extent;
+pub mod fault;
+mod file;
+mod format;
+mod formats;
+mod grain;
+pub mod journal;
 mod map;
+mod open;
+mod output;
+mod reader;
 mod source;
+mod writer;
+mod zero;
 
+pub use buffer::{BUFFER_ALIGNMENT, BUFFER_SIZE, Buffer, BufferMut, Pool};
+pub use chunk::{Chunk, Content, GRAIN};
+pub use copy::{CopyOptions, DIFFERENCES_MAX, PieceHash, Progress, Verification, copy};
 pub use error::{Error, ErrorKind, Result};
 pub use extent::Extent;
+pub use file::FileSource;
+pub use format::Format;
 pub use map::{AllocationMap, Everything, ExtentIter, clip, grains, intersect};
+pub use open::{Backing, OpenOptions, Opened, open_source, open_source_with};
+pub use reader::{ExtentReader, OnUnreadable, ReadOptions};
 pub use source::{BlockSource, MemorySource, Slice, check_bounds};
+pub use writer::{CreateOptions, ImageWriter, create_image, resume_image};
+pub use zero::is_zero;

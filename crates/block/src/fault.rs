@@ -1,0 +1,1 @@
+//! Disks and images that fail on purpose, for the tests of every crate.

@@ -1,0 +1,55 @@
+//! Sparse raw images: the disk's bytes at their own offsets, holes where nothing was written.
+
+use machine::{ByteCount, ByteOffset};
+
+use crate::grain::GrainSink;
+use crate::output::Output;
+use crate::{Buffer, Error, ErrorKind, Extent, ExtentIter, Result};
+
+/// Writes a sparse raw image.
+pub(crate) struct RawWriter {
+    output: Output,
+    size: ByteCount,
+}
+
+impl RawWriter {
+    pub(crate) fn create(mut output: Output, size: ByteCount) -> Result<Self> {
+        output.set_length(size)?;
+        Ok(Self { output, size })
+    }
+
+    /// The writer and the end of what is kept.
+    pub(crate) fn resume(mut output: Output, size: ByteCount, written: ExtentIter<'_>) -> Result<(Self, ByteOffset)> {
+        let end = written.last().transpose()?.map_or(ByteOffset::ZERO, Extent::end);
+        let length = output.length()?;
+        if length.0 < end.0 {
+            let context = format!("raw image has {} bytes: expected at least {} as its journal says", length.0, end.0);
+            return Err(Error::new(ErrorKind::Malformed, context));
+        }
+        output.set_length(ByteCount(end.0))?;
+        output.set_length(size)?;
+        Ok((Self { output, size }, end))
+    }
+}
+
+impl GrainSink for RawWriter {
+    fn put(&mut self, offset: ByteOffset, data: Buffer) -> Result<()> {
+        // The last grain was padded; the image ends with the disk.
+        let room = Extent::first(self.size).end().saturating_since(offset).to_usize().unwrap_or(usize::MAX);
+        let length = data.len().min(room);
+        self.output.write(offset, data.slice(0..length))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.output.sync()
+    }
+
+    fn finish(mut self) -> Result<ByteCount> {
+        self.output.sync()?;
+        Ok(self.size)
+    }
+
+    fn bytes_written(&self) -> ByteCount {
+        self.output.bytes_written()
+    }
+}
