@@ -1,0 +1,206 @@
+//! What depmod wrote about a kernel's modules: `modules.dep`, `modules.alias`, `modules.softdep`, `modules.builtin`
+//! (see modules.dep(5), modprobe.d(5)). Pure: text in, load orders out.
+
+use std::collections::{HashMap, HashSet};
+
+use super::pattern;
+
+/// Depth to which soft dependencies are followed; real ones are one or two deep.
+const SOFT_DEPTH_MAX: usize = 8;
+
+/// The modules of one kernel.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// Name → path below the modules folder, and paths of what is needed, the deepest last (as depmod orders them).
+    modules: HashMap<String, Module>,
+    /// Alias patterns by their part before the first `:` (`pci`, `scsi`), as most lookups are for one bus.
+    aliases: HashMap<String, Vec<(String, String)>>,
+    soft: HashMap<String, Soft>,
+    builtin: HashSet<String>,
+}
+
+#[derive(Debug)]
+struct Module {
+    path: String,
+    needs: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Soft {
+    before: Vec<String>,
+    after: Vec<String>,
+}
+
+/// The text of the index files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IndexText<'a> {
+    /// `modules.dep`
+    pub dep: &'a str,
+    /// `modules.alias`
+    pub alias: &'a str,
+    /// `modules.softdep`
+    pub softdep: &'a str,
+    /// `modules.builtin`
+    pub builtin: &'a str,
+}
+
+/// Reads the index files; lines of another form are passed over.
+pub fn parse_index(text: IndexText<'_>) -> Index {
+    let mut index = Index::default();
+    for (path, needs) in text.dep.lines().filter_map(|line| line.split_once(':')) {
+        let needs = needs.split_whitespace().map(str::to_owned).collect();
+        index.modules.insert(module_name(path), Module { path: path.to_owned(), needs });
+    }
+    for line in text.alias.lines() {
+        if let Some((alias, name)) = line.strip_prefix("alias ").and_then(|rest| rest.rsplit_once(' ')) {
+            let name = module_name(name);
+            index.aliases.entry(bus(alias).to_owned()).or_default().push((alias.to_owned(), name));
+        }
+    }
+    for line in text.softdep.lines() {
+        let mut words = line.split_whitespace();
+        if let (Some("softdep"), Some(name)) = (words.next(), words.next()) {
+            let soft = index.soft.entry(module_name(name)).or_default();
+            let mut after = false;
+            for word in words {
+                match word {
+                    "pre:" => after = false,
+                    "post:" => after = true,
+                    _ if after => soft.after.push(word.to_owned()),
+                    _ => soft.before.push(word.to_owned()),
+                }
+            }
+        }
+    }
+    index.builtin = text.builtin.lines().map(module_name).collect();
+    index
+}
+
+/// `kernel/drivers/scsi/sd_mod.ko` → `sd_mod`; `-` and `_` are the same in names.
+pub(crate) fn module_name(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.split_once(".ko").map_or(file, |(name, _)| name).replace('-', "_")
+}
+
+/// The part by which aliases are filed: up to the first colon, if that part has no wildcard.
+fn bus(alias: &str) -> &str {
+    match alias.split_once(':') {
+        Some((bus, _)) if !bus.contains(['*', '?', '[', '\\']) => bus,
+        _ => "",
+    }
+}
+
+impl Index {
+    /// Names of the modules that serve `alias`, a modalias or the name of a module; empty for what is built in or
+    /// not there.
+    pub fn resolve(&self, alias: &str) -> Vec<&str> {
+        let canonical = alias.replace('-', "_");
+        if let Some((name, _)) = self.modules.get_key_value(&canonical) {
+            return vec![name];
+        }
+        if self.builtin.contains(&canonical) {
+            return Vec::new();
+        }
+        let filed = |bus: &str| self.aliases.get(bus).into_iter().flatten();
+        let wildcard_bus = if bus(alias).is_empty() { None } else { Some("") };
+        let mut names: Vec<&str> = Vec::new();
+        for (wanted, name) in filed(bus(alias)).chain(wildcard_bus.into_iter().flat_map(filed)) {
+            if !names.contains(&name.as_str()) && pattern::matches(wanted, alias) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// Paths below the modules folder in the order in which they are to be loaded for module `name`: soft dependencies,
+    /// hard ones, itself, soft ones that come after.
+    pub fn load_order(&self, name: &str) -> Vec<&str> {
+        let mut order = Order { index: self, paths: Vec::new(), seen: HashSet::new() };
+        order.add(name, 0);
+        order.paths
+    }
+}
+
+struct Order<'a> {
+    index: &'a Index,
+    paths: Vec<&'a str>,
+    seen: HashSet<&'a str>,
+}
+
+impl<'a> Order<'a> {
+    fn add(&mut self, name: &str, depth: usize) {
+        let Some(module) = self.index.modules.get(name) else { return };
+        if depth > SOFT_DEPTH_MAX || !self.seen.insert(&module.path) {
+            return;
+        }
+        // depmod lists the closure of hard dependencies with the deepest last.
+        for need in module.needs.iter().rev() {
+            self.add(&module_name(need), depth);
+        }
+        let soft = self.index.soft.get(name);
+        for wanted in soft.iter().flat_map(|soft| &soft.before) {
+            self.add_soft(wanted, depth);
+        }
+        self.paths.push(&module.path);
+        for wanted in soft.iter().flat_map(|soft| &soft.after) {
+            self.add_soft(wanted, depth);
+        }
+    }
+
+    fn add_soft(&mut self, wanted: &str, depth: usize) {
+        for name in self.index.resolve(wanted) {
+            self.add(name, depth + 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: IndexText<'static> = IndexText {
+        dep: "kernel/fs/ext4/ext4.ko: kernel/fs/mbcache.ko kernel/fs/jbd2/jbd2.ko kernel/lib/crc16.ko\n\
+            kernel/fs/mbcache.ko:\nkernel/fs/jbd2/jbd2.ko: kernel/lib/crc16.ko\nkernel/lib/crc16.ko:\n\
+            kernel/crypto/crc32c_generic.ko:\nkernel/arch/x86/crypto/crc32c-intel.ko:\n\
+            kernel/drivers/net/ethernet/intel/e1000/e1000.ko:\nkernel/drivers/net/phy/realtek.ko:\n\
+            kernel/drivers/net/ethernet/realtek/r8169.ko:\nkernel/a.ko:\nkernel/b.ko:\n",
+        alias: "# Aliases\nalias crypto-crc32c crc32c_generic\nalias crypto-crc32c crc32c_intel\n\
+            alias pci:v00008086d0000100Esv*sd*bc*sc*i* e1000\nalias fs-ext4 ext4\n\
+            alias pci:v000010ECd00008168sv*sd*bc*sc*i* r8169\n",
+        softdep: "softdep ext4 pre: crypto-crc32c\nsoftdep r8169 pre: realtek\nsoftdep a post: b\nsoftdep b pre: a\n",
+        builtin: "kernel/lib/crc32.ko\n",
+    };
+
+    fn order(name: &str) -> Vec<String> {
+        parse_index(TEXT).load_order(name).into_iter().map(module_name).collect()
+    }
+
+    #[test]
+    fn dependencies_come_before_what_needs_them() {
+        assert_eq!(order("ext4"), ["crc16", "jbd2", "mbcache", "crc32c_generic", "crc32c_intel", "ext4"]);
+        assert_eq!(order("r8169"), ["realtek", "r8169"]);
+    }
+
+    #[test]
+    fn soft_dependencies_in_a_circle_end() {
+        assert_eq!(order("a"), ["a", "b"]);
+        assert_eq!(order("b"), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_modalias_finds_its_driver() {
+        let index = parse_index(TEXT);
+        let card = "pci:v00008086d0000100Esv00001AF4sd00001100bc02sc00i00";
+        assert_eq!(index.resolve(card), ["e1000"]);
+        assert_eq!(index.resolve("pci:v00008086d00001237sv0sd0bc06sc00i00"), [""; 0]);
+        assert_eq!(index.resolve("fs-ext4"), ["ext4"]);
+        assert_eq!(index.resolve("crc32c-intel"), ["crc32c_intel"]);
+        assert_eq!(index.resolve("crc32"), [""; 0]);
+    }
+
+    #[test]
+    fn an_unknown_module_has_no_load_order() {
+        assert!(parse_index(TEXT).load_order("none").is_empty());
+        assert!(parse_index(IndexText::default()).resolve("x").is_empty());
+    }
+}

@@ -1,0 +1,79 @@
+//! Folder of things that are costly to make again, shared by any number of processes.
+//!
+//! An entry appears under its name complete or not at all: it is made in a folder beside and renamed, while a lock
+//! keeps others from making it too.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::{Error, ErrorKind, Result};
+
+/// `${XDG_CACHE_HOME:-~/.cache}/vconverter/KIND`, made if it is not there.
+pub(crate) fn open_cache(kind: &str) -> Result<PathBuf> {
+    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let root = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache"))).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidConfiguration, "no cache folder: neither XDG_CACHE_HOME nor HOME is set")
+    })?;
+    let folder = root.join("vconverter").join(kind);
+    fs::create_dir_all(&folder).map_err(|e| Error::path("create", &folder, e))?;
+    Ok(folder)
+}
+
+/// The entry `name` of `cache`, made by `make` in the folder it is given where it does not exist yet.
+pub(crate) fn entry(cache: &Path, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let finished = cache.join(name);
+    if finished.is_dir() {
+        return Ok(finished);
+    }
+    let lock_path = cache.join(".lock");
+    let lock = File::create(&lock_path).map_err(|e| Error::path("create", &lock_path, e))?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|e| Error::path("lock", &lock_path, e.into()))?;
+    if finished.is_dir() {
+        return Ok(finished);
+    }
+    let partial = tempfile::Builder::new()
+        .prefix(".partial-")
+        .tempdir_in(cache)
+        .map_err(|e| Error::path("create a folder in", cache, e))?;
+    make(partial.path())?;
+    fs::rename(partial.path(), &finished).map_err(|e| Error::path("rename to", &finished, e))?;
+    // Its name is gone; nothing is left for the guard to remove.
+    let _ = partial.keep();
+    Ok(finished)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn an_entry_is_made_once_by_many_at_once() {
+        let cache = tempfile::tempdir().unwrap();
+        let made = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let folder = entry(cache.path(), "a", |folder| {
+                        made.fetch_add(1, Ordering::Relaxed);
+                        fs::write(folder.join("x"), b"x").map_err(|e| Error::path("write", folder, e))
+                    });
+                    assert!(folder.unwrap().join("x").is_file());
+                });
+            }
+        });
+        assert_eq!(made.into_inner(), 1);
+    }
+
+    #[test]
+    fn a_failed_attempt_leaves_nothing() {
+        let cache = tempfile::tempdir().unwrap();
+        let failed = entry(cache.path(), "a", |_| Err(Error::new(ErrorKind::NoKernel, "no")));
+        assert_eq!(failed.unwrap_err().kind, ErrorKind::NoKernel);
+        let left: Vec<_> = fs::read_dir(cache.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, [".lock"]);
+    }
+}

@@ -1,0 +1,26 @@
+//! The boot image: Linux kernel and initramfs with bootenv and the agent, as files and as a hybrid ISO; and the
+//! appliance, the same kernel with a small initramfs, in which guests are fixed up.
+//!
+//! Kernel and boot loaders are Debian's own, signed packages, so that Secure Boot stays on. What is built is the same
+//! for the same input: no time stamp, no random identifier. Nothing here needs root, mounts or loop devices.
+//! It starts Debian's tools as programs and says which package brings one that is missing.
+
+mod appliance;
+
+mod cache;
+
+pub mod cpio;
+mod error;
+mod initramfs;
+
+mod kernel;
+mod modules;
+mod program;
+mod tool;
+
+pub use appliance::{Appliance, ApplianceOptions, build_appliance};
+
+
+pub use error::{Error, ErrorKind, Result};
+pub use kernel::{Kernel, KernelChoice, load_kernel};
+pub use program::Programs;
