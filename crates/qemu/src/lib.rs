@@ -1,0 +1,27 @@
+//! Starts and watches one QEMU process: what hardware it shows, its serial ports, its screen, and how it ended.
+//!
+//! A [`Hardware`] is a value; [`Hardware::start`] makes a [`Vm`] of it. Dropping the `Vm` kills the process, and the
+//! kernel kills it when our process dies. Nothing here knows what runs inside: no guest, no image format, no network
+//! besides handing over a tap's name. Everything is synchronous; waits have time limits.
+
+mod accelerator;
+mod command;
+mod error;
+mod firmware;
+mod hardware;
+mod process;
+mod qmp;
+mod serial;
+mod vm;
+
+pub use accelerator::Accelerator;
+pub use error::{Error, ErrorKind, Result};
+pub use firmware::{Firmware, OvmfFiles, find_ovmf};
+pub use hardware::{
+    Clock, Confinement, DirectBoot, Disk, DiskBus, FwCfg, Hardware, HbaModel, Image, MachineType, Nic, NicBackend,
+    NicModel, OnReset, SerialPort, Smbios,
+};
+pub use process::{Exit, ExitKind};
+pub use qmp::{Event, Qmp};
+pub use serial::{Serial, SerialReader};
+pub use vm::Vm;
