@@ -1,0 +1,491 @@
+//! Control messages: length-prefixed JSON.
+//!
+//! A message is its length in bytes (u32, big endian) and that many bytes of JSON. What is read is bounded by
+//! [`MESSAGE_BYTES_MAX`], or [`REPORT_BYTES_MAX`] where a report is expected. Fields that a reader does not know are
+//! ignored, so that a revision can add some.
+
+use std::fmt;
+use std::io::{Read, Write};
+
+use machine::{ByteCount, ByteOffset, DiskIdentity, Machine};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::pairing::{Commitment, Nonce};
+use crate::{Error, ErrorKind, Result, Version, VersionRange};
+
+/// Longest message in bytes, other than a report.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// Longest message in bytes from an approved agent, whose report lists every volume of a machine.
+pub const REPORT_BYTES_MAX: usize = 16 << 20;
+
+/// Thirty-two bytes, as 64 hexadecimal digits in JSON.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Bytes32(pub [u8; 32]);
+
+/// The first message of every connection, from the side that dialled. Frozen: fields may be added, none may change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Opening {
+    /// Makes it a control connection.
+    Hello(Hello),
+    /// Makes it a data connection.
+    OpenStream(OpenStream),
+}
+
+/// Who dials. Frozen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Revisions that it speaks.
+    pub protocol: VersionRange,
+    /// Version of the program.
+    pub program: String,
+    /// Where it runs.
+    pub kind: AgentKind,
+    /// Random at each start of the program: the same credential with the same instance is the same program after a cut
+    /// link, with another instance it is a restart, or a copy.
+    pub instance: Bytes32,
+}
+
+/// Where an agent runs. Frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentKind {
+    /// On the installed operating system.
+    Agent,
+    /// In the boot image: nothing else uses the disks.
+    BootImage,
+    /// Something that this revision does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Asks to be the data connection that a [`ServeDisk`] named. The token is valid once, and only on a connection with the
+/// certificate of the agent that it was given to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenStream {
+    /// From [`ServeDisk::stream`].
+    pub token: StreamToken,
+}
+
+/// The answer to an [`Opening`]. Frozen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum OpeningReply {
+    /// Go on, in this revision.
+    Welcome {
+        /// The revision chosen.
+        protocol: Version,
+        /// Version of the controller.
+        program: String,
+    },
+    /// Not to be; the connection is closed.
+    Refused {
+        /// Why, for a person.
+        reason: String,
+        /// What to do about it, for a person: how to get a newer agent or boot image.
+        remedy: Option<String>,
+    },
+}
+
+/// What a controller says on a control connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ControllerMessage {
+    /// The machine is not known yet: pairing begins, and the agent answers with its own commitment. (The controller
+    /// commits first and reveals last.)
+    PairingCommit {
+        /// The controller's.
+        commitment: Commitment,
+    },
+    /// Answer to [`AgentMessage::PairingReveal`]; from here both have the code.
+    PairingReveal {
+        /// The controller's.
+        nonce: Nonce,
+    },
+    /// An operator approved the machine, now or earlier: report, and serve.
+    Approved,
+    /// An operator refused the machine, or the code was typed wrong too often. The connection is closed.
+    Denied {
+        /// Why, for a person.
+        reason: String,
+    },
+    /// Open a data connection and send one disk.
+    ServeDisk(ServeDisk),
+    /// Stop a stream, whatever it is doing.
+    CancelStream {
+        /// From [`ServeDisk::stream`].
+        stream: StreamToken,
+    },
+    /// Report again.
+    Refresh,
+    /// Something for the machine's screen.
+    Show {
+        /// One line, for a person.
+        text: String,
+    },
+    /// The conversion ended; the machine has nothing left to do.
+    Finish {
+        /// One line for the machine's screen.
+        text: String,
+    },
+    /// Answer to [`AgentMessage::Heartbeat`].
+    HeartbeatAck {
+        /// As sent.
+        sequence: u64,
+    },
+    /// Something that this revision does not know: ignored.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What an agent says on a control connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum AgentMessage {
+    /// Answer to [`ControllerMessage::PairingCommit`].
+    PairingCommit {
+        /// The agent's.
+        commitment: Commitment,
+        /// What the machine says of itself, so that an operator knows which of several waits: not to be trusted.
+        about: About,
+    },
+    /// Right behind [`AgentMessage::PairingCommit`]: the agent holds the controller's commitment already.
+    PairingReveal {
+        /// The agent's.
+        nonce: Nonce,
+    },
+    /// After [`ControllerMessage::Approved`] and [`ControllerMessage::Refresh`]. May be as long as [`REPORT_BYTES_MAX`].
+    Report(Box<Report>),
+    /// A disk cannot be served; the data connection was not opened.
+    StreamFailed {
+        /// From [`ServeDisk::stream`].
+        stream: StreamToken,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// Every [`HEARTBEAT_SECONDS`].
+    Heartbeat {
+        /// Counts up.
+        sequence: u64,
+    },
+    /// Something that this revision does not know: ignored.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Pause between two heartbeats of an agent.
+pub const HEARTBEAT_SECONDS: u64 = 5;
+/// Silence on a control connection after which the peer counts as gone.
+pub const SILENCE_SECONDS_MAX: u64 = 18;
+
+/// What a machine that is not approved says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// Manufacturer and product.
+    pub product: String,
+    /// Serial number.
+    pub serial: String,
+    /// Host name, where an operating system was found.
+    pub hostname: String,
+}
+
+/// Everything that an agent knows of its machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The machine.
+    pub machine: Machine,
+    /// Kernel on which the agent runs: `6.1.0-38-amd64`.
+    #[serde(default)]
+    pub kernel: String,
+    /// What was odd about disks and volumes, for a person.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// One disk is to be sent over a data connection of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServeDisk {
+    /// Names the stream and opens it.
+    pub stream: StreamToken,
+    /// Which task it is for, for people and logs.
+    pub task: String,
+    /// The disk.
+    pub disk: DiskSelector,
+    /// What is to be sent of it.
+    pub mode: StreamMode,
+}
+
+/// Tells a disk by what it is, never by its name alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSelector {
+    /// As reported.
+    pub identity: DiskIdentity,
+    /// Its place in [`Machine::disks`] as reported; tells disks without identity.
+    pub index: u32,
+    /// As reported; a disk of another size is refused.
+    pub size: ByteCount,
+}
+
+/// What a data connection carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case")]
+pub enum StreamMode {
+    /// The used contents in ascending order.
+    Data {
+        /// Everything before this position is durable at the controller.
+        resume: ByteOffset,
+        /// Whether to compress.
+        compress: Compress,
+        /// What to do where the disk cannot be read.
+        on_unreadable: OnUnreadable,
+    },
+    /// Hashes of the used contents, read again from the disk.
+    Hashes {
+        /// Where to begin.
+        resume: ByteOffset,
+    },
+}
+
+/// Whether to compress.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compress {
+    /// When it is faster, by what the agent measures.
+    #[default]
+    WhenItPays,
+    /// Never.
+    Never,
+    /// Always, save contents that do not shrink.
+    Always,
+}
+
+/// What to do where a disk cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnreadable {
+    /// Say so and stop.
+    #[default]
+    Stop,
+    /// Say so and go on.
+    Skip,
+}
+
+/// A random name for one data connection, valid once; 32 hexadecimal digits in JSON. Debug output does not show it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StreamToken([u8; 16]);
+
+impl StreamToken {
+    /// A fresh one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Identity`] when the system gives no randomness.
+    pub fn random() -> Result<Self> {
+        let mut bytes = [0; 16];
+        fill_random(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+impl Bytes32 {
+    /// Fresh random bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Identity`] when the system gives no randomness.
+    pub fn random() -> Result<Self> {
+        let mut bytes = [0; 32];
+        fill_random(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// Sends one message and flushes it.
+///
+/// # Errors
+/// [`ErrorKind::Malformed`] for a message beyond [`REPORT_BYTES_MAX`], which is not sent; the link's own errors.
+pub fn write_message<T: Serialize>(mut to: impl Write, message: &T) -> Result<()> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, message).map_err(|e| Error::malformed("message to be sent").because(e))?;
+    let length = bytes.len() - 4;
+    let prefix = u32::try_from(length).ok().filter(|_| length <= REPORT_BYTES_MAX);
+    let prefix = prefix.ok_or_else(|| Error::malformed(format!("message to be sent: {length} bytes are too long")))?;
+    bytes[..4].copy_from_slice(&prefix.to_be_bytes());
+    to.write_all(&bytes).and_then(|()| to.flush()).map_err(|e| Error::link("cannot send a message", e))
+}
+
+/// Receives one message of at most `bytes_max` bytes.
+///
+/// # Errors
+/// [`ErrorKind::Malformed`] for a longer one or one that is no `T`; the link's own errors.
+pub fn read_message<T: DeserializeOwned>(mut from: impl Read, bytes_max: usize) -> Result<T> {
+    let mut prefix = [0; 4];
+    from.read_exact(&mut prefix).map_err(|e| Error::link("cannot receive a message", e))?;
+    let length = u32::from_be_bytes(prefix) as usize;
+    if length > bytes_max {
+        return Err(Error::malformed(format!("message of {length} bytes: expected at most {bytes_max}")));
+    }
+    // Grows with what arrives, not with what is announced.
+    let mut bytes = Vec::with_capacity(length.min(MESSAGE_BYTES_MAX));
+    let got = from.by_ref().take(length as u64).read_to_end(&mut bytes);
+    got.map_err(|e| Error::link("cannot receive a message", e))?;
+    if bytes.len() < length {
+        return Err(Error::new(ErrorKind::Closed, "the connection ended inside a message"));
+    }
+    parse_message(&bytes)
+}
+
+/// Parses the JSON of one message.
+///
+/// # Errors
+/// [`ErrorKind::Malformed`].
+pub fn parse_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| Error::malformed("message is not understood").because(e))
+}
+
+fn fill_random(bytes: &mut [u8]) -> Result<()> {
+    use ring::rand::{SecureRandom, SystemRandom};
+    SystemRandom::new().fill(bytes).map_err(|_| Error::new(ErrorKind::Identity, "the system gives no random numbers"))
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex<const N: usize>(text: &str) -> std::result::Result<[u8; N], String> {
+    let wrong = || format!("expected {} hexadecimal digits", 2 * N);
+    // Colons are what other tools print fingerprints with.
+    let digits: Vec<u8> = text.bytes().filter(|b| *b != b':').take(2 * N + 1).collect();
+    if digits.len() != 2 * N {
+        return Err(wrong());
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+        *byte = digit(pair[0]).zip(digit(pair[1])).map(|(high, low)| high << 4 | low).ok_or_else(wrong)?;
+    }
+    Ok(bytes)
+}
+
+impl TryFrom<String> for Bytes32 {
+    type Error = String;
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        from_hex(&text).map(Self)
+    }
+}
+
+impl From<Bytes32> for String {
+    fn from(bytes: Bytes32) -> String {
+        to_hex(&bytes.0)
+    }
+}
+
+impl fmt::Display for Bytes32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&to_hex(&self.0))
+    }
+}
+
+impl fmt::Debug for Bytes32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl TryFrom<String> for StreamToken {
+    type Error = String;
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        from_hex(&text).map(Self)
+    }
+}
+
+impl From<StreamToken> for String {
+    fn from(token: StreamToken) -> String {
+        to_hex(&token.0)
+    }
+}
+
+impl fmt::Debug for StreamToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StreamToken(not shown)")
+    }
+}
+
+/// For the fuzzer: everything that parses messages.
+pub fn fuzz_message(bytes: &[u8]) {
+    let _ = read_message::<Opening>(bytes, MESSAGE_BYTES_MAX);
+    let _ = read_message::<OpeningReply>(bytes, MESSAGE_BYTES_MAX);
+    let _ = read_message::<AgentMessage>(bytes, REPORT_BYTES_MAX);
+    let _ = read_message::<ControllerMessage>(bytes, MESSAGE_BYTES_MAX);
+    if let Ok(message) = parse_message::<AgentMessage>(bytes) {
+        let again = serde_json::to_vec(&message).ok().and_then(|text| parse_message(&text).ok());
+        assert_eq!(again.as_ref(), Some(&message), "a message that was read can be sent");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_opening_is_frozen() {
+        let hello = Opening::Hello(Hello {
+            protocol: VersionRange::SPOKEN,
+            program: "0.1.0".into(),
+            kind: AgentKind::BootImage,
+            instance: Bytes32([0xab; 32]),
+        });
+        let text = format!(
+            r#"{{"type":"hello","protocol":{{"oldest":1,"newest":1}},"program":"0.1.0","kind":"boot_image","instance":"{}"}}"#,
+            "ab".repeat(32)
+        );
+        assert_eq!(serde_json::to_string(&hello).unwrap(), text);
+        let later = text.replace(r#""kind":"boot_image""#, r#""kind":"toaster","colour":"red""#);
+        let Opening::Hello(hello) = parse_message(later.as_bytes()).unwrap() else { panic!("expected a hello") };
+        assert_eq!(hello.kind, AgentKind::Unknown);
+    }
+
+    #[test]
+    fn messages_come_back_as_they_were_sent() {
+        let disk = DiskSelector {
+            identity: DiskIdentity { serial: Some("S1".into()), ..DiskIdentity::default() },
+            index: 1,
+            size: ByteCount(u64::MAX),
+        };
+        let mode = StreamMode::Data {
+            resume: ByteOffset(1 << 60),
+            compress: Compress::WhenItPays,
+            on_unreadable: OnUnreadable::Stop,
+        };
+        let sent = ControllerMessage::ServeDisk(ServeDisk {
+            stream: StreamToken::random().unwrap(),
+            task: "7".into(),
+            disk,
+            mode,
+        });
+        let mut wire = Vec::new();
+        write_message(&mut wire, &sent).unwrap();
+        assert_eq!(read_message::<ControllerMessage>(&wire[..], MESSAGE_BYTES_MAX).unwrap(), sent);
+        for cut in 0..wire.len() {
+            let error = read_message::<ControllerMessage>(&wire[..cut], MESSAGE_BYTES_MAX).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Closed, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_message_is_not_an_error_and_an_overlong_one_is() {
+        let message: ControllerMessage = parse_message(br#"{"type":"sing","song":"x"}"#).unwrap();
+        assert_eq!(message, ControllerMessage::Unknown);
+        let wire = u32::MAX.to_be_bytes();
+        let error = read_message::<ControllerMessage>(&wire[..], MESSAGE_BYTES_MAX).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Malformed);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_parse_without_panic(bytes: Vec<u8>) {
+            fuzz_message(&bytes);
+        }
+    }
+}
