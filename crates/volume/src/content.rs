@@ -1,0 +1,83 @@
+//! What one volume holds and which of it is used.
+//!
+//! A filesystem may be smaller than its volume. What lies behind it counts as used: RAID superblocks, GPT copies of
+//! nested tables and other systems' backups lie at the end of volumes, and copying a tail costs little, because zeros
+//! are not sent. The bytes in use that are reported are the filesystem's own.
+
+use std::sync::Arc;
+
+use block::{AllocationMap, BlockSource, Everything};
+use machine::ByteCount;
+
+use crate::ext::{ExtMap, Superblock};
+use crate::fat::{FatMap, Geometry};
+use crate::field::peek;
+use crate::probe::{Probe, probe};
+use crate::swap::{Swap, SwapMap};
+
+/// A volume's contents.
+pub(crate) struct Content {
+    pub probe: Probe,
+    /// Used bytes, from the volume's start.
+    pub map: Arc<dyn AllocationMap>,
+    /// Bytes in use by what it holds; the whole size where that is not known.
+    pub used: ByteCount,
+    /// Why more is used than its own map says.
+    pub warnings: Vec<String>,
+}
+
+/// Looks at a volume and opens the map of what it holds.
+pub(crate) fn load_content(source: &Arc<dyn BlockSource>) -> Content {
+    let probe = probe(&**source);
+    let whole = |probe: Probe, warnings: Vec<String>| Content {
+        probe,
+        map: Arc::new(Everything),
+        used: source.size(),
+        warnings,
+    };
+    if !probe.also.is_empty() {
+        let warning = format!("{} is copied whole: signatures of {} too", probe.kind, probe.also.join(", "));
+        return whole(probe, vec![warning]);
+    }
+    let opened = match probe.kind.as_str() {
+        "ext2" | "ext3" | "ext4" => ext(source),
+        "vfat" => fat(source),
+        "swap" => swap(source),
+        "swsuspend" => Err("it holds a hibernated system".into()),
+        _ => return whole(probe, Vec::new()),
+    };
+    match opened {
+        Ok((map, used, warnings)) => {
+            let warnings = warnings.into_iter().map(|w| format!("{}: {w}", probe.kind)).collect();
+            Content { probe, map, used, warnings }
+        }
+        Err(reason) => {
+            let warning = format!("{} is copied whole: {reason}", probe.kind);
+            whole(probe, vec![warning])
+        }
+    }
+}
+
+type Opened = Result<(Arc<dyn AllocationMap>, ByteCount, Vec<String>), String>;
+
+fn ext(source: &Arc<dyn BlockSource>) -> Opened {
+    let superblock = Superblock::load(&**source).ok_or("its superblock cannot be read again")?;
+    let (map, findings) = ExtMap::open(Arc::clone(source), superblock)?;
+    Ok((Arc::new(map), findings.used, findings.warnings))
+}
+
+fn fat(source: &Arc<dyn BlockSource>) -> Opened {
+    let sector = peek(&**source, 0, 512).ok_or("its boot sector cannot be read again")?;
+    let geometry = Geometry::parse(&sector).ok_or("its boot sector changed while it was read")?;
+    let own = block::Extent::first(ByteCount(geometry.total_bytes));
+    let map = FatMap::open(Arc::clone(source), geometry)?;
+    let used = crate::map::used_bytes(&map, own).map_err(|e| e.to_string())?;
+    Ok((Arc::new(map), used, Vec::new()))
+}
+
+fn swap(source: &Arc<dyn BlockSource>) -> Opened {
+    let swap = Swap::load(&**source).ok_or("its header cannot be read again")?;
+    let map = SwapMap::new(&swap, source.size().0)?;
+    let used = map.used();
+    Ok((Arc::new(map), used, Vec::new()))
+}
