@@ -264,7 +264,11 @@ mod tests {
 
     #[test]
     fn cached_kernels_are_ordered_by_number() {
-        let mut names = ["linux-image-6.1.0-25-amd64_6.1.106-3", "linux-image-6.12.0-1-amd64_6.12.1-1", "linux-image-6.1.0-9-amd64_6.1.27-1"];
+        let mut names = [
+            "linux-image-6.1.0-25-amd64_6.1.106-3",
+            "linux-image-6.12.0-1-amd64_6.12.1-1",
+            "linux-image-6.1.0-9-amd64_6.1.27-1",
+        ];
         names.sort_by_key(|name| version_key(name));
         assert_eq!(names.map(|n| &n[12..20]), ["6.1.0-9-", "6.1.0-25", "6.12.0-1"]);
     }

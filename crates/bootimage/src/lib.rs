@@ -20,7 +20,6 @@ mod tool;
 
 pub use appliance::{Appliance, ApplianceOptions, build_appliance};
 
-
 pub use error::{Error, ErrorKind, Result};
 pub use kernel::{Kernel, KernelChoice, load_kernel};
 pub use program::Programs;

@@ -1,5 +1,7 @@
 //! QEMU itself, without a guest: what it may do, how it ends.
 
+#![allow(clippy::unwrap_used)]
+
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
