@@ -115,6 +115,20 @@ impl Vm {
         std::fs::read(&path).map_err(|e| Error::io(format!("reading {}", path.display()), e))
     }
 
+    /// The 25 lines of 80 characters that a VGA in text mode shows, without trailing blanks: firmware, boot loaders and
+    /// early kernels. Once the guest has switched to graphics it is what stood there last.
+    pub fn text_screen(&self) -> Result<String> {
+        const COLUMNS: usize = 80;
+        const CELLS: usize = COLUMNS * 25;
+        let path = self.folder.path().join("screen.text");
+        self.qmp.execute("pmemsave", json!({ "val": 0xb8000, "size": CELLS * 2, "filename": path }))?;
+        let cells = std::fs::read(&path).map_err(|e| Error::io(format!("reading {}", path.display()), e))?;
+        // A cell is a character of code page 437 and its colours; what is not ASCII there are lines and blocks.
+        let character = |cell: &[u8]| if matches!(cell[0], 0x20..=0x7e) { char::from(cell[0]) } else { ' ' };
+        let line = |row: &[u8]| row.chunks_exact(2).map(character).collect::<String>().trim_end().to_owned();
+        Ok(cells.chunks(COLUMNS * 2).map(line).collect::<Vec<_>>().join("\n").trim_end().to_owned())
+    }
+
     /// Waits until QEMU ends; `None` after `timeout`.
     pub fn wait(&self, timeout: Duration) -> Option<Exit> {
         let (status, killed_by_us) = self.process.wait(timeout)?;

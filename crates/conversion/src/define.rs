@@ -1,0 +1,41 @@
+//! The define step: the VM as libvirt knows it, and how to look at it without libvirt.
+
+use std::fs;
+
+use machine::FirmwareKind;
+use target::{Definition, DiskFile};
+
+use crate::error::Context;
+use crate::fixup::selected_machine;
+use crate::pipeline::Pipeline;
+use crate::{ErrorKind, Result};
+
+/// Writes `NAME.xml` and the preview command into the working folder. Paths in them are those of the final folder.
+pub(crate) fn define(pipeline: &mut Pipeline<'_>) -> Result<()> {
+    let capabilities = pipeline.capabilities()?;
+    let request = &pipeline.record.request;
+    let file = |place: usize| DiskFile {
+        path: pipeline.workdir.result().join(pipeline.workdir.disk_name(place, request.format)),
+        format: request.format.extension().to_string(),
+    };
+    let disks: Vec<_> = (0..pipeline.record.selected.len()).map(file).collect();
+    let machine = selected_machine(pipeline);
+    let definition = Definition {
+        name: &request.name,
+        machine: &machine,
+        capabilities: &capabilities,
+        disks: &disks,
+        link_up: false,
+    };
+    let xml = target::domain_xml(&definition).context(ErrorKind::Refused, || "VM definition".into())?;
+    let preview = target::qemu_command(&definition).context(ErrorKind::Refused, || "preview command".into())?;
+    for (name, text) in [(format!("{}.xml", request.name), xml), ("look.sh".to_string(), format!("#!/bin/sh\n{preview}\n"))] {
+        let path = pipeline.workdir.file(name);
+        fs::write(&path, text).context(ErrorKind::Target, || path.display().to_string())?;
+    }
+    if machine.firmware.kind == FirmwareKind::Unknown && capabilities.firmware != FirmwareKind::Unknown {
+        let message = "the firmware of the source was not known; the guest's boot loader decided it".to_string();
+        pipeline.warn(message);
+    }
+    Ok(())
+}

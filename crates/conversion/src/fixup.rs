@@ -1,0 +1,93 @@
+//! The fix-up step: plan, show, apply, in overlays over the replicas.
+
+use guest::appliance::{Job, LogicalVolume, Mode};
+use guest::{Plan, State};
+use machine::Machine;
+use qemu::Image;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Context;
+use crate::overlay::Overlay;
+use crate::pipeline::Pipeline;
+use crate::{Error, ErrorKind, Event, FixUpOutcome, Result, appliance};
+
+/// What was planned, and what became of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct FixUps {
+    /// The plan, as the appliance made it on the guest's own files.
+    pub plan: Plan,
+    /// For each fix-up of the plan, what happened; empty where it was only planned.
+    pub applied: Vec<guest::Outcome>,
+}
+
+impl FixUps {
+    /// For the outcome of the conversion.
+    pub(crate) fn outcomes(&self) -> Vec<FixUpOutcome> {
+        let result = |id: &str| match self.applied.iter().find(|outcome| outcome.id == id).map(|o| o.state) {
+            Some(State::Done) => "made",
+            Some(State::AlreadySo) => "already so",
+            Some(State::Refused) => "refused",
+            Some(State::Failed) => "failed",
+            None => "planned",
+        };
+        let outcome = |fixup: &guest::Fixup| FixUpOutcome {
+            id: fixup.id.clone(),
+            title: fixup.title.clone(),
+            reason: fixup.reason.clone(),
+            result: if fixup.already_so { "already so" } else { result(&fixup.id) }.to_string(),
+            files: fixup.changes.iter().map(|change| change.path().to_string()).collect(),
+        };
+        self.plan.fixups.iter().map(outcome).collect()
+    }
+}
+
+/// Makes a fresh overlay over each replica, and has the appliance plan and apply the fix-ups there.
+pub(crate) fn fix_up(pipeline: &mut Pipeline<'_>) -> Result<FixUps> {
+    let mut overlays = Vec::new();
+    let mut disks = Vec::new();
+    for (place, disk) in pipeline.disks() {
+        let (image, format) = (pipeline.image(place), pipeline.record.request.format.extension());
+        let overlay = Overlay::create(pipeline.overlay_path(place), &image, format)?;
+        let stack = Image::new(overlay.path(), "qcow2").over(Image::new(&image, format));
+        disks.push(appliance::disk(stack, disk));
+        overlays.push(overlay);
+    }
+    let job = job(&pipeline.record.request.name, Mode::Apply, &selected_machine(pipeline));
+    let answer = appliance::run(&job, disks, pipeline.workdir.path(), pipeline.observer, pipeline.cancel);
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => {
+            // The replica is as it was; what is in the overlays is worth nothing.
+            overlays.into_iter().try_for_each(Overlay::discard)?;
+            return Err(error);
+        }
+    };
+    let missing = || Error::new(ErrorKind::FixUp, "the appliance made no plan");
+    let fixups = FixUps { plan: answer.plan.ok_or_else(missing)?, applied: answer.outcomes };
+    for outcome in fixups.outcomes() {
+        let message = format!("fix-up {}: {} ({})", outcome.id, outcome.title, outcome.result);
+        pipeline.observer.event(Event::Log { message });
+    }
+    for warning in fixups.plan.warnings.clone() {
+        pipeline.warn(warning);
+    }
+    // The appliance ran without flushing; now the overlays are to survive a crash.
+    for overlay in &overlays {
+        let synced = std::fs::File::open(overlay.path()).and_then(|file| file.sync_all());
+        synced.context(ErrorKind::Target, || overlay.path().display().to_string())?;
+    }
+    Ok(fixups)
+}
+
+/// The machine with only the disks that are converted, in the order in which VMs and appliances get them.
+pub(crate) fn selected_machine(pipeline: &Pipeline<'_>) -> Machine {
+    let disks = pipeline.disks().map(|(_, disk)| disk.clone()).collect();
+    Machine { disks, ..pipeline.record.machine.clone() }
+}
+
+/// A job for the appliance on the disks of `machine`.
+pub(crate) fn job(id: &str, mode: Mode, machine: &Machine) -> Job {
+    // Logical volumes are detected again inside, from the very disks that will be changed.
+    let logical_volumes: Vec<LogicalVolume> = Vec::new();
+    Job { id: id.to_string(), mode, facts: machine.clone(), logical_volumes, refused: Vec::new() }
+}

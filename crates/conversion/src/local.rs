@@ -1,0 +1,112 @@
+//! Disks of this machine: image files and block devices, opened read-only, and what lies on them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use block::{BlockSource, Format};
+use machine::{ByteCount, Cpu, Disk, DiskIdentity, Firmware, Guest, MacAddress, Machine, Nic, Smbios};
+use volume::Layout;
+
+use crate::error::Context;
+use crate::{Error, ErrorKind, Result};
+
+/// Disks that a machine may have; more in one command is a mistake.
+const DISKS_MAX: usize = 256;
+
+/// The opened disks of one local source.
+pub(crate) struct LocalDisks {
+    disks: Vec<LocalDisk>,
+    layout: Layout,
+}
+
+/// One opened disk.
+pub(crate) struct LocalDisk {
+    /// As it was named.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub source: Arc<dyn BlockSource>,
+    /// What the file is.
+    pub format: Format,
+}
+
+impl LocalDisks {
+    /// Opens `paths` for reading and finds out what lies on them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] for a missing file, a format that is not read, or a partition table that makes no sense.
+    pub(crate) fn open(paths: &[PathBuf]) -> Result<Self> {
+        if paths.is_empty() || paths.len() > DISKS_MAX {
+            let context = format!("source: expected 1 to {DISKS_MAX} disks, found {}", paths.len());
+            return Err(Error::new(ErrorKind::Refused, context));
+        }
+        let disks = paths.iter().map(|path| open_disk(path)).collect::<Result<Vec<_>>>()?;
+        let sources: Vec<_> = disks.iter().map(|disk| Arc::clone(&disk.source)).collect();
+        let layout = volume::detect_layout(&sources).context(ErrorKind::Refused, || match paths {
+            [path] => path.display().to_string(),
+            _ => "disks of the source".into(),
+        })?;
+        Ok(Self { disks, layout })
+    }
+
+    /// One disk.
+    pub(crate) fn disk(&self, index: usize) -> &LocalDisk {
+        &self.disks[index]
+    }
+
+    /// What lies on the disks.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The machine that these disks came from, as far as they tell; the rest is what a VM usually has.
+    pub(crate) fn machine(&self, guest: Guest) -> Machine {
+        Machine {
+            firmware: Firmware { kind: self.layout.firmware(), ..Firmware::default() },
+            cpu: Cpu { model: String::new(), sockets: 1, cores_per_socket: 2, threads_per_core: 1 },
+            memory: ByteCount::gib(2),
+            smbios: Smbios::default(),
+            nics: vec![Nic {
+                name: String::new(),
+                mac: self.mac_address(),
+                addresses: Vec::new(),
+                driver: None,
+                link_up: false,
+            }],
+            disks: self.described(),
+            guest,
+        }
+    }
+
+    /// The `disks` of the `inspect` contract.
+    pub(crate) fn described(&self) -> Vec<Disk> {
+        let layouts = self.layout.disks().iter().cloned();
+        let describe = |(disk, layout): (&LocalDisk, _)| Disk {
+            path: disk.path.display().to_string(),
+            format: disk.format.name().to_string(),
+            virtual_size: disk.source.size(),
+            logical_sector_size: disk.source.logical_sector_size(),
+            identity: DiskIdentity::default(),
+            layout,
+        };
+        self.disks.iter().zip(layouts).map(describe).collect()
+    }
+
+    /// A stable address in QEMU's range, from what identifies the disks: the same source gets the same every time.
+    fn mac_address(&self) -> MacAddress {
+        let mut hash = blake3::Hasher::new();
+        for layout in self.layout.disks() {
+            hash.update(layout.partition_table_id.as_deref().unwrap_or("").as_bytes());
+            for volume in &layout.volumes {
+                hash.update(volume.uuid.as_deref().unwrap_or("").as_bytes());
+            }
+        }
+        let hash = hash.finalize();
+        let [a, b, c] = [0, 1, 2].map(|i| hash.as_bytes()[i]);
+        MacAddress([0x52, 0x54, 0x00, a, b, c])
+    }
+}
+
+fn open_disk(path: &Path) -> Result<LocalDisk> {
+    let opened = block::open_source(path).context(ErrorKind::Refused, || format!("source {}", path.display()))?;
+    Ok(LocalDisk { path: path.to_path_buf(), source: opened.source, format: opened.format })
+}
