@@ -1,0 +1,16 @@
+//! The controller: store, agent sessions, tasks, and the API over a Unix socket.
+//!
+//! It holds what is known of machines and what is being done with them. It refuses to let an agent do anything before an
+//! operator approved it, never mounts or parses a guest's disk itself (`conversion` has that done in an appliance), and
+//! serves its API only to the owner of its data directory.
+
+mod data_directory;
+mod error;
+pub mod identity;
+pub mod sessions;
+pub mod store;
+mod timestamp;
+
+pub use data_directory::{DataDirectory, LockedDataDirectory};
+pub use error::{Error, ErrorKind, Result, chain};
+pub use timestamp::Timestamp;

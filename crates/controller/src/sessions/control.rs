@@ -1,0 +1,277 @@
+//! One connection from its first byte: the opening, then a control connection's pairing, waiting and working.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use protocol::message::{
+    About, AgentKind, AgentMessage, ControllerMessage, Hello, MESSAGE_BYTES_MAX, Opening, REPORT_BYTES_MAX, Report,
+    SILENCE_SECONDS_MAX, read_message, write_message,
+};
+use protocol::pairing::{Pairing, PairingCode, Role};
+
+use super::registry::{Admission, Caller, Phase, SessionId};
+use super::{Connection, Error, ErrorKind, Link, Pass, Result, Sessions, VersionRange, WRITE_TIMEOUT, label};
+use crate::store::Sighting;
+
+/// Version of this controller.
+const PROGRAM: &str = env!("CARGO_PKG_VERSION");
+/// Bytes kept of each text that a stranger says of itself.
+const ABOUT_BYTES_MAX: usize = 128;
+/// Messages that a waiting machine may send beyond one a second.
+const MESSAGES_AHEAD_MAX: u64 = 32;
+/// Time for the four messages of a pairing.
+const PAIRING_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often the store is told that a machine is still there.
+const SEEN_INTERVAL: Duration = Duration::from_secs(60);
+
+impl Sessions {
+    /// Serves one connection to its end.
+    pub(super) fn serve(&self, socket: TcpStream, address: SocketAddr, pass: Pass) -> Result<()> {
+        let connection = Connection::accept(socket, &self.0.tls).map_err(network)?;
+        connection.set_write_timeout(Some(WRITE_TIMEOUT));
+        match connection.opening().map_err(network)? {
+            Opening::Hello(hello) => self.serve_control(Arc::new(connection), hello, address, pass),
+            Opening::OpenStream(open) => self.serve_stream(connection, &open, pass),
+        }
+    }
+
+    fn serve_control(&self, link: Link, hello: Hello, address: SocketAddr, mut pass: Pass) -> Result<()> {
+        let Some(version) = VersionRange::SPOKEN.common(hello.protocol) else {
+            let reason = format!(
+                "this controller speaks revision {} of the protocol, the agent {}",
+                VersionRange::SPOKEN,
+                hello.protocol
+            );
+            let remedy = "build a boot image with this controller's `vconverter boot-image build` and start that";
+            return link.refuse(&reason, Some(remedy)).map_err(network);
+        };
+        let key = link.agent_key();
+        let approved = self.0.store.is_approved(&key.to_string())?;
+        if approved && !pass.approve() {
+            return link.refuse("too many connections", None).map_err(network);
+        }
+        let caller =
+            Caller { key, instance: hello.instance, address, kind: hello.kind, program: short(&hello.program) };
+        let phase = if approved { Phase::Approved { reported: None } } else { Phase::Pairing };
+        let admission = self.registry().admit(caller.clone(), link.clone(), phase, Instant::now());
+        let id = match admission {
+            Admission::Begun { id, replaced } => {
+                if let Some(replaced) = replaced {
+                    replaced.abort();
+                }
+                id
+            }
+            Admission::SecondSession => {
+                self.note_second_session(&caller, approved);
+                let reason = "another agent with this machine's key is connected";
+                let remedy = "stop the other one, or give this one a state folder of its own";
+                return link.refuse(reason, Some(remedy)).map_err(network);
+            }
+        };
+        let mut control = Control { sessions: self, link, caller, id, pass, seen: Instant::now() };
+        let served = control.link.welcome(version, PROGRAM).map_err(network).and_then(|()| control.run(approved));
+        self.registry().leave(key, id);
+        self.0.changed.notify_all();
+        control.link.abort();
+        served
+    }
+
+    fn note_second_session(&self, caller: &Caller, approved: bool) {
+        tracing::warn!(key = %caller.key, address = %caller.address, "a second session with one key was refused");
+        let mut refused = self.0.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // A stranger could fill the log with keys of its own.
+        if approved && refused.is_news(caller.key, Instant::now()) {
+            let audited = self.0.store.write_audit(
+                "controller",
+                "second session refused",
+                &caller.key.to_string(),
+                &format!("from {}", caller.address),
+            );
+            if let Err(error) = audited {
+                tracing::error!("{}", error.chain());
+            }
+        }
+    }
+}
+
+/// A control connection that was let in.
+struct Control<'a> {
+    sessions: &'a Sessions,
+    link: Link,
+    caller: Caller,
+    id: SessionId,
+    pass: Pass,
+    seen: Instant,
+}
+
+impl Control<'_> {
+    fn run(&mut self, approved: bool) -> Result<()> {
+        if approved {
+            self.send(&ControllerMessage::Approved)?;
+        } else {
+            let (code, about) = self.pair()?;
+            tracing::info!(address = %self.caller.address, "waiting for approval: {}", label(&about));
+            if !self.sessions.registry().wait_for_code(self.caller.key, self.id, code, about) {
+                return Ok(());
+            }
+            self.sessions.0.changed.notify_all();
+        }
+        self.listen()
+    }
+
+    /// The four messages of a pairing; what both ends then have is the code.
+    fn pair(&self) -> Result<(PairingCode, About)> {
+        self.link.set_read_timeout(Some(PAIRING_TIMEOUT));
+        let pairing = Pairing::start(Role::Controller, self.link.binding().clone()).map_err(network)?;
+        self.send(&ControllerMessage::PairingCommit { commitment: pairing.commitment() })?;
+        let (committed, about) = match self.receive(MESSAGE_BYTES_MAX)? {
+            AgentMessage::PairingCommit { commitment, about } => (pairing.receive_commitment(commitment), about),
+            _ => return Err(unexpected("a pairing commitment")),
+        };
+        let AgentMessage::PairingReveal { nonce } = self.receive(MESSAGE_BYTES_MAX)? else {
+            return Err(unexpected("a pairing nonce"));
+        };
+        let ours = committed.nonce();
+        let code = committed.receive_nonce(nonce).map_err(network)?;
+        self.send(&ControllerMessage::PairingReveal { nonce: ours })?;
+        let about =
+            About { product: short(&about.product), serial: short(&about.serial), hostname: short(&about.hostname) };
+        Ok((code, about))
+    }
+
+    /// Reads until the session ends. Silence ends it; so does a session that took its place.
+    fn listen(&mut self) -> Result<()> {
+        self.link.set_read_timeout(Some(Duration::from_secs(SILENCE_SECONDS_MAX)));
+        let (start, mut messages) = (Instant::now(), 0_u64);
+        loop {
+            let message = self.receive_any()?;
+            let now = Instant::now();
+            let (live, approved) = {
+                let mut registry = self.sessions.registry();
+                let live = registry.heard(self.caller.key, self.id, now);
+                (live, registry.approved(self.caller.key, self.id))
+            };
+            if !live {
+                return Ok(());
+            }
+            messages += 1;
+            if !approved && messages > MESSAGES_AHEAD_MAX + start.elapsed().as_secs() {
+                return Err(Error::new(ErrorKind::Network, "a waiting machine talks too much"));
+            }
+            if approved && !self.pass.approve() {
+                return Err(Error::new(ErrorKind::Network, "too many connections of approved agents"));
+            }
+            self.react(message, approved)?;
+        }
+    }
+
+    /// A machine that is not approved gets its heartbeat answered and nothing else.
+    fn react(&mut self, message: AgentMessage, approved: bool) -> Result<()> {
+        match message {
+            AgentMessage::Heartbeat { sequence } => {
+                self.send(&ControllerMessage::HeartbeatAck { sequence })?;
+                if approved && self.seen.elapsed() >= SEEN_INTERVAL {
+                    self.seen = Instant::now();
+                    if let Some(machine) = self.sessions.0.store.machine_of_key(&self.caller.key.to_string())? {
+                        self.sessions.0.store.machine_seen(&machine.id)?;
+                    }
+                }
+                Ok(())
+            }
+            AgentMessage::Unknown => Ok(()),
+            _ if !approved => Err(unexpected("a heartbeat from a machine that waits for approval")),
+            AgentMessage::Report(report) => self.keep_report(*report),
+            AgentMessage::StreamFailed { stream, reason } => {
+                self.sessions.stream_failed(self.caller.key, stream, &reason);
+                Ok(())
+            }
+            AgentMessage::PairingCommit { .. } | AgentMessage::PairingReveal { .. } => {
+                Err(unexpected("a message of an approved agent"))
+            }
+        }
+    }
+
+    fn keep_report(&self, report: Report) -> Result<()> {
+        let key = self.caller.key.to_string();
+        let sighting = Sighting {
+            key: &key,
+            report: &report.machine,
+            booted: booted(self.caller.kind),
+            agent_version: &self.caller.program,
+        };
+        let machine = match self.sessions.0.store.machine_reported(&sighting) {
+            Ok(machine) => machine,
+            Err(error) if error.kind == ErrorKind::Conflict => {
+                self.sessions.0.store.write_audit("controller", "report refused", &key, &error.chain())?;
+                self.send(&ControllerMessage::Denied { reason: error.to_string() })?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        tracing::info!(%machine, address = %self.caller.address, disks = report.machine.disks.len(), "machine reported");
+        self.sessions.registry().reported(self.caller.key, self.id, &machine, Arc::new(report));
+        self.sessions.0.changed.notify_all();
+        Ok(())
+    }
+
+    fn send(&self, message: &ControllerMessage) -> Result<()> {
+        write_message(&*self.link, message).map_err(network)
+    }
+
+    fn receive(&self, bytes_max: usize) -> Result<AgentMessage> {
+        read_message(&*self.link, bytes_max).map_err(network)
+    }
+
+    /// The bound of a message is known when its first bytes are here: an operator may approve while this waits.
+    fn receive_any(&self) -> Result<AgentMessage> {
+        let mut prefix = [0; 4];
+        (&*self.link)
+            .read_exact(&mut prefix)
+            .map_err(|e| network(protocol::Error::link("cannot receive a message", e)))?;
+        let approved = self.sessions.registry().approved(self.caller.key, self.id);
+        let bytes_max = if approved { REPORT_BYTES_MAX } else { MESSAGE_BYTES_MAX };
+        read_message(prefix.chain(&*self.link), bytes_max).map_err(network)
+    }
+}
+
+/// How the agent was started, as the store and the API call it.
+pub(super) fn booted(kind: AgentKind) -> &'static str {
+    match kind {
+        AgentKind::BootImage => "boot-image",
+        AgentKind::Agent => "live",
+        AgentKind::Unknown => "unknown",
+    }
+}
+
+pub(super) fn network(error: protocol::Error) -> Error {
+    Error::with(ErrorKind::Network, "agent connection", error)
+}
+
+fn unexpected(wanted: &str) -> Error {
+    Error::new(ErrorKind::Network, format!("agent connection: expected {wanted}"))
+}
+
+/// A stranger's text, short and without control characters: it is shown on terminals.
+fn short(text: &str) -> String {
+    let mut kept = String::new();
+    for c in text.trim().chars().filter(|c| !c.is_control()) {
+        if kept.len() + c.len_utf8() > ABOUT_BYTES_MAX {
+            break;
+        }
+        kept.push(c);
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_stranger_says_cannot_control_a_terminal() {
+        assert_eq!(short("  \u{1b}[2Jhost\r\n\u{9b}31m"), "[2Jhost31m");
+        assert_eq!(short(&"é".repeat(1000)).len(), ABOUT_BYTES_MAX);
+    }
+}

@@ -1,0 +1,326 @@
+//! The agent port: machines that wait, machines that were approved, and the streams of their disks.
+//!
+//! Each connection has a thread that reads it; writes come from whoever has something to say. Memory and threads are
+//! bounded by [`gate`] for peers that were not approved. Nothing here trusts what such a peer says of itself: it is shown
+//! to the operator and kept nowhere.
+
+mod control;
+mod gate;
+mod registry;
+mod streams;
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use machine::Machine;
+use protocol::message::{About, AgentKind, ControllerMessage, Report, StreamToken, write_message};
+use protocol::pairing::PairingCode;
+use protocol::tls::{ControllerTls, Fingerprint};
+use protocol::{Connection, VersionRange};
+use serde::{Deserialize, Serialize};
+
+use crate::store::Store;
+use crate::{Error, ErrorKind, Result, Timestamp};
+
+use gate::{Gate, Pass};
+use registry::{CodeEntry, Phase, Registry};
+use streams::Expected;
+
+pub use streams::ConnectedMachine;
+
+/// Port for agents, where none is chosen. Not assigned by IANA.
+pub const AGENT_PORT: u16 = 7770;
+
+/// How long an approval waits for the machine's report before it answers without.
+const REPORT_WAIT: Duration = Duration::from_secs(20);
+/// A peer that does not take what is sent to it for this long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+
+type Link = Arc<Connection>;
+
+/// All agent connections of a controller; clones share them.
+#[derive(Clone)]
+pub struct Sessions(Arc<Shared>);
+
+struct Shared {
+    store: Arc<Store>,
+    tls: ControllerTls,
+    gate: Gate,
+    registry: Mutex<Registry<Link>>,
+    /// Tokens that were given out, until their data connection comes or they are withdrawn.
+    expected: Mutex<HashMap<StreamToken, Expected>>,
+    /// Notified with either mutex' content changed; waiters look again at least twice a second.
+    changed: Condvar,
+    refused: Mutex<Refusals>,
+}
+
+/// Refused second sessions are audited once a minute for a key: a restarting agent tries every few seconds.
+#[derive(Default)]
+struct Refusals(HashMap<Fingerprint, Instant>);
+
+/// What a session says of itself, for the API.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LiveSession {
+    /// Fingerprint of the agent's key.
+    pub key: String,
+    /// Where it is.
+    pub phase: LivePhase,
+    /// The agent's address.
+    pub address: SocketAddr,
+    /// Whether it stands in the boot image (the machine is Cold Cloning Ready) or on a live system.
+    pub kind: AgentKind,
+    /// Version of the agent.
+    pub program: String,
+    /// When it connected.
+    pub since: Timestamp,
+    /// What the machine says of itself, while it waits; not to be trusted.
+    pub about: Option<About>,
+    /// Id of the machine, once it reported.
+    pub machine: Option<String>,
+    /// What was odd about its disks.
+    pub warnings: Vec<String>,
+}
+
+/// Where a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LivePhase {
+    /// The pairing code is being made.
+    Pairing,
+    /// The machine shows its pairing code and waits for an operator.
+    WaitingForApproval,
+    /// Approved, and its report is on the way.
+    Approved,
+    /// Approved and reported: it can be converted.
+    Ready,
+}
+
+/// What an approval did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Approval {
+    /// Fingerprint of the key that was approved.
+    pub key: String,
+    /// What the machine said of itself.
+    pub about: About,
+    /// Id of the machine; `None` where its report was not there in time.
+    pub machine: Option<String>,
+}
+
+impl Sessions {
+    /// No connections yet.
+    pub fn new(store: Arc<Store>, tls: ControllerTls) -> Self {
+        Self(Arc::new(Shared {
+            store,
+            tls,
+            gate: Gate::default(),
+            registry: Mutex::new(Registry::new()),
+            expected: Mutex::default(),
+            changed: Condvar::new(),
+            refused: Mutex::default(),
+        }))
+    }
+
+    /// Fingerprint of the controller's CA: what a boot image is built with.
+    pub fn ca_fingerprint(&self) -> Fingerprint {
+        self.0.tls.authority()
+    }
+
+    /// Accepts agents, for as long as the process lives.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Network`] where no thread can be started.
+    pub fn listen(&self, listener: TcpListener) -> Result<()> {
+        let sessions = self.clone();
+        std::thread::Builder::new()
+            .name("agent port".into())
+            .spawn(move || sessions.accept_all(&listener))
+            .map(drop)
+            .map_err(|e| Error::with(ErrorKind::Network, "agent port: no thread can be started", e))
+    }
+
+    fn accept_all(&self, listener: &TcpListener) {
+        loop {
+            let (socket, address) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, or a connection that was gone already: the port itself stays good.
+                    tracing::warn!(%error, "agent port: a connection cannot be accepted");
+                    std::thread::sleep(Duration::from_millis(200));
+                    continue;
+                }
+            };
+            let Some(pass) = self.0.gate.enter(address.ip()) else {
+                tracing::debug!(%address, "agent port: too many connections that are not approved");
+                continue;
+            };
+            let sessions = self.clone();
+            let spawned = std::thread::Builder::new()
+                .name(format!("agent {}", address.ip()))
+                .stack_size(1 << 20)
+                .spawn(move || {
+                    if let Err(error) = sessions.serve(socket, address, pass) {
+                        tracing::info!(%address, "agent connection ended: {}", error.chain());
+                    }
+                });
+            if let Err(error) = spawned {
+                tracing::warn!(%error, "agent port: no thread can be started");
+            }
+        }
+    }
+
+    /// All live sessions, the oldest first.
+    pub fn live(&self) -> Vec<LiveSession> {
+        let registry = self.registry();
+        let mut live: Vec<LiveSession> = registry.sessions().map(LiveSession::of).collect();
+        live.sort_by_key(|session| session.since);
+        live
+    }
+
+    /// Approves the waiting machine whose screen shows this code, and waits a moment for its report.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a code that no waiting machine shows; it counts against all of them.
+    /// [`ErrorKind::Invalid`] for a text that is no code; it counts against none. [`ErrorKind::Storage`].
+    pub fn approve(&self, code: &str, actor: &str) -> Result<Approval> {
+        let typed: PairingCode = code
+            .parse()
+            .map_err(|e: protocol::pairing::ParsePairingCodeError| Error::new(ErrorKind::Invalid, e.to_string()))?;
+        let entry = self.registry().enter_code(typed);
+        let session = match entry {
+            CodeEntry::Matches(session) => session,
+            CodeEntry::Wrong { waiting, closed } => return Err(self.wrong_code(waiting, closed, actor)),
+        };
+        let Phase::Waiting { about, .. } = session.phase else {
+            return Err(Error::new(ErrorKind::NotFound, "no waiting machine shows this code"));
+        };
+        let key = session.caller.key;
+        self.0.store.approve_key(&key.to_string(), &label(&about), actor)?;
+        if self.registry().approve(key, session.id) {
+            // Where the link fails just now, the machine comes back with its key, which is approved.
+            if let Err(error) = write_message(&*session.link, &ControllerMessage::Approved) {
+                tracing::info!(%key, "the approval did not reach the machine yet: {}", error.chain());
+            }
+        }
+        Ok(Approval { key: key.to_string(), about, machine: self.wait_for_report(key) })
+    }
+
+    fn wrong_code(&self, waiting: usize, closed: Vec<registry::Session<Link>>, actor: &str) -> Error {
+        let detail = format!("{waiting} machines waiting, {} closed", closed.len());
+        if let Err(error) = self.0.store.write_audit(actor, "wrong pairing code", "", &detail) {
+            tracing::error!("{}", error.chain());
+        }
+        for session in &closed {
+            let key = session.caller.key;
+            tracing::warn!(%key, address = %session.caller.address, "closed after too many wrong pairing codes");
+            let reason = "the pairing code was typed wrong too often; the next one is new".to_owned();
+            let _ = write_message(&*session.link, &ControllerMessage::Denied { reason });
+            session.link.finish();
+            // Its thread is reading; it ends when the agent closes, or here.
+            session.link.abort();
+        }
+        self.0.changed.notify_all();
+        let context = match (waiting, closed.len()) {
+            (0, _) => "no machine is waiting for approval".to_owned(),
+            (_, 0) => "no waiting machine shows this code".to_owned(),
+            (_, closed) => format!(
+                "no waiting machine shows this code; after {} wrong ones {closed} of them must begin anew with another",
+                registry::WRONG_CODES_MAX
+            ),
+        };
+        Error::new(ErrorKind::NotFound, context)
+    }
+
+    /// The machine of a key, as soon as it reported.
+    fn wait_for_report(&self, key: Fingerprint) -> Option<String> {
+        let deadline = Instant::now() + REPORT_WAIT;
+        let mut registry = self.registry();
+        loop {
+            let machine = registry.sessions().find(|s| s.caller.key == key).and_then(|session| match &session.phase {
+                Phase::Approved { reported } => reported.as_ref().map(|reported| reported.machine.clone()),
+                _ => None,
+            });
+            if machine.is_some() || Instant::now() >= deadline {
+                return machine;
+            }
+            registry = self.wait(registry);
+        }
+    }
+
+    /// A machine as the pipeline sees it: its agent's next report may come in another session. `task` is named to the
+    /// agent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Storage`].
+    pub fn connected_machine(&self, id: &str, task: &str) -> Result<ConnectedMachine> {
+        ConnectedMachine::new(self.clone(), id, task)
+    }
+
+    /// Tells a machine's screen something, if it is there.
+    pub fn tell(&self, machine: &str, message: &ControllerMessage) {
+        let link = self.registry().of_machine(machine).map(|(session, _)| session.link.clone());
+        if let Some(link) = link
+            && let Err(error) = write_message(&*link, message)
+        {
+            tracing::debug!("{machine} was not told: {}", error.chain());
+        }
+    }
+
+    /// The last report of a machine with the disks that it has now.
+    fn report(&self, machine: &str) -> Option<Arc<Report>> {
+        self.registry().of_machine(machine).map(|(_, reported)| reported.report.clone())
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry<Link>> {
+        self.0.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn expected(&self) -> MutexGuard<'_, HashMap<StreamToken, Expected>> {
+        self.0.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something may have changed, at most half a second.
+    fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        let waited = self.0.changed.wait_timeout(guard, Duration::from_millis(500));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Refusals {
+    /// Whether this refusal is worth a line in the audit log.
+    fn is_news(&mut self, key: Fingerprint, now: Instant) -> bool {
+        self.0.retain(|_, at| now.saturating_duration_since(*at) < Duration::from_secs(60));
+        let news = !self.0.contains_key(&key);
+        self.0.entry(key).or_insert(now);
+        news
+    }
+}
+
+impl LiveSession {
+    fn of(session: &registry::Session<Link>) -> Self {
+        let (phase, about, reported) = match &session.phase {
+            Phase::Pairing => (LivePhase::Pairing, None, None),
+            Phase::Waiting { about, .. } => (LivePhase::WaitingForApproval, Some(about.clone()), None),
+            Phase::Approved { reported: None } => (LivePhase::Approved, None, None),
+            Phase::Approved { reported } => (LivePhase::Ready, None, reported.clone()),
+        };
+        Self {
+            key: session.caller.key.to_string(),
+            phase,
+            address: session.caller.address,
+            kind: session.caller.kind,
+            program: session.caller.program.clone(),
+            since: session.since,
+            about,
+            warnings: reported.as_ref().map(|r| r.report.warnings.clone()).unwrap_or_default(),
+            machine: reported.map(|r| r.machine),
+        }
+    }
+}
+
+/// What a machine said of itself, in one line.
+fn label(about: &About) -> String {
+    let parts = [&about.hostname, &about.product, &about.serial];
+    parts.into_iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(", ")
+}

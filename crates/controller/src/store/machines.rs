@@ -1,0 +1,276 @@
+//! Machines that were approved, and the agent keys that speak for them.
+
+use machine::Machine;
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use serde::{Deserialize, Serialize};
+
+use super::{Store, from_json, new_id, storage, to_json};
+use crate::identity::MachineIdentity;
+use crate::{Error, ErrorKind, Result, Timestamp};
+
+const COLUMNS: &str = "id, report, booted, agent_version, first_seen, last_seen";
+
+/// A machine of the store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KnownMachine {
+    /// `m-` and eight hexadecimal digits.
+    pub id: String,
+    /// What its agent reported last.
+    pub report: Machine,
+    /// How the agent was started that reported last: `boot-image` or `live`.
+    pub booted: String,
+    /// Version of that agent.
+    pub agent_version: String,
+    /// When it was approved first.
+    pub first_seen: Timestamp,
+    /// When its agent was last heard.
+    pub last_seen: Timestamp,
+}
+
+/// What an agent says when it connects.
+#[derive(Clone, Debug)]
+pub struct Sighting<'a> {
+    /// SHA-256 of the agent's key, lower-case hexadecimal.
+    pub key: &'a str,
+    /// Its machine.
+    pub report: &'a Machine,
+    /// `boot-image` or `live`.
+    pub booted: &'a str,
+    /// Version of the agent.
+    pub agent_version: &'a str,
+}
+
+impl Store {
+    /// All machines, the last seen first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn machines(&self) -> Result<Vec<KnownMachine>> {
+        query(&self.connection(), "1 ORDER BY last_seen DESC, id", [])
+    }
+
+    /// The machine with this id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn machine(&self, id: &str) -> Result<Option<KnownMachine>> {
+        Ok(query(&self.connection(), "id = ?1", [id])?.pop())
+    }
+
+    /// The machine that an approved key speaks for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn machine_of_key(&self, key: &str) -> Result<Option<KnownMachine>> {
+        let filter = "id = (SELECT machine FROM agent_keys WHERE fingerprint = ?1)";
+        Ok(query(&self.connection(), filter, [key])?.pop())
+    }
+
+    /// Approves a key; `label` is what its machine said of itself. The approval and its line in the audit log are one
+    /// transaction.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`], [`ErrorKind::ReadOnly`].
+    pub fn approve_key(&self, key: &str, label: &str, actor: &str) -> Result<()> {
+        let context = "approval cannot be written";
+        let now = Timestamp::now();
+        let mut connection = self.connection();
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|e| storage(context, e))?;
+        transaction
+            .execute(
+                "INSERT INTO agent_keys (fingerprint, label, approved_at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (fingerprint) DO NOTHING",
+                params![key, label, now.0],
+            )
+            .map_err(|e| storage(context, e))?;
+        super::logs::write_audit(&transaction, now, actor, "machine approved", key, label)?;
+        transaction.commit().map_err(|e| storage(context, e))
+    }
+
+    /// Whether a key was approved.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn is_approved(&self, key: &str) -> Result<bool> {
+        self.connection()
+            .query_row("SELECT 1 FROM agent_keys WHERE fingerprint = ?1", [key], |_| Ok(()))
+            .optional()
+            .map(|found| found.is_some())
+            .map_err(|e| storage("agent keys cannot be read", e))
+    }
+
+    /// Keeps what an approved agent reported. Its machine is the one that its key speaks for already, else the one with
+    /// the same identity, else a new record. Returns the machine's id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] where the key speaks for a machine with another identity (an agent's key was copied),
+    /// [`ErrorKind::NotFound`] for a key that was not approved, [`ErrorKind::Storage`].
+    pub fn machine_reported(&self, sighting: &Sighting<'_>) -> Result<String> {
+        let context = "machine cannot be written";
+        let now = Timestamp::now();
+        let identity = MachineIdentity::of(sighting.report);
+        let mut connection = self.connection();
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|e| storage(context, e))?;
+        let owner: Option<String> = transaction
+            .query_row("SELECT machine FROM agent_keys WHERE fingerprint = ?1", [sighting.key], |row| row.get(0))
+            .optional()
+            .map_err(|e| storage(context, e))?
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "the agent's key was not approved"))?;
+        let id = match owner {
+            Some(id) => {
+                if let Some(known) = query(&transaction, "id = ?1", [&id])?.pop()
+                    && identity.contradicts(&MachineIdentity::of(&known.report))
+                {
+                    let context = format!("the agent's key belongs to {id}, which has another UUID or serial number");
+                    return Err(Error::new(ErrorKind::Conflict, context));
+                }
+                id
+            }
+            None => match find_identity(&transaction, &identity)? {
+                Some(id) => id,
+                None => {
+                    let id = new_id("m")?;
+                    transaction
+                        .execute(
+                            "INSERT INTO machines (id, macs, report, booted, agent_version, first_seen, last_seen)
+                             VALUES (?1, '[]', '{}', '', '', ?2, ?2)",
+                            params![id, now.0],
+                        )
+                        .map_err(|e| storage(context, e))?;
+                    id
+                }
+            },
+        };
+        transaction
+            .execute("UPDATE agent_keys SET machine = ?2 WHERE fingerprint = ?1", params![sighting.key, id])
+            .map_err(|e| storage(context, e))?;
+        write_report(&transaction, &id, sighting, now)?;
+        transaction.commit().map_err(|e| storage(context, e))?;
+        Ok(id)
+    }
+
+    /// Notes that a machine's agent was heard just now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn machine_seen(&self, id: &str) -> Result<()> {
+        self.connection()
+            .execute("UPDATE machines SET last_seen = ?2 WHERE id = ?1", params![id, Timestamp::now().0])
+            .map(drop)
+            .map_err(|e| storage("machine cannot be updated", e))
+    }
+}
+
+fn write_report(connection: &Connection, id: &str, sighting: &Sighting<'_>, now: Timestamp) -> Result<()> {
+    let identity = MachineIdentity::of(sighting.report);
+    let changed = connection
+        .execute(
+            "UPDATE machines SET smbios_uuid = ?2, smbios_serial = ?3, macs = ?4, report = ?5, booted = ?6,
+             agent_version = ?7, last_seen = ?8 WHERE id = ?1",
+            params![
+                id,
+                identity.uuid,
+                identity.serial,
+                to_json("MAC addresses", &identity.macs)?,
+                to_json("machine", sighting.report)?,
+                sighting.booted,
+                sighting.agent_version,
+                now.0
+            ],
+        )
+        .map_err(|e| storage("machine cannot be written", e))?;
+    if changed == 1 { Ok(()) } else { Err(Error::new(ErrorKind::NotFound, format!("no machine {id}"))) }
+}
+
+/// The id of the last seen machine whose identity is the same; candidates are few, so they are compared here and not in SQL.
+fn find_identity(connection: &Connection, identity: &MachineIdentity) -> Result<Option<String>> {
+    let context = "machines cannot be read";
+    let mut statement = connection
+        .prepare_cached("SELECT id, smbios_uuid, smbios_serial, macs FROM machines ORDER BY last_seen DESC")
+        .map_err(|e| storage(context, e))?;
+    let mut rows = statement.query([]).map_err(|e| storage(context, e))?;
+    while let Some(row) = rows.next().map_err(|e| storage(context, e))? {
+        let read = |row: &Row<'_>| -> rusqlite::Result<(String, Option<String>, Option<String>, String)> {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        };
+        let (id, uuid, serial, macs) = read(row).map_err(|e| storage(context, e))?;
+        let known = MachineIdentity { uuid, serial, macs: from_json("MAC addresses", &macs)? };
+        if identity.is_same_machine(&known) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+fn query(connection: &Connection, filter: &str, values: impl rusqlite::Params) -> Result<Vec<KnownMachine>> {
+    let context = "machines cannot be read";
+    let mut statement = connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM machines WHERE {filter}"))
+        .map_err(|e| storage(context, e))?;
+    let rows = statement
+        .query_map(values, |row| {
+            let report: String = row.get(1)?;
+            Ok((report, row.get(0)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+        })
+        .map_err(|e| storage(context, e))?;
+    rows.map(|row| {
+        let (report, id, booted, agent_version, first_seen, last_seen) = row.map_err(|e| storage(context, e))?;
+        Ok(KnownMachine {
+            id,
+            report: from_json("machine", &report)?,
+            booted,
+            agent_version,
+            first_seen: Timestamp(first_seen),
+            last_seen: Timestamp(last_seen),
+        })
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use machine::Smbios;
+
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("controller.db")).unwrap();
+        (folder, store)
+    }
+
+    fn machine(uuid: &str, serial: &str) -> Machine {
+        Machine {
+            smbios: Smbios { uuid: Some(uuid.into()), serial: Some(serial.into()), ..Smbios::default() },
+            ..Machine::default()
+        }
+    }
+
+    #[test]
+    fn two_keys_of_one_machine_are_one_record() {
+        let (_folder, store) = store();
+        for key in ["aa", "bb", "cc"] {
+            store.approve_key(key, "PowerEdge", "uid 0").unwrap();
+        }
+        assert!(store.is_approved("aa").unwrap() && !store.is_approved("dd").unwrap());
+        let uuid = "4c4c4544-0042-3510-8052-b4c04f4e3132";
+        let report = machine(uuid, "B5BRN12");
+        let sighting = Sighting { key: "aa", report: &report, booted: "boot-image", agent_version: "0.1.0" };
+        let id = store.machine_reported(&sighting).unwrap();
+        assert_eq!(store.machine_reported(&Sighting { key: "bb", ..sighting.clone() }).unwrap(), id);
+        assert_eq!(store.machine_of_key("bb").unwrap().unwrap().id, id);
+        let other = machine(uuid, "ANOTHER");
+        assert_ne!(store.machine_reported(&Sighting { key: "cc", report: &other, ..sighting.clone() }).unwrap(), id);
+        assert_eq!(store.machines().unwrap().len(), 2);
+        assert_eq!(store.audit(10).unwrap().len(), 3);
+
+        let copied = store.machine_reported(&Sighting { report: &other, ..sighting.clone() }).unwrap_err();
+        assert_eq!(copied.kind, ErrorKind::Conflict, "a key speaks for one machine");
+        let unknown = store.machine_reported(&Sighting { key: "dd", ..sighting }).unwrap_err();
+        assert_eq!(unknown.kind, ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,202 @@
+//! The store: the only place with SQL.
+//!
+//! One SQLite database in WAL mode, one connection behind a mutex: statements here take well under a millisecond, and one
+//! writer is all that SQLite has. What a method returns as done is on disk (`synchronous = FULL`): an operator's action
+//! that was acknowledged survives a SIGKILL and a power cut. The schema's version is SQLite's `user_version`; each
+//! migration is a numbered file and runs in a transaction together with the change of version.
+
+mod logs;
+mod machines;
+mod tasks;
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use crate::{Error, ErrorKind, Result};
+
+pub use logs::{AuditEntry, LogEntry, LogLevel};
+pub use machines::{KnownMachine, Sighting};
+pub use tasks::{NewTask, TaskRecord, TaskState};
+
+/// All migrations in order; the number of the last is the schema's version.
+const MIGRATIONS: &[(&str, &str)] = &[("first light", include_str!("migrations/0001_first_light.sql"))];
+
+/// The controller's memory. Every method may block for a write to disk.
+#[derive(Debug)]
+pub struct Store {
+    connection: Mutex<Connection>,
+}
+
+impl Store {
+    /// Opens the database at `path`, made with mode 0600 where it is missing, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ReadOnly`], [`ErrorKind::NewerSchema`] (nothing was changed), [`ErrorKind::Locked`] where another
+    /// process holds it, [`ErrorKind::Storage`] for a file that is no database of ours.
+    pub fn open(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        // Made here and not by SQLite, which knows nothing of modes; its -wal and -shm files take the mode over.
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| Error::io(format!("database {shown}: cannot be opened for writing"), e))?;
+        let mut connection =
+            Connection::open(path).map_err(|e| storage(format!("database {shown}: cannot be opened"), e))?;
+        prepare(&mut connection).map_err(|e| storage(format!("database {shown}: cannot be prepared"), e))?;
+        migrate(&mut connection, MIGRATIONS).map_err(|e| match e.kind {
+            ErrorKind::NewerSchema => Error { context: format!("database {shown}: {}", e.context), ..e },
+            _ => Error::with(e.kind, format!("database {shown}: schema cannot be brought up to date"), e),
+        })?;
+        Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    /// The connection; a panic of another thread under the lock left no transaction open, for dropping one rolls back.
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)
+}
+
+fn migrate(connection: &mut Connection, migrations: &[(&str, &str)]) -> Result<()> {
+    let known = migrations.len() as i64;
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(|e| storage("schema version cannot be read", e))?;
+    let found: i64 = transaction
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(|e| storage("schema version cannot be read", e))?;
+    if found > known {
+        let context =
+            format!("expected schema version {known} or older, found {found}: it was written by a newer vconverter");
+        return Err(Error::new(ErrorKind::NewerSchema, context));
+    }
+    let foreign: Option<String> = transaction
+        .query_row("SELECT name FROM sqlite_schema LIMIT 1", [], |row| row.get(0))
+        .optional()
+        .map_err(|e| storage("schema cannot be read", e))?;
+    if found < 0 || (found == 0 && foreign.is_some()) {
+        return Err(Error::new(ErrorKind::Storage, "expected an empty database or one of vconverter"));
+    }
+    for (number, (name, sql)) in migrations.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
+        let number = number + 1;
+        transaction.execute_batch(sql).map_err(|e| storage(format!("migration {number} ({name}) failed"), e))?;
+    }
+    transaction
+        .pragma_update(None, "user_version", known)
+        .and_then(|()| transaction.commit())
+        .map_err(|e| storage("schema version cannot be written", e))
+}
+
+/// An error of SQLite with the kind that it means to an operator.
+fn storage(context: impl Into<String>, error: rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode;
+    let kind = match error.sqlite_error_code() {
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => ErrorKind::ReadOnly,
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Locked,
+        _ => ErrorKind::Storage,
+    };
+    Error::with(kind, context, error)
+}
+
+/// Text of the store that must be JSON of `T`.
+fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T> {
+    serde_json::from_str(text)
+        .map_err(|e| Error::with(ErrorKind::Storage, format!("{what} in the database cannot be understood"), e))
+}
+
+fn to_json<T: serde::Serialize>(what: &str, value: &T) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|e| Error::with(ErrorKind::Storage, format!("{what} cannot be written as JSON"), e))
+}
+
+/// A new id: `prefix` and 32 random bits.
+fn new_id(prefix: &str) -> Result<String> {
+    let mut random = [0; 4];
+    getrandom::fill(&mut random)
+        .map_err(|e| Error::with(ErrorKind::Io, "no random numbers from the operating system", e.to_string()))?;
+    Ok(format!("{prefix}-{:08x}", u32::from_le_bytes(random)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn version(path: &Path) -> i64 {
+        Connection::open(path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn a_new_database_has_the_last_schema_and_mode_0600() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("controller.db");
+        let store = Store::open(&path).unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            let file = file.unwrap();
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.path());
+        }
+        drop(store);
+        assert_eq!(version(&path), MIGRATIONS.len() as i64);
+        Store::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_and_not_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("controller.db");
+        drop(Store::open(&path).unwrap());
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let error = Store::open(&path).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NewerSchema);
+        assert!(error.to_string().contains("found 99"), "{error}");
+        assert_eq!(version(&path), 99);
+    }
+
+    #[test]
+    fn a_failing_migration_leaves_the_schema_as_it_was() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let first = ("one", "CREATE TABLE a (x INTEGER) STRICT;");
+        migrate(&mut connection, &[first]).unwrap();
+        let error = migrate(
+            &mut connection,
+            &[first, ("two", "CREATE TABLE b (x INTEGER) STRICT;"), ("three", "CREATE TABLE a (x INTEGER);")],
+        )
+        .unwrap_err();
+        assert!(error.to_string().contains("migration 3"), "{error}");
+        let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+        assert_eq!(tables, 1);
+        let at: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(at, 1);
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_of_ours_is_refused_and_not_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = folder.path().join("text");
+        let content = "this is a letter to my mother, not a database ".repeat(40);
+        std::fs::write(&text, &content).unwrap();
+        assert_eq!(Store::open(&text).unwrap_err().kind, ErrorKind::Storage);
+        assert_eq!(std::fs::read_to_string(&text).unwrap(), content);
+
+        let other = folder.path().join("other.db");
+        Connection::open(&other).unwrap().execute_batch("CREATE TABLE theirs (x INTEGER);").unwrap();
+        assert_eq!(Store::open(&other).unwrap_err().kind, ErrorKind::Storage);
+    }
+}

@@ -1,0 +1,347 @@
+//! Tasks: each conversion, its state and its end.
+
+use rusqlite::{Connection, Row, params};
+use serde::{Deserialize, Serialize};
+
+use super::{LogLevel, Store, new_id, storage};
+use crate::{Error, ErrorKind, Result, Timestamp};
+
+const COLUMNS: &str = "id, name, machine, output, request, state, cancel_requested, step, done_bytes, total_bytes, error, \
+     outcome, created_at, started_at, finished_at";
+
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// Waits for a free place.
+    Queued,
+    /// Works, or goes on by itself when the controller is started again.
+    Running,
+    /// Ended well.
+    Done,
+    /// Ended with an error; it can be tried again.
+    Failed,
+    /// Ended by an operator.
+    Cancelled,
+}
+
+/// A task as it is to be kept.
+#[derive(Clone, Debug)]
+pub struct NewTask<'a> {
+    /// Name of the VM.
+    pub name: &'a str,
+    /// Id of the machine.
+    pub machine: &'a str,
+    /// Absolute path of the folder that will hold the result.
+    pub output: &'a str,
+    /// The request as JSON.
+    pub request: &'a str,
+}
+
+/// A task as it is kept.
+#[derive(Clone, Debug)]
+pub struct TaskRecord {
+    /// `t-` and eight hexadecimal digits.
+    pub id: String,
+    /// Name of the VM.
+    pub name: String,
+    /// Id of the machine.
+    pub machine: String,
+    /// Absolute path of the folder that will hold the result.
+    pub output: String,
+    /// The request as JSON.
+    pub request: String,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Whether an operator asked for its end while it was running.
+    pub cancel_requested: bool,
+    /// The step it is in or ended in.
+    pub step: Option<String>,
+    /// Bytes of that step that are done, as last written.
+    pub done_bytes: u64,
+    /// Bytes of that step; 0 while not known.
+    pub total_bytes: u64,
+    /// Why it failed, the whole chain.
+    pub error: Option<String>,
+    /// What came out of it, as JSON.
+    pub outcome: Option<String>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it was begun first.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+impl TaskState {
+    /// Whether nothing more happens by itself.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "queued" => Self::Queued,
+            "running" => Self::Running,
+            "done" => Self::Done,
+            "cancelled" => Self::Cancelled,
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl std::fmt::Display for TaskState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Store {
+    /// Keeps a new task as queued, with its line in the audit log. Returns its id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] where an unfinished task writes the same result, [`ErrorKind::Storage`].
+    pub fn create_task(&self, task: &NewTask<'_>, actor: &str) -> Result<String> {
+        let context = "task cannot be written";
+        let id = new_id("t")?;
+        let now = Timestamp::now();
+        let mut connection = self.connection();
+        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
+        transaction
+            .execute(
+                "INSERT INTO tasks (id, name, machine, output, request, state, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6)",
+                params![id, task.name, task.machine, task.output, task.request, now.0],
+            )
+            .map_err(|e| taken(e, task.name, task.output, context))?;
+        super::logs::write_audit(&transaction, now, actor, "task created", &id, task.request)?;
+        transaction.commit().map_err(|e| storage(context, e))?;
+        Ok(id)
+    }
+
+    /// All tasks, the newest first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn tasks(&self) -> Result<Vec<TaskRecord>> {
+        query(&self.connection(), "1 ORDER BY created_at DESC, rowid DESC", [])
+    }
+
+    /// Tasks that are not over, the oldest first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn unfinished_tasks(&self) -> Result<Vec<TaskRecord>> {
+        query(&self.connection(), "state IN ('queued', 'running') ORDER BY created_at, rowid", [])
+    }
+
+    /// The task with this id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn task(&self, id: &str) -> Result<Option<TaskRecord>> {
+        Ok(query(&self.connection(), "id = ?1", [id])?.pop())
+    }
+
+    /// Marks a queued or interrupted task as running. `false` where it is over by now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn begin_task(&self, id: &str) -> Result<bool> {
+        let sql = "UPDATE tasks SET state = 'running', started_at = coalesce(started_at, ?2), error = NULL
+                   WHERE id = ?1 AND state IN ('queued', 'running')";
+        self.change(sql, params![id, Timestamp::now().0])
+    }
+
+    /// Keeps where a running task is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn task_progress(&self, id: &str, step: Option<&str>, done: u64, total: u64) -> Result<bool> {
+        let sql = "UPDATE tasks SET step = coalesce(?2, step), done_bytes = ?3, total_bytes = ?4
+                   WHERE id = ?1 AND state = 'running'";
+        self.change(sql, params![id, step, done.cast_signed(), total.cast_signed()])
+    }
+
+    /// Ends a task in a final state, and logs it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn end_task(&self, id: &str, state: TaskState, error: Option<&str>, outcome: Option<&str>) -> Result<bool> {
+        let sql = "UPDATE tasks SET state = ?2, error = ?3, outcome = ?4, finished_at = ?5
+                   WHERE id = ?1 AND state IN ('queued', 'running')";
+        let changed = self.change(sql, params![id, state.as_str(), error, outcome, Timestamp::now().0])?;
+        if changed {
+            let level = if state == TaskState::Failed { LogLevel::Error } else { LogLevel::Info };
+            self.log_task(id, level, error.unwrap_or(state.as_str()))?;
+        }
+        Ok(changed)
+    }
+
+    /// Asks for the end of a task that is not over, with a line in the audit log. A queued one is over with that.
+    /// Returns its state before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it is over already, [`ErrorKind::Storage`].
+    pub fn request_cancel(&self, id: &str, actor: &str) -> Result<TaskState> {
+        let context = "task cannot be cancelled";
+        let now = Timestamp::now();
+        let mut connection = self.connection();
+        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
+        let before = one(&transaction, id)?.state;
+        if before.is_final() {
+            return Err(Error::new(ErrorKind::Conflict, format!("task {id} is over already: {before}")));
+        }
+        transaction
+            .execute(
+                "UPDATE tasks SET cancel_requested = 1,
+                 finished_at = CASE state WHEN 'queued' THEN ?2 ELSE finished_at END,
+                 state = CASE state WHEN 'queued' THEN 'cancelled' ELSE state END WHERE id = ?1",
+                params![id, now.0],
+            )
+            .map_err(|e| storage(context, e))?;
+        super::logs::write_audit(&transaction, now, actor, "task cancelled", id, "")?;
+        transaction.commit().map_err(|e| storage(context, e))?;
+        Ok(before)
+    }
+
+    /// Queues a failed or cancelled task again, with a line in the audit log.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it is not over, ended well, or another writes the same
+    /// result by now, [`ErrorKind::Storage`].
+    pub fn retry_task(&self, id: &str, actor: &str) -> Result<()> {
+        let context = "task cannot be queued again";
+        let mut connection = self.connection();
+        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
+        let task = one(&transaction, id)?;
+        if !matches!(task.state, TaskState::Failed | TaskState::Cancelled) {
+            let context = format!("task {id} is {}: only a failed or cancelled one is tried again", task.state);
+            return Err(Error::new(ErrorKind::Conflict, context));
+        }
+        transaction
+            .execute(
+                "UPDATE tasks SET state = 'queued', cancel_requested = 0, finished_at = NULL, error = NULL WHERE id = ?1",
+                [id],
+            )
+            .map_err(|e| taken(e, &task.name, &task.output, context))?;
+        super::logs::write_audit(&transaction, Timestamp::now(), actor, "task tried again", id, "")?;
+        transaction.commit().map_err(|e| storage(context, e))
+    }
+
+    fn change(&self, sql: &str, values: impl rusqlite::Params) -> Result<bool> {
+        self.connection()
+            .execute(sql, values)
+            .map(|rows| rows == 1)
+            .map_err(|e| storage("task cannot be written", e))
+    }
+}
+
+fn taken(error: rusqlite::Error, name: &str, output: &str, context: &str) -> Error {
+    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
+        && error.to_string().contains("UNIQUE")
+    {
+        Error::new(ErrorKind::Conflict, format!("another task makes {name:?} in {output} already"))
+    } else {
+        storage(context, error)
+    }
+}
+
+fn one(connection: &Connection, id: &str) -> Result<TaskRecord> {
+    query(connection, "id = ?1", [id])?
+        .pop()
+        .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no task {id}")))
+}
+
+fn query(connection: &Connection, filter: &str, values: impl rusqlite::Params) -> Result<Vec<TaskRecord>> {
+    let context = "tasks cannot be read";
+    let mut statement = connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM tasks WHERE {filter}"))
+        .map_err(|e| storage(context, e))?;
+    let rows = statement.query_map(values, record).map_err(|e| storage(context, e))?;
+    rows.collect::<rusqlite::Result<_>>().map_err(|e| storage(context, e))
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
+    let state: String = row.get(5)?;
+    Ok(TaskRecord {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        machine: row.get(2)?,
+        output: row.get(3)?,
+        request: row.get(4)?,
+        state: TaskState::parse(&state),
+        cancel_requested: row.get(6)?,
+        step: row.get(7)?,
+        done_bytes: row.get::<_, i64>(8)?.cast_unsigned(),
+        total_bytes: row.get::<_, i64>(9)?.cast_unsigned(),
+        error: row.get(10)?,
+        outcome: row.get(11)?,
+        created_at: Timestamp(row.get(12)?),
+        started_at: row.get::<_, Option<i64>>(13)?.map(Timestamp),
+        finished_at: row.get::<_, Option<i64>>(14)?.map(Timestamp),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use machine::Machine;
+
+    use super::*;
+    use crate::store::Sighting;
+
+    fn store_with_machine() -> (tempfile::TempDir, Store, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("controller.db")).unwrap();
+        let report = Machine::default();
+        let sighting = Sighting { key: "aa", report: &report, booted: "boot-image", agent_version: "0.1.0" };
+        store.approve_key("aa", "", "uid 0").unwrap();
+        let machine = store.machine_reported(&sighting).unwrap();
+        (folder, store, machine)
+    }
+
+    #[test]
+    fn two_unfinished_tasks_never_make_the_same_result() {
+        let (_folder, store, machine) = store_with_machine();
+        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}" };
+        let first = store.create_task(&new, "uid 0").unwrap();
+        assert_eq!(store.create_task(&new, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
+        assert!(store.end_task(&first, TaskState::Failed, Some("disk full"), None).unwrap());
+        let second = store.create_task(&new, "uid 0").unwrap();
+        assert_eq!(store.retry_task(&first, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
+        assert_eq!(store.request_cancel(&second, "uid 0").unwrap(), TaskState::Queued);
+        assert_eq!(store.task(&second).unwrap().unwrap().state, TaskState::Cancelled);
+        store.retry_task(&first, "uid 0").unwrap();
+        assert_eq!(store.task(&first).unwrap().unwrap().state, TaskState::Queued);
+        assert_eq!(store.task_log(&first, 0, 10).unwrap()[0].message, "disk full");
+    }
+
+    #[test]
+    fn a_task_ends_once() {
+        let (_folder, store, machine) = store_with_machine();
+        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}" };
+        let id = store.create_task(&new, "uid 0").unwrap();
+        assert!(store.begin_task(&id).unwrap());
+        assert!(store.task_progress(&id, Some("copy"), 1 << 40, 1 << 41).unwrap());
+        assert_eq!(store.request_cancel(&id, "uid 0").unwrap(), TaskState::Running);
+        assert!(store.task(&id).unwrap().unwrap().cancel_requested);
+        assert!(store.end_task(&id, TaskState::Cancelled, None, None).unwrap());
+        assert!(!store.end_task(&id, TaskState::Done, None, Some("{}")).unwrap());
+        assert!(!store.begin_task(&id).unwrap());
+        let task = store.task(&id).unwrap().unwrap();
+        assert_eq!((task.state, task.done_bytes, task.outcome), (TaskState::Cancelled, 1 << 40, None));
+        assert_eq!(store.request_cancel(&id, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
+        assert_eq!(store.request_cancel("t-0", "uid 0").unwrap_err().kind, ErrorKind::NotFound);
+    }
+}
