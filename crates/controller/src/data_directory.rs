@@ -107,8 +107,7 @@ impl DataDirectory {
             }
             let mut owner = String::new();
             let _ = (&lock).take(32).read_to_string(&mut owner);
-            let context =
-                format!("data directory {shown}: another controller (process {}) works on it", owner.trim());
+            let context = format!("data directory {shown}: another controller (process {}) works on it", owner.trim());
             return Err(Error::new(ErrorKind::Locked, context));
         }
         lock.set_len(0)

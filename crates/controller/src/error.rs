@@ -51,7 +51,11 @@ impl Error {
     }
 
     /// An error of `kind` with its cause.
-    pub fn with(kind: ErrorKind, context: impl Into<String>, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub fn with(
+        kind: ErrorKind,
+        context: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
         Self { kind, context: context.into(), source: Some(source.into()) }
     }
 

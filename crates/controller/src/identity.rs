@@ -52,9 +52,23 @@ impl MachineIdentity {
 fn is_placeholder(text: &str) -> bool {
     let bare: String = text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let repeated = bare.chars().all(|c| Some(c) == bare.chars().next());
-    let known = ["tobefilledbyoem", "defaultstring", "systemserialnumber", "none", "notspecified", "notapplicable",
-        "notavailable", "unknown", "serialnumber", "oem", "na", "0123456789", "123456789", "1234567890",
-        "03000200040005000006000700080009"];
+    let known = [
+        "tobefilledbyoem",
+        "defaultstring",
+        "systemserialnumber",
+        "none",
+        "notspecified",
+        "notapplicable",
+        "notavailable",
+        "unknown",
+        "serialnumber",
+        "oem",
+        "na",
+        "0123456789",
+        "123456789",
+        "1234567890",
+        "03000200040005000006000700080009",
+    ];
     repeated || known.contains(&bare.as_str())
 }
 

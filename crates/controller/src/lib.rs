@@ -2,15 +2,20 @@
 //!
 //! It holds what is known of machines and what is being done with them. It refuses to let an agent do anything before an
 //! operator approved it, never mounts or parses a guest's disk itself (`conversion` has that done in an appliance), and
-//! serves its API only to the owner of its data directory.
+//! serves its API only to the owner of its data directory and to root.
 
+pub mod api;
 mod data_directory;
 mod error;
 pub mod identity;
+pub mod progress;
+mod serve;
 pub mod sessions;
 pub mod store;
+pub mod tasks;
 mod timestamp;
 
 pub use data_directory::{DataDirectory, LockedDataDirectory};
 pub use error::{Error, ErrorKind, Result, chain};
+pub use serve::{Config, Controller, ca_fingerprint};
 pub use timestamp::Timestamp;

@@ -14,7 +14,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use machine::Machine;
 use protocol::message::{About, AgentKind, ControllerMessage, Report, StreamToken, write_message};
 use protocol::pairing::PairingCode;
 use protocol::tls::{ControllerTls, Fingerprint};
@@ -38,7 +37,11 @@ const REPORT_WAIT: Duration = Duration::from_secs(20);
 /// A peer that does not take what is sent to it for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Longest wait before a waiter looks again whether it was cancelled.
+const WAIT: Duration = Duration::from_millis(500);
+
 type Link = Arc<Connection>;
+type Tokens = HashMap<StreamToken, Expected>;
 
 /// All agent connections of a controller; clones share them.
 #[derive(Clone)]
@@ -50,9 +53,11 @@ struct Shared {
     gate: Gate,
     registry: Mutex<Registry<Link>>,
     /// Tokens that were given out, until their data connection comes or they are withdrawn.
-    expected: Mutex<HashMap<StreamToken, Expected>>,
-    /// Notified with either mutex' content changed; waiters look again at least twice a second.
+    expected: Mutex<Tokens>,
+    /// Goes with `registry`; waiters look again at least twice a second.
     changed: Condvar,
+    /// Goes with `expected`.
+    answered: Condvar,
     refused: Mutex<Refusals>,
 }
 
@@ -118,6 +123,7 @@ impl Sessions {
             registry: Mutex::new(Registry::new()),
             expected: Mutex::default(),
             changed: Condvar::new(),
+            answered: Condvar::new(),
             refused: Mutex::default(),
         }))
     }
@@ -276,13 +282,19 @@ impl Sessions {
         self.0.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn expected(&self) -> MutexGuard<'_, HashMap<StreamToken, Expected>> {
+    fn expected(&self) -> MutexGuard<'_, Tokens> {
         self.0.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until something may have changed, at most half a second.
-    fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        let waited = self.0.changed.wait_timeout(guard, Duration::from_millis(500));
+    /// Waits until the registry may have changed, at most half a second.
+    fn wait<'a>(&self, registry: MutexGuard<'a, Registry<Link>>) -> MutexGuard<'a, Registry<Link>> {
+        let waited = self.0.changed.wait_timeout(registry, WAIT);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Waits until a token may have been answered, at most half a second.
+    fn wait_for_answer<'a>(&self, expected: MutexGuard<'a, Tokens>) -> MutexGuard<'a, Tokens> {
+        let waited = self.0.answered.wait_timeout(expected, WAIT);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
@@ -298,6 +310,11 @@ impl Refusals {
 }
 
 impl LiveSession {
+    /// `boot-image` or `live`.
+    pub fn booted(&self) -> &'static str {
+        control::booted(self.kind)
+    }
+
     fn of(session: &registry::Session<Link>) -> Self {
         let (phase, about, reported) = match &session.phase {
             Phase::Pairing => (LivePhase::Pairing, None, None),

@@ -104,8 +104,7 @@ impl<L: Clone> Registry<L> {
         }
         let id = SessionId(self.next_id);
         self.next_id += 1;
-        let session =
-            Session { id, link, since: Timestamp::now(), phase, last_heard: now, caller: caller.clone() };
+        let session = Session { id, link, since: Timestamp::now(), phase, last_heard: now, caller: caller.clone() };
         let replaced = self.sessions.insert(caller.key, session).map(|first| first.link);
         Admission::Begun { id, replaced }
     }

@@ -4,7 +4,6 @@
 //! waited for; the pipeline only sees that a stream takes its time.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conversion::{Cancel, DataStream, RemoteMachine, StreamRequest};
@@ -72,7 +71,7 @@ impl Sessions {
         {
             entry.answer = Answer::Connected(connection, pass);
             drop(expected);
-            self.0.changed.notify_all();
+            self.0.answered.notify_all();
         }
         Ok(())
     }
@@ -85,7 +84,7 @@ impl Sessions {
         {
             entry.answer = Answer::Failed(reason.chars().filter(|c| !c.is_control()).take(1000).collect());
         }
-        self.0.changed.notify_all();
+        self.0.answered.notify_all();
     }
 }
 
@@ -153,7 +152,7 @@ impl ConnectedMachine {
                 cancel.check()?;
                 return Ok(None);
             }
-            expected = self.sessions.wait(expected);
+            expected = self.sessions.wait_for_answer(expected);
             drop(expected);
             if self.sessions.registry().session(wanted.key, wanted.id).is_none() {
                 return Ok(None);
@@ -267,7 +266,9 @@ fn select(disk: &Disk, index: usize, report: &Report) -> Option<DiskSelector> {
     let same = |(at, candidate): &(usize, &Disk)| {
         candidate.virtual_size == disk.virtual_size
             && match known {
-                true => candidate.identity.wwn == disk.identity.wwn && candidate.identity.serial == disk.identity.serial,
+                true => {
+                    candidate.identity.wwn == disk.identity.wwn && candidate.identity.serial == disk.identity.serial
+                }
                 false => *at == index && candidate.identity == disk.identity,
             }
     };
@@ -304,7 +305,6 @@ fn internal(context: &str, error: protocol::Error) -> conversion::Error {
     conversion::Error::because(conversion::ErrorKind::Internal, context, error)
 }
 
-/// Shared by tests of this crate: a selector is found again after the disks changed places.
 #[cfg(test)]
 mod tests {
     use machine::{ByteCount, DiskIdentity, DiskLayout, SectorSize};

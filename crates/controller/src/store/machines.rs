@@ -75,9 +75,8 @@ impl Store {
         let context = "approval cannot be written";
         let now = Timestamp::now();
         let mut connection = self.connection();
-        let transaction = connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(|e| storage(context, e))?;
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
         transaction
             .execute(
                 "INSERT INTO agent_keys (fingerprint, label, approved_at) VALUES (?1, ?2, ?3)
@@ -112,9 +111,8 @@ impl Store {
         let now = Timestamp::now();
         let identity = MachineIdentity::of(sighting.report);
         let mut connection = self.connection();
-        let transaction = connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(|e| storage(context, e))?;
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
         let owner: Option<String> = transaction
             .query_row("SELECT machine FROM agent_keys WHERE fingerprint = ?1", [sighting.key], |row| row.get(0))
             .optional()

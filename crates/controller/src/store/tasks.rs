@@ -241,10 +241,7 @@ impl Store {
     }
 
     fn change(&self, sql: &str, values: impl rusqlite::Params) -> Result<bool> {
-        self.connection()
-            .execute(sql, values)
-            .map(|rows| rows == 1)
-            .map_err(|e| storage("task cannot be written", e))
+        self.connection().execute(sql, values).map(|rows| rows == 1).map_err(|e| storage("task cannot be written", e))
     }
 }
 
@@ -259,9 +256,7 @@ fn taken(error: rusqlite::Error, name: &str, output: &str, context: &str) -> Err
 }
 
 fn one(connection: &Connection, id: &str) -> Result<TaskRecord> {
-    query(connection, "id = ?1", [id])?
-        .pop()
-        .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no task {id}")))
+    query(connection, "id = ?1", [id])?.pop().ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no task {id}")))
 }
 
 fn query(connection: &Connection, filter: &str, values: impl rusqlite::Params) -> Result<Vec<TaskRecord>> {

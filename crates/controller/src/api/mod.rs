@@ -1,0 +1,25 @@
+//! The API: HTTP under `/api/v1` on a Unix socket in the data directory, for its owner and root.
+//!
+//! | method and path | does |
+//! | --- | --- |
+//! | `GET /status` | version, agent port, CA fingerprint ([`Status`]) |
+//! | `GET /machines`, `GET /machines/{machine}` | machines, known and waiting ([`MachineView`]) |
+//! | `POST /machines/approve` | `{"code": "XXXX-XXXX"}` → [`crate::sessions::Approval`] |
+//! | `GET /tasks`, `GET /tasks/{id}` | [`TaskView`] |
+//! | `POST /tasks` | [`NewConversion`] → 201 with [`TaskView`] |
+//! | `GET /tasks/{id}/log?after=N` | lines of its log ([`crate::store::LogEntry`]) |
+//! | `POST /tasks/{id}/cancel`, `POST /tasks/{id}/retry` | [`TaskView`] |
+//! | `GET /audit?limit=N` | the audit log, newest first |
+//!
+//! What fails is answered with a problem (RFC 9457), see [`Problem`].
+
+mod problem;
+mod routes;
+mod socket;
+mod views;
+
+pub use problem::{Problem, ProblemKind};
+pub use views::{MachineState, MachineView, NewConversion, Status, TaskView};
+
+pub(crate) use routes::{Api, router};
+pub(crate) use socket::{Peer, bind};

@@ -1,0 +1,77 @@
+//! Errors as the API shows them: `application/problem+json` (RFC 9457).
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, ErrorKind};
+
+/// A problem (RFC 9457, section 3); `kind` is an extension member for programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `about:blank`: the title says what the status means.
+    #[serde(rename = "type")]
+    pub type_uri: String,
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// The error and its causes in one line.
+    pub detail: String,
+    /// What a client should do about it.
+    pub kind: ProblemKind,
+}
+
+/// What a client should do about a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemKind {
+    /// Correct the request.
+    Invalid,
+    /// Look for another id, name or code.
+    NotFound,
+    /// Wait for another state of things, or change it.
+    Conflict,
+    /// The client may not.
+    Forbidden,
+    /// See the controller's log.
+    Internal,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, kind: ProblemKind, detail: impl Into<String>) -> Self {
+        Self {
+            type_uri: "about:blank".into(),
+            title: status.canonical_reason().unwrap_or("Error").into(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            kind,
+        }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let (status, kind) = match error.kind {
+            ErrorKind::NotFound => (StatusCode::NOT_FOUND, ProblemKind::NotFound),
+            ErrorKind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, ProblemKind::Invalid),
+            ErrorKind::Conflict => (StatusCode::CONFLICT, ProblemKind::Conflict),
+            _ => {
+                tracing::error!("{}", error.chain());
+                (StatusCode::INTERNAL_SERVER_ERROR, ProblemKind::Internal)
+            }
+        };
+        Self::new(status, kind, error.chain())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self)).into_response();
+        let content_type = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
+    }
+}

@@ -1,0 +1,232 @@
+//! The routes. Everything that may block on the store or an agent runs on the blocking pool.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+
+use super::views::TypedCode;
+use super::{MachineView, NewConversion, Peer, Problem, ProblemKind, Status, TaskView};
+use crate::sessions::{Approval, Sessions};
+use crate::store::{AuditEntry, LogEntry, Store};
+use crate::tasks::Tasks;
+use crate::{Error, ErrorKind};
+
+/// Longest body of a request in bytes.
+const BODY_BYTES_MAX: usize = 256 << 10;
+/// Lines of a log that one answer holds.
+const LOG_LINES_MAX: u32 = 1000;
+
+/// What the routes work on.
+pub(crate) struct Api {
+    pub(crate) store: Arc<Store>,
+    pub(crate) sessions: Sessions,
+    pub(crate) tasks: Tasks,
+    pub(crate) status: Status,
+}
+
+type Shared = State<Arc<Api>>;
+type Answer<T> = std::result::Result<T, Problem>;
+
+#[derive(Deserialize)]
+struct LogQuery {
+    #[serde(default)]
+    after: i64,
+}
+
+#[derive(Deserialize)]
+struct AuditQuery {
+    limit: Option<u32>,
+}
+
+/// The API, all of it.
+pub(crate) fn router(api: Arc<Api>) -> Router {
+    let v1 = Router::new()
+        .route("/status", get(status))
+        .route("/machines", get(machines))
+        .route("/machines/approve", post(approve))
+        .route("/machines/{machine}", get(machine))
+        .route("/tasks", get(tasks).post(create_task))
+        .route("/tasks/{id}", get(task))
+        .route("/tasks/{id}/log", get(task_log))
+        .route("/tasks/{id}/cancel", post(cancel_task))
+        .route("/tasks/{id}/retry", post(retry_task))
+        .route("/audit", get(audit))
+        .with_state(api);
+    Router::new()
+        .nest("/api/v1", v1)
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, ProblemKind::NotFound, "no such resource"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, ProblemKind::Invalid, "this resource has no such method")
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(only_for_the_owner))
+}
+
+async fn only_for_the_owner(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+    if peer.may_use() {
+        return next.run(request).await;
+    }
+    tracing::warn!(peer = peer.actor(), "refused on the API's socket");
+    Problem::new(StatusCode::FORBIDDEN, ProblemKind::Forbidden, "only for the owner of the controller").into_response()
+}
+
+async fn status(State(api): Shared) -> Json<Status> {
+    Json(api.status.clone())
+}
+
+async fn machines(State(api): Shared) -> Answer<Json<Vec<MachineView>>> {
+    blocking(move || all_machines(&api)).await
+}
+
+async fn machine(State(api): Shared, Path(name): Path<String>) -> Answer<Json<MachineView>> {
+    blocking(move || find_machine(&api, &name)).await
+}
+
+async fn approve(
+    State(api): Shared,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: std::result::Result<Json<TypedCode>, JsonRejection>,
+) -> Answer<Json<Approval>> {
+    let typed = json(body)?;
+    blocking(move || api.sessions.approve(&typed.code, &peer.actor())).await
+}
+
+async fn tasks(State(api): Shared) -> Answer<Json<Vec<TaskView>>> {
+    blocking(move || {
+        let all = api.store.tasks()?;
+        all.into_iter()
+            .map(|task| {
+                let progress = api.tasks.progress(&task);
+                TaskView::new(task, progress)
+            })
+            .collect()
+    })
+    .await
+}
+
+async fn create_task(
+    State(api): Shared,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: std::result::Result<Json<NewConversion>, JsonRejection>,
+) -> Answer<(StatusCode, Json<TaskView>)> {
+    let new = json(body)?;
+    let created = blocking(move || {
+        let machine = find_machine(&api, &new.machine)?;
+        let machine = machine
+            .id
+            .ok_or_else(|| Error::new(ErrorKind::Conflict, format!("machine {} is not approved yet", machine.name)))?;
+        let id = api.tasks.create(&machine, &new.request, &peer.actor())?;
+        find_task(&api, &id)
+    });
+    Ok((StatusCode::CREATED, created.await?))
+}
+
+async fn task(State(api): Shared, Path(id): Path<String>) -> Answer<Json<TaskView>> {
+    blocking(move || find_task(&api, &id)).await
+}
+
+async fn task_log(
+    State(api): Shared,
+    Path(id): Path<String>,
+    query: std::result::Result<Query<LogQuery>, QueryRejection>,
+) -> Answer<Json<Vec<LogEntry>>> {
+    let Query(query) = query.map_err(|e| invalid(&e.body_text()))?;
+    blocking(move || {
+        find_task(&api, &id)?;
+        api.store.task_log(&id, query.after, LOG_LINES_MAX)
+    })
+    .await
+}
+
+async fn cancel_task(
+    State(api): Shared,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(id): Path<String>,
+) -> Answer<Json<TaskView>> {
+    blocking(move || {
+        api.tasks.cancel(&id, &peer.actor())?;
+        find_task(&api, &id)
+    })
+    .await
+}
+
+async fn retry_task(
+    State(api): Shared,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(id): Path<String>,
+) -> Answer<Json<TaskView>> {
+    blocking(move || {
+        api.tasks.retry(&id, &peer.actor())?;
+        find_task(&api, &id)
+    })
+    .await
+}
+
+async fn audit(
+    State(api): Shared,
+    query: std::result::Result<Query<AuditQuery>, QueryRejection>,
+) -> Answer<Json<Vec<AuditEntry>>> {
+    let Query(query) = query.map_err(|e| invalid(&e.body_text()))?;
+    blocking(move || api.store.audit(query.limit.unwrap_or(100).min(LOG_LINES_MAX))).await
+}
+
+/// Waiting machines first, then the known ones, the last seen first.
+fn all_machines(api: &Api) -> crate::Result<Vec<MachineView>> {
+    let live = api.sessions.live();
+    let mut all: Vec<MachineView> =
+        live.iter().filter(|session| session.machine.is_none()).map(MachineView::waiting).collect();
+    for known in api.store.machines()? {
+        // Of two sessions of one machine the newest counts.
+        let session = live.iter().rev().find(|session| session.machine.as_deref() == Some(known.id.as_str()));
+        all.push(MachineView::known(known, session));
+    }
+    Ok(all)
+}
+
+/// By id, or by a name that only one machine has.
+fn find_machine(api: &Api, name: &str) -> crate::Result<MachineView> {
+    let all = all_machines(api)?;
+    if let Some(found) = all.iter().find(|machine| machine.id.as_deref() == Some(name)) {
+        return Ok(found.clone());
+    }
+    let named: Vec<&MachineView> = all.iter().filter(|machine| machine.name == name).collect();
+    match named.as_slice() {
+        [one] => Ok((*one).clone()),
+        [] => Err(Error::new(ErrorKind::NotFound, format!("no machine {name}"))),
+        several => {
+            let count = several.len();
+            Err(Error::new(ErrorKind::Conflict, format!("{count} machines are named {name}: use the id")))
+        }
+    }
+}
+
+fn find_task(api: &Api, id: &str) -> crate::Result<TaskView> {
+    let task = api.store.task(id)?.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no task {id}")))?;
+    let progress = api.tasks.progress(&task);
+    TaskView::new(task, progress)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> crate::Result<T> + Send + 'static) -> Answer<Json<T>> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(Json(done?)),
+        Err(_) => {
+            let detail = "the controller failed: see its log";
+            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, ProblemKind::Internal, detail))
+        }
+    }
+}
+
+fn json<T>(body: std::result::Result<Json<T>, JsonRejection>) -> Answer<T> {
+    body.map(|Json(value)| value).map_err(|e| Problem { status: e.status().as_u16(), ..invalid(&e.body_text()) })
+}
+
+fn invalid(detail: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, ProblemKind::Invalid, detail)
+}

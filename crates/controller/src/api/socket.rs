@@ -1,0 +1,54 @@
+//! The API's Unix socket: mode 0600, and only for its owner and root.
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
+use tokio::net::UnixListener;
+
+use crate::{Error, ErrorKind, LockedDataDirectory, Result};
+
+/// Who is on the other end of a connection, as the kernel says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    uid: Option<u32>,
+}
+
+impl Peer {
+    /// Whether it is this process's user, or root.
+    pub(super) fn may_use(self) -> bool {
+        self.uid.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw())
+    }
+
+    /// As the audit log names it.
+    pub(super) fn actor(self) -> String {
+        self.uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"))
+    }
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Self { uid: stream.io().peer_cred().ok().map(|credentials| credentials.uid()) }
+    }
+}
+
+/// Listens on the data directory's socket. Its lock is held, so a socket that is there belongs to no living controller
+/// and is replaced. It gets its name only when its mode is set.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] where something else than a socket has its name, [`ErrorKind::ReadOnly`], [`ErrorKind::Io`].
+pub(crate) fn bind(directory: &LockedDataDirectory) -> Result<UnixListener> {
+    let path = directory.socket();
+    let shown = path.display();
+    if path.symlink_metadata().is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(Error::new(ErrorKind::Invalid, format!("API socket {shown}: something else has this name")));
+    }
+    let fresh = path.with_extension("new");
+    let _ = std::fs::remove_file(&fresh);
+    let listener =
+        UnixListener::bind(&fresh).map_err(|e| Error::io(format!("API socket {shown}: cannot listen"), e))?;
+    std::fs::set_permissions(&fresh, PermissionsExt::from_mode(0o600))
+        .and_then(|()| std::fs::rename(&fresh, &path))
+        .map_err(|e| Error::io(format!("API socket {shown}: cannot be put in place"), e))?;
+    Ok(listener)
+}

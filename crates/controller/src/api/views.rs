@@ -1,0 +1,211 @@
+//! What the API shows and takes; the command line reads the same types.
+
+use std::net::SocketAddr;
+
+use conversion::Request;
+use machine::Machine;
+use serde::{Deserialize, Serialize};
+
+use crate::progress::Progress;
+use crate::sessions::{LivePhase, LiveSession};
+use crate::store::{KnownMachine, TaskRecord, TaskState};
+use crate::{Error, ErrorKind, Result, Timestamp};
+
+/// The controller itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the controller.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Where it listens for agents.
+    pub agent_address: SocketAddr,
+    /// Fingerprint of its CA: `boot-image build --ca-fingerprint`.
+    pub ca_fingerprint: String,
+    /// Its data directory.
+    pub data_dir: String,
+    /// When it was started.
+    pub started_at: Timestamp,
+}
+
+/// Where a machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineState {
+    /// Connected; the pairing code is being made.
+    Pairing,
+    /// Shows its pairing code and waits for an operator.
+    WaitingForApproval,
+    /// Approved and connected; its report is on the way.
+    Approved,
+    /// Connected and reported: it can be converted. In the boot image that is Cold Cloning Ready.
+    Ready,
+    /// Known and not connected.
+    Offline,
+}
+
+/// A machine: waiting, connected or known.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MachineView {
+    /// `None` until it was approved and reported.
+    pub id: Option<String>,
+    /// Host name, else product, else address.
+    pub name: String,
+    /// Where it is.
+    pub state: MachineState,
+    /// Whether it stands in the boot image, ready to be cloned.
+    pub cold_cloning_ready: bool,
+    /// `boot-image` or `live`.
+    pub booted: String,
+    /// The agent's address, while it is connected.
+    pub address: Option<SocketAddr>,
+    /// Fingerprint of the agent's key, while it is connected.
+    pub key: Option<String>,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// When it connected, or was known first.
+    pub since: Timestamp,
+    /// When it was last heard.
+    pub last_seen: Timestamp,
+    /// What was odd about its disks.
+    pub warnings: Vec<String>,
+    /// Everything that its agent reported; `None` while it waits.
+    pub report: Option<Machine>,
+}
+
+/// A conversion that is asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewConversion {
+    /// Id of a machine, or its host name where only one has it.
+    pub machine: String,
+    /// What is to be made of it.
+    pub request: Request,
+}
+
+/// A pairing code that an operator typed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TypedCode {
+    pub(super) code: String,
+}
+
+/// A task.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TaskView {
+    /// `t-` and eight hexadecimal digits.
+    pub id: String,
+    /// Name of the VM.
+    pub name: String,
+    /// Id of the machine.
+    pub machine: String,
+    /// Folder that holds the result's folder.
+    pub output: String,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Whether an operator asked for its end.
+    pub cancel_requested: bool,
+    /// The step it is in or ended in.
+    pub step: Option<String>,
+    /// How far the step is.
+    pub progress: Progress,
+    /// Why it failed, the whole chain.
+    pub error: Option<String>,
+    /// What came out of it.
+    pub outcome: Option<serde_json::Value>,
+    /// What was asked for.
+    pub request: Request,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it was begun first.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+impl MachineView {
+    pub(super) fn waiting(live: &LiveSession) -> Self {
+        let about = live.about.clone().unwrap_or_default();
+        let said = [about.hostname, about.product].into_iter().find(|text| !text.is_empty());
+        Self {
+            id: None,
+            name: said.unwrap_or_else(|| live.address.ip().to_string()),
+            state: live.phase.into(),
+            cold_cloning_ready: false,
+            booted: live.booted().into(),
+            address: Some(live.address),
+            key: Some(live.key.clone()),
+            agent_version: live.program.clone(),
+            since: live.since,
+            last_seen: Timestamp::now(),
+            warnings: Vec::new(),
+            report: None,
+        }
+    }
+
+    pub(super) fn known(machine: KnownMachine, live: Option<&LiveSession>) -> Self {
+        let guest = machine.report.guest.hostname.clone();
+        let name = guest.or_else(|| machine.report.smbios.product.clone()).unwrap_or_else(|| machine.id.clone());
+        let booted = live.map_or_else(|| machine.booted.clone(), |live| live.booted().to_owned());
+        Self {
+            id: Some(machine.id),
+            name,
+            state: live.map_or(MachineState::Offline, |live| live.phase.into()),
+            cold_cloning_ready: live.is_some() && booted == "boot-image",
+            booted,
+            address: live.map(|live| live.address),
+            key: live.map(|live| live.key.clone()),
+            agent_version: machine.agent_version,
+            since: live.map_or(machine.first_seen, |live| live.since),
+            last_seen: if live.is_some() { Timestamp::now() } else { machine.last_seen },
+            warnings: live.map(|live| live.warnings.clone()).unwrap_or_default(),
+            report: Some(machine.report),
+        }
+    }
+}
+
+impl From<LivePhase> for MachineState {
+    fn from(phase: LivePhase) -> Self {
+        match phase {
+            LivePhase::Pairing => Self::Pairing,
+            LivePhase::WaitingForApproval => Self::WaitingForApproval,
+            LivePhase::Approved => Self::Approved,
+            LivePhase::Ready => Self::Ready,
+        }
+    }
+}
+
+impl std::fmt::Display for MachineState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Pairing => "pairing",
+            Self::WaitingForApproval => "waiting for approval",
+            Self::Approved => "approved",
+            Self::Ready => "ready",
+            Self::Offline => "offline",
+        })
+    }
+}
+
+impl TaskView {
+    pub(super) fn new(task: TaskRecord, progress: Progress) -> Result<Self> {
+        let broken =
+            |e| Error::with(ErrorKind::Storage, format!("task {} in the database cannot be understood", task.id), e);
+        Ok(Self {
+            request: serde_json::from_str(&task.request).map_err(broken)?,
+            outcome: task.outcome.as_deref().map(serde_json::from_str).transpose().map_err(broken)?,
+            id: task.id,
+            name: task.name,
+            machine: task.machine,
+            output: task.output,
+            state: task.state,
+            cancel_requested: task.cancel_requested,
+            step: task.step,
+            progress,
+            error: task.error,
+            created_at: task.created_at,
+            started_at: task.started_at,
+            finished_at: task.finished_at,
+        })
+    }
+}

@@ -1,0 +1,122 @@
+//! A running controller: data directory locked, store open, agent port and API served, tasks going on.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use protocol::tls::ControllerTls;
+use tokio::sync::oneshot;
+
+use crate::api::{Api, Peer, Status, bind, router};
+use crate::sessions::Sessions;
+use crate::store::Store;
+use crate::tasks::{Converter, Tasks};
+use crate::{DataDirectory, Error, ErrorKind, LockedDataDirectory, Result, Timestamp};
+
+/// What a controller is started with.
+pub struct Config {
+    /// Everything that it keeps.
+    pub data_directory: DataDirectory,
+    /// Where it listens for agents; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// What makes VMs.
+    pub converter: Arc<dyn Converter>,
+}
+
+/// A running controller. It works until it is stopped; dropping it stops the API only.
+pub struct Controller {
+    status: Status,
+    tasks: Tasks,
+    stop_api: oneshot::Sender<()>,
+    api: JoinHandle<()>,
+    _directory: LockedDataDirectory,
+}
+
+impl Controller {
+    /// Starts everything; when it returns, agents and clients can connect, and interrupted tasks go on.
+    ///
+    /// # Errors
+    /// Those of [`DataDirectory::lock`] and [`Store::open`]; [`ErrorKind::Network`] where the agent port cannot be
+    /// listened on; [`ErrorKind::Io`] for the controller's identity and the API's socket.
+    pub fn start(config: Config) -> Result<Self> {
+        let directory = config.data_directory.lock()?;
+        let store = Arc::new(Store::open(&directory.database())?);
+        let tls = load_identity(&directory)?;
+        let listener = TcpListener::bind(config.listen)
+            .map_err(|e| Error::with(ErrorKind::Network, format!("agent port {}: cannot listen", config.listen), e))?;
+        let agent_address =
+            listener.local_addr().map_err(|e| Error::with(ErrorKind::Network, "agent port has no address", e))?;
+        let sessions = Sessions::new(store.clone(), tls);
+        let tasks = Tasks::new(store.clone(), sessions.clone(), config.converter);
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            agent_address,
+            ca_fingerprint: sessions.ca_fingerprint().to_string(),
+            data_dir: directory.path().display().to_string(),
+            started_at: Timestamp::now(),
+        };
+        let api = Arc::new(Api { store, sessions: sessions.clone(), tasks: tasks.clone(), status: status.clone() });
+        let (stop_api, stopped) = oneshot::channel();
+        let api = serve_api(&directory, api, stopped)?;
+        sessions.listen(listener)?;
+        tasks.resume()?;
+        tracing::info!(%agent_address, data_dir = %status.data_dir, "the controller works");
+        Ok(Self { status, tasks, stop_api, api, _directory: directory })
+    }
+
+    /// Where it listens, and what it is known by.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Brings tasks to a safe point and stops the API. Tasks go on with the next controller.
+    pub fn stop(self) {
+        self.tasks.stop();
+        let _ = self.stop_api.send(());
+        let _ = self.api.join();
+    }
+}
+
+/// The fingerprint of the CA that a data directory's controller has, or will have: it is made where it is missing.
+///
+/// # Errors
+/// [`ErrorKind::Io`].
+pub fn ca_fingerprint(directory: &DataDirectory) -> Result<String> {
+    Ok(load_identity(directory)?.authority().to_string())
+}
+
+fn load_identity(directory: &DataDirectory) -> Result<ControllerTls> {
+    ControllerTls::load_or_create(&directory.identity())
+        .map_err(|e| Error::with(ErrorKind::Io, "the controller's identity", e))
+}
+
+fn serve_api(directory: &LockedDataDirectory, api: Arc<Api>, stopped: oneshot::Receiver<()>) -> Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::io("no threads for the API", e))?;
+    let listener = {
+        let _inside = runtime.enter();
+        bind(directory)?
+    };
+    let service = router(api).into_make_service_with_connect_info::<Peer>();
+    std::thread::Builder::new()
+        .name("api".into())
+        .spawn(move || {
+            let served = async {
+                // Not the graceful end: a client that watches would hold it up, and every answer was durable before.
+                tokio::select! {
+                    served = axum::serve(listener, service).into_future() => served,
+                    _ = stopped => Ok(()),
+                }
+            };
+            if let Err(error) = runtime.block_on(served) {
+                tracing::error!(%error, "the API ended");
+            }
+            runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        })
+        .map_err(|e| Error::io("no thread for the API", e))
+}

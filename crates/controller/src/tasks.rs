@@ -1,0 +1,319 @@
+//! Tasks: conversions that are kept, run, resumed after a crash, and cancelled.
+//!
+//! A task that was running when the controller died is begun again with the same request; the working folder beside its
+//! result says what is done already, so it goes on where it was.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use conversion::{Cancel, Event, Observer, Request, Source};
+use protocol::message::ControllerMessage;
+
+use crate::progress::{Meter, Progress};
+use crate::sessions::Sessions;
+use crate::store::{LogLevel, NewTask, Store, TaskRecord, TaskState};
+use crate::{Error, ErrorKind, Result};
+
+/// Tasks that run at the same time; the others wait in the order in which they were asked for.
+const RUNNING_MAX: usize = 4;
+/// Pause between two writes of a task's progress into the store.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a stop waits for tasks to come to a safe point. What is durable stays anyway.
+const STOP_WAIT: Duration = Duration::from_secs(20);
+
+/// What makes a VM out of a source: `conversion`, or a test's own.
+pub trait Converter: Send + Sync {
+    /// Converts, and returns what came out of it as JSON.
+    ///
+    /// # Errors
+    /// Those of `conversion`.
+    fn convert(
+        &self,
+        source: Source,
+        request: &Request,
+        observer: &dyn Observer,
+        cancel: &Cancel,
+    ) -> conversion::Result<serde_json::Value>;
+}
+
+/// The tasks of a controller; clones share them.
+#[derive(Clone)]
+pub struct Tasks(Arc<Shared>);
+
+struct Shared {
+    store: Arc<Store>,
+    sessions: Sessions,
+    converter: Arc<dyn Converter>,
+    running: Mutex<Running>,
+    /// Goes with `running`: a task ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Running {
+    tasks: HashMap<String, Run>,
+    stopping: bool,
+}
+
+#[derive(Clone, Default)]
+struct Run {
+    cancel: Cancel,
+    meter: Arc<Mutex<Meter>>,
+}
+
+impl Tasks {
+    /// None running yet.
+    pub fn new(store: Arc<Store>, sessions: Sessions, converter: Arc<dyn Converter>) -> Self {
+        Self(Arc::new(Shared { store, sessions, converter, running: Mutex::default(), ended: Condvar::new() }))
+    }
+
+    /// Keeps a conversion of a machine as a task and starts it as soon as there is room. Returns its id; it is on disk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for the machine, [`ErrorKind::Invalid`] for an output folder that is none,
+    /// [`ErrorKind::Conflict`] for a busy name, [`ErrorKind::Storage`].
+    pub fn create(&self, machine: &str, request: &Request, actor: &str) -> Result<String> {
+        if self.0.store.machine(machine)?.is_none() {
+            return Err(Error::new(ErrorKind::NotFound, format!("no machine {machine}")));
+        }
+        let output = output_folder(request)?;
+        let request = Request { output: output.clone().into(), ..request.clone() };
+        let json = serde_json::to_string(&request)
+            .map_err(|e| Error::with(ErrorKind::Invalid, "request cannot be written as JSON", e))?;
+        let new = NewTask { name: &request.name, machine, output: &output, request: &json };
+        let id = self.0.store.create_task(&new, actor)?;
+        self.fill()?;
+        Ok(id)
+    }
+
+    /// Goes on with what was running when the last controller ended, then with what was waiting.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn resume(&self) -> Result<()> {
+        for task in self.0.store.unfinished_tasks()?.iter().filter(|task| task.state == TaskState::Running) {
+            if task.cancel_requested {
+                self.0.store.end_task(&task.id, TaskState::Cancelled, None, None)?;
+            } else {
+                self.0.store.log_task(&task.id, LogLevel::Info, "the controller was started again: going on")?;
+            }
+        }
+        self.fill()
+    }
+
+    /// Ends a task at its next safe point; what is durable is kept.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it is over, [`ErrorKind::Storage`].
+    pub fn cancel(&self, id: &str, actor: &str) -> Result<()> {
+        self.0.store.request_cancel(id, actor)?;
+        if let Some(run) = self.running().tasks.get(id) {
+            run.cancel.cancel();
+        }
+        Ok(())
+    }
+
+    /// Begins a failed or cancelled task again; it goes on from what is durable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`], [`ErrorKind::Storage`].
+    pub fn retry(&self, id: &str, actor: &str) -> Result<()> {
+        self.0.store.retry_task(id, actor)?;
+        self.fill()
+    }
+
+    /// How far a task is: live where it runs, else as it was written last.
+    pub fn progress(&self, task: &TaskRecord) -> Progress {
+        let run = self.running().tasks.get(&task.id).cloned();
+        match run {
+            Some(run) => lock(&run.meter).progress(Instant::now()),
+            None => Progress { done: task.done_bytes, total: task.total_bytes, ..Progress::default() },
+        }
+    }
+
+    /// Brings running tasks to a safe point for the controller's own end. They stay running in the store, and go on with
+    /// the next controller.
+    pub fn stop(&self) {
+        let mut running = self.running();
+        running.stopping = true;
+        for run in running.tasks.values() {
+            run.cancel.cancel();
+        }
+        let deadline = Instant::now() + STOP_WAIT;
+        while !running.tasks.is_empty() {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                tracing::warn!("{} tasks did not come to a safe point in time", running.tasks.len());
+                return;
+            };
+            running = self.0.ended.wait_timeout(running, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Starts what waits, as far as there is room.
+    fn fill(&self) -> Result<()> {
+        let mut running = self.running();
+        for task in self.0.store.unfinished_tasks()? {
+            if running.stopping || running.tasks.len() >= RUNNING_MAX {
+                break;
+            }
+            if running.tasks.contains_key(&task.id) || !self.0.store.begin_task(&task.id)? {
+                continue;
+            }
+            let (tasks, run, id) = (self.clone(), Run::default(), task.id.clone());
+            let spawned = std::thread::Builder::new().name(task.id.clone()).spawn({
+                let run = run.clone();
+                move || tasks.run(&task, &run)
+            });
+            match spawned {
+                Ok(_) => drop(running.tasks.insert(id, run)),
+                Err(e) => {
+                    let error = Error::with(ErrorKind::Io, "no thread can be started for the task", e).chain();
+                    self.0.store.end_task(&id, TaskState::Failed, Some(&error), None)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A task's thread, from begin to end.
+    fn run(&self, task: &TaskRecord, run: &Run) {
+        let converted = catch_unwind(AssertUnwindSafe(|| self.convert(task, run)))
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Conversion, "the conversion broke down: see the log")));
+        if let Err(error) = self.end(task, converted) {
+            // It stays running in the store, and is begun again with the next controller.
+            tracing::error!(task = %task.id, "the end of the task cannot be written: {}", error.chain());
+        }
+        self.running().tasks.remove(&task.id);
+        self.0.ended.notify_all();
+        if let Err(error) = self.fill() {
+            tracing::error!("waiting tasks cannot be started: {}", error.chain());
+        }
+    }
+
+    fn convert(&self, task: &TaskRecord, run: &Run) -> Result<serde_json::Value> {
+        let request: Request = serde_json::from_str(&task.request)
+            .map_err(|e| Error::with(ErrorKind::Storage, "the task's request cannot be understood", e))?;
+        let machine = self.0.sessions.connected_machine(&task.machine, &task.id)?;
+        let recorder = Recorder { store: &self.0.store, task: &task.id, run, written: Mutex::default() };
+        // A cancel that came before the thread was there.
+        if self.0.store.task(&task.id)?.is_some_and(|task| task.cancel_requested) {
+            run.cancel.cancel();
+        }
+        self.0.converter.convert(Source::Remote(Arc::new(machine)), &request, &recorder, &run.cancel).map_err(|e| {
+            let kind = match e.kind {
+                conversion::ErrorKind::Cancelled => ErrorKind::Cancelled,
+                _ => ErrorKind::Conversion,
+            };
+            Error { kind, context: e.context, source: e.source }
+        })
+    }
+
+    fn end(&self, task: &TaskRecord, converted: Result<serde_json::Value>) -> Result<()> {
+        let store = &self.0.store;
+        let (state, told) = match converted {
+            Ok(outcome) => {
+                store.end_task(&task.id, TaskState::Done, None, Some(&outcome.to_string()))?;
+                (TaskState::Done, ControllerMessage::Finish { text: format!("{} is converted", task.name) })
+            }
+            Err(error) if error.kind == ErrorKind::Cancelled => {
+                let asked = store.task(&task.id)?.is_some_and(|task| task.cancel_requested);
+                if !asked {
+                    store.log_task(&task.id, LogLevel::Info, "interrupted by the end of the controller")?;
+                    return Ok(());
+                }
+                store.end_task(&task.id, TaskState::Cancelled, None, None)?;
+                (TaskState::Cancelled, ControllerMessage::Show { text: format!("{} was cancelled", task.name) })
+            }
+            Err(error) => {
+                store.end_task(&task.id, TaskState::Failed, Some(&error.chain()), None)?;
+                let text = format!("{} failed; see the controller", task.name);
+                (TaskState::Failed, ControllerMessage::Show { text })
+            }
+        };
+        tracing::info!(task = %task.id, name = %task.name, %state, "task ended");
+        self.0.sessions.tell(&task.machine, &told);
+        Ok(())
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        lock(&self.0.running)
+    }
+}
+
+/// Writes down what a conversion tells.
+struct Recorder<'a> {
+    store: &'a Store,
+    task: &'a str,
+    run: &'a Run,
+    /// When progress was written last.
+    written: Mutex<Option<Instant>>,
+}
+
+impl Observer for Recorder<'_> {
+    fn event(&self, event: Event) {
+        let now = Instant::now();
+        lock(&self.run.meter).event(&event, now);
+        let kept = match &event {
+            Event::Step { step } => {
+                let step = step.to_string();
+                tracing::info!(task = self.task, %step, "step");
+                self.store
+                    .task_progress(self.task, Some(&step), 0, 0)
+                    .and_then(|_| self.store.log_task(self.task, LogLevel::Info, &step))
+            }
+            Event::Progress { .. } => self.write_progress(now),
+            Event::Log { message } => self.store.log_task(self.task, LogLevel::Info, message),
+            Event::Warning { message } => self.store.log_task(self.task, LogLevel::Warning, message),
+        };
+        // A log that cannot be written does not end a conversion that works.
+        if let Err(error) = kept {
+            tracing::error!(task = self.task, "{}", error.chain());
+        }
+    }
+}
+
+impl Recorder<'_> {
+    fn write_progress(&self, now: Instant) -> Result<()> {
+        let mut written = lock(&self.written);
+        if written.is_some_and(|at| now.saturating_duration_since(at) < PROGRESS_INTERVAL) {
+            return Ok(());
+        }
+        *written = Some(now);
+        let progress = lock(&self.run.meter).progress(now);
+        self.store.task_progress(self.task, None, progress.done, progress.total).map(drop)
+    }
+}
+
+/// The canonical path of the output folder, if the result's name is free in it.
+fn output_folder(request: &Request) -> Result<String> {
+    let shown = request.output.display();
+    if !request.output.is_absolute() {
+        return Err(Error::new(ErrorKind::Invalid, format!("output folder {shown}: expected an absolute path")));
+    }
+    let output = request
+        .output
+        .canonicalize()
+        .map_err(|e| Error::with(ErrorKind::Invalid, format!("output folder {shown} cannot be found"), e))?;
+    if !output.is_dir() {
+        return Err(Error::new(ErrorKind::Invalid, format!("output folder {shown} is no folder")));
+    }
+    let is_file_name = Path::new(&request.name).file_name() == Some(request.name.as_ref());
+    if !is_file_name {
+        return Err(Error::new(ErrorKind::Invalid, format!("name {:?}: expected a file name", request.name)));
+    }
+    if output.join(&request.name).symlink_metadata().is_ok() {
+        let context = format!("{} exists already: choose another name", output.join(&request.name).display());
+        return Err(Error::new(ErrorKind::Conflict, context));
+    }
+    output
+        .into_os_string()
+        .into_string()
+        .map_err(|_| Error::new(ErrorKind::Invalid, format!("output folder {shown}: expected a name in UTF-8")))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
