@@ -1,0 +1,112 @@
+//! What the appliance is told, and what it answers: a job in its initramfs, lines of JSON on its second serial port.
+
+use machine::{MacAddress, Machine};
+use serde::{Deserialize, Serialize};
+
+use crate::{Outcome, Plan};
+
+/// Where the appliance finds its [`Job`].
+pub const JOB_PATH: &str = "/vconverter/job.json";
+
+/// What to do with the disks that the appliance is started with.
+///
+/// They are the machine's disks in the order of [`Machine::disks`], on virtio-blk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Repeated in every report.
+    pub id: String,
+    /// What is wanted.
+    pub mode: Mode,
+    /// The machine that the disks come from.
+    pub facts: Machine,
+    /// Logical volumes to be mapped; empty: they are detected again from the disks.
+    #[serde(default)]
+    pub logical_volumes: Vec<LogicalVolume>,
+    /// Ids of fix-ups that the operator refused.
+    #[serde(default)]
+    pub refused: Vec<String>,
+}
+
+/// What an appliance does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case")]
+pub enum Mode {
+    /// Makes the plan and changes nothing: every filesystem is mounted read-only, journals are not replayed.
+    Plan,
+    /// Makes the plan and applies it.
+    Apply,
+    /// Adds the boot proof's probe, for a throw-away overlay only.
+    Proof(crate::proof::Probe),
+}
+
+/// A logical volume made of linear pieces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogicalVolume {
+    /// `vg0/root`.
+    pub name: String,
+    /// Its pieces, in order.
+    pub segments: Vec<Segment>,
+}
+
+/// A piece of a logical volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Index in [`Machine::disks`].
+    pub disk: usize,
+    /// First byte on that disk.
+    pub offset: machine::ByteOffset,
+    /// Length in bytes.
+    pub length: machine::ByteCount,
+}
+
+/// One line of the appliance's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "snake_case")]
+pub enum Report {
+    /// What it is doing.
+    Log {
+        /// For the operator.
+        text: String,
+    },
+    /// The plan, before anything of it is applied.
+    Plan {
+        /// The plan.
+        plan: Plan,
+    },
+    /// What became of one fix-up.
+    Outcome {
+        /// The outcome.
+        outcome: Outcome,
+    },
+    /// It could not be done: the overlay must be thrown away.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// All was done and every filesystem is unmounted.
+    Done,
+}
+
+/// The probe's own line on the serial port of a machine being proved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProbeLine {
+    /// [`crate::proof::Probe::nonce`].
+    pub nonce: String,
+    /// Host name of the running system.
+    pub hostname: String,
+    /// `uname -r`.
+    pub kernel: String,
+    /// PRETTY_NAME of os-release.
+    pub product: String,
+    /// SHA-256 of each `ssh_host_*_key.pub`, hexadecimal, by file name.
+    pub host_keys: std::collections::BTreeMap<String, String>,
+    /// Units that failed.
+    pub failed_units: u32,
+    /// Device of the root filesystem, as the kernel names it.
+    pub root_device: String,
+    /// `multi-user` if it was reached, `time` if the probe did not wait longer for it.
+    pub reached: String,
+    /// MAC addresses by interface name.
+    pub interfaces: std::collections::BTreeMap<String, MacAddress>,
+}

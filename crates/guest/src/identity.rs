@@ -1,0 +1,166 @@
+//! What a guest is: family, product, version, architecture, host name, as its own files tell.
+//!
+//! Follows os-release(5) and hostname(5); `debian_version` stands in where os-release is absent. Contents are hostile:
+//! a name that reaches an operator's screen or a VM definition is short, printable and made of expected characters.
+
+use machine::{Family, Guest};
+
+use crate::linux::shell;
+use crate::{FileTree, elf};
+
+/// Longest product name or version taken over, in characters.
+const NAME_MAX: usize = 128;
+
+/// Reads the identity of the guest in `tree`. What cannot be told is `None`; an unknown system is no error.
+pub fn identify(tree: &dyn FileTree) -> Guest {
+    if is_windows(tree) {
+        return Guest { family: Family::Windows, ..Guest::default() };
+    }
+    let release = release(tree);
+    let linux = release.is_some()
+        || ["/etc/debian_version", "/etc/redhat-release", "/etc/fstab", "/lib/modules"]
+            .iter()
+            .any(|path| tree.exists(path).unwrap_or(false));
+    if !linux {
+        return Guest::default();
+    }
+    let (product, version) = release.unwrap_or_default();
+    Guest { family: Family::Linux, product, version, arch: arch(tree), hostname: hostname(tree) }
+}
+
+/// Whether there is a Windows folder; the spelling of names varies with version and installer.
+fn is_windows(tree: &dyn FileTree) -> bool {
+    let child = |folder: &str, name: &str| -> Option<String> {
+        let entries = tree.list(folder).ok()?;
+        let found = entries.into_iter().find(|entry| entry.name.eq_ignore_ascii_case(name))?;
+        Some(format!("{}/{}", folder.trim_end_matches('/'), found.name))
+    };
+    ["windows", "winnt"].iter().any(|name| {
+        child("/", name)
+            .and_then(|windows| child(&windows, "system32"))
+            .and_then(|system32| child(&system32, "config").or_else(|| child(&system32, "ntoskrnl.exe")))
+            .is_some()
+    })
+}
+
+/// Product and version.
+fn release(tree: &dyn FileTree) -> Option<(Option<String>, Option<String>)> {
+    let text = |path| tree.text(path).ok().flatten();
+    let Some(os_release) = text("/etc/os-release").or_else(|| text("/usr/lib/os-release")) else {
+        let version = printable(text("/etc/debian_version")?.trim())?;
+        return Some((Some(format!("Debian GNU/Linux {version}")), Some(version)));
+    };
+    let values = shell::assignments(&os_release);
+    let value = |name: &str| values.iter().rev().find(|(key, _)| key == name).and_then(|(_, value)| printable(value));
+    let name = value("NAME");
+    // A rolling or unreleased system (Debian sid) has no VERSION_ID.
+    let version = value("VERSION_ID");
+    let product = value("PRETTY_NAME").or(match (&name, &version) {
+        (Some(name), Some(version)) => Some(format!("{name} {version}")),
+        _ => name,
+    });
+    Some((product, version))
+}
+
+fn printable(text: &str) -> Option<String> {
+    let text: String = text.chars().filter(|c| !c.is_control() && *c != '\u{fffd}').take(NAME_MAX).collect();
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn arch(tree: &dyn FileTree) -> Option<String> {
+    let programs = ["/bin/sh", "/usr/bin/dpkg", "/sbin/init", "/usr/lib/systemd/systemd", "/bin/ls"];
+    let header = |path: &&str| {
+        let mut header = [0; 64];
+        let read = tree.read_at(path, 0, &mut header).ok()?;
+        elf::parse_machine(&header[..read])
+    };
+    programs.iter().find_map(header).map(str::to_owned).or_else(|| dpkg_arch(tree))
+}
+
+/// From the list of architectures that dpkg keeps; its first line is its own.
+fn dpkg_arch(tree: &dyn FileTree) -> Option<String> {
+    let text = tree.text("/var/lib/dpkg/arch").ok()??;
+    let arch = match text.lines().next()?.trim() {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        known @ ("i386" | "riscv64" | "s390x") => known,
+        _ => return None,
+    };
+    Some(arch.to_owned())
+}
+
+/// First line of `/etc/hostname` that is no comment, if it is a host name (RFC 1123, and `_`, which is in use).
+fn hostname(tree: &dyn FileTree) -> Option<String> {
+    let text = tree.text("/etc/hostname").ok().flatten()?;
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+    let valid = line.len() <= 253 && line.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    (valid && !line.starts_with(['-', '.'])).then(|| line.to_owned())
+}
+
+/// For fuzzing: os-release, hostname and debian_version from arbitrary bytes.
+pub fn identify_bytes(bytes: &[u8]) -> Guest {
+    let tree = crate::tree::MemoryTree::new()
+        .with("/etc/os-release", bytes)
+        .with("/etc/hostname", bytes)
+        .with("/bin/sh", bytes)
+        .with("/var/lib/dpkg/arch", bytes);
+    identify(&tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryTree;
+
+    #[test]
+    fn debian_is_identified_from_its_files() {
+        let tree = MemoryTree::new()
+            .with(
+                "/usr/lib/os-release",
+                "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\n",
+            )
+            .with_link("/etc/os-release", "../usr/lib/os-release")
+            .with("/etc/hostname", "phys1\n")
+            .with("/var/lib/dpkg/arch", "amd64\n");
+        let expected = Guest {
+            family: Family::Linux,
+            product: Some("Debian GNU/Linux 12 (bookworm)".into()),
+            version: Some("12".into()),
+            arch: Some("x86_64".into()),
+            hostname: Some("phys1".into()),
+        };
+        assert_eq!(identify(&tree), expected);
+    }
+
+    #[test]
+    fn hostile_names_do_not_reach_the_screen() {
+        let tree = MemoryTree::new()
+            .with("/etc/os-release", format!("PRETTY_NAME=\"\x1b[2Jevil{}\"\nVERSION_ID=\n", "x".repeat(5000)))
+            .with("/etc/hostname", "a;rm -rf /\n");
+        let guest = identify(&tree);
+        let product = guest.product.unwrap();
+        assert!(!product.contains('\x1b') && product.chars().count() <= NAME_MAX);
+        assert_eq!((guest.version, guest.hostname), (None, None));
+    }
+
+    #[test]
+    fn windows_is_recognised_by_its_folder_in_any_spelling() {
+        let tree = MemoryTree::new().with("/WINDOWS/System32/config/SYSTEM", "regf");
+        assert_eq!(identify(&tree), Guest { family: Family::Windows, ..Guest::default() });
+        assert_eq!(identify(&MemoryTree::new().with("/photos/1.jpg", "")).family, Family::Unknown);
+    }
+
+    #[test]
+    fn debian_version_stands_in_for_a_missing_os_release() {
+        let guest = identify(&MemoryTree::new().with("/etc/debian_version", "5.0.10\n"));
+        assert_eq!(guest.product.as_deref(), Some("Debian GNU/Linux 5.0.10"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400)) {
+            let _ = identify_bytes(&bytes);
+        }
+    }
+}

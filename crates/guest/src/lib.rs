@@ -1,0 +1,33 @@
+//! Reads a guest's identity from its files; plans and applies the changes that make it work on virtual hardware.
+//!
+//! Everything works on a [`FileTree`]: absolute guest paths, whose symbolic links are followed inside the tree only. A
+//! plan is a value that can be printed, stored, compared and refused in parts; applying it twice changes nothing the
+//! second time. Nothing of the guest is ever executed, every file is read with a bound, and no parser here panics on
+//! what it finds. What kind of virtual hardware there will be is not asked: the plan returns
+//! [`machine::Capabilities`], and others consume them.
+
+pub mod appliance;
+mod elf;
+mod error;
+mod identity;
+pub mod linux;
+mod plan;
+pub mod proof;
+pub mod tree;
+
+pub use error::{Error, ErrorKind, Result};
+pub use identity::{identify, identify_bytes};
+pub use plan::{Change, Digest, Fixup, Outcome, Plan, State, apply};
+pub use tree::{Directory, FileTree, MemoryTree, WritableTree};
+
+use machine::{Family, Machine};
+
+/// Plans the fix-ups for the guest in `tree`, which ran on the hardware of `machine`.
+///
+/// A family without fix-ups of its own gives an empty plan with a warning.
+pub fn plan(tree: &dyn FileTree, machine: &Machine) -> Result<Plan> {
+    match identify(tree).family {
+        Family::Linux => linux::plan(tree, machine),
+        family => Ok(Plan::without_fixups(machine.firmware.kind, family)),
+    }
+}

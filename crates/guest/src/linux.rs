@@ -1,0 +1,89 @@
+//! Fix-ups for Linux guests, so far those of the Debian family: Debian 8 to 13, Ubuntu 16.04 to 24.04.
+//!
+//! Each concern plans its own change from files alone. Nothing of the guest is run; what could only be made by running
+//! its tools (a rebuilt initramfs) is made by extending what is there. A serial console is never added.
+
+mod bootloader;
+mod drivers;
+pub mod grub;
+pub mod initramfs;
+mod kernel;
+mod module_index;
+pub(crate) mod modules;
+mod mounts;
+mod names;
+mod network;
+pub(crate) mod shell;
+mod stale;
+mod trace;
+mod version;
+
+pub use kernel::BootKernel;
+pub use module_index::round_trip as module_index_round_trip;
+pub use mounts::{FilesystemLine, parse_fstab};
+
+use machine::{Capabilities, FirmwareKind, Machine};
+
+use crate::{Error, FileTree, Plan, Result, identify};
+
+/// Plans every fix-up for the Linux guest in `tree`, which ran on `machine`.
+///
+/// # Errors
+/// Only what keeps the guest from being looked at at all; what a single fix-up cannot do is a warning of the plan.
+pub fn plan(tree: &dyn FileTree, machine: &Machine) -> Result<Plan> {
+    let mut warnings = Vec::new();
+    let kernel = match kernel::boot_kernel(tree) {
+        Ok(kernel) => Some(kernel),
+        Err(error) => {
+            warnings.push(format!("which kernel boots could not be told: {}", reason(&error)));
+            None
+        }
+    };
+    let mut fixups = Vec::new();
+    let (fixup, buses) = drivers::plan(tree, kernel.as_ref(), &mut warnings);
+    fixups.extend(fixup);
+    type Concern = fn(&dyn FileTree, &Machine, &mut Vec<String>) -> Result<Vec<crate::Fixup>>;
+    let concerns: [(&str, Concern); 5] = [
+        ("device names", names::plan),
+        ("network", network::plan),
+        ("boot loader", bootloader::plan),
+        ("stale hardware state", stale::plan),
+        ("traces of the agent", trace::plan),
+    ];
+    for (what, concern) in concerns {
+        match concern(tree, machine, &mut warnings) {
+            Ok(planned) => fixups.extend(planned),
+            Err(error) => warnings.push(format!("{what} left as they are: {}", reason(&error))),
+        }
+    }
+    let capabilities = Capabilities {
+        disk_bus: buses.disk,
+        nic_model: buses.nic,
+        firmware: firmware(tree, machine)?,
+        clock_utc: clock_utc(tree)?,
+    };
+    Ok(Plan { guest: identify(tree), fixups, capabilities, warnings })
+}
+
+/// An error with its cause, in one line.
+fn reason(error: &Error) -> String {
+    match &error.source {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// The firmware that the source has, or, where nobody could tell, the one that the guest is installed for.
+fn firmware(tree: &dyn FileTree, machine: &Machine) -> Result<FirmwareKind> {
+    Ok(match machine.firmware.kind {
+        FirmwareKind::Unknown if !bootloader::vendor_folders(tree)?.is_empty() => FirmwareKind::Uefi,
+        FirmwareKind::Unknown if tree.exists("/boot/grub/i386-pc/core.img")? => FirmwareKind::Bios,
+        known => known,
+    })
+}
+
+/// Third line of adjtime(5): `LOCAL`, else UTC.
+fn clock_utc(tree: &dyn FileTree) -> Result<bool> {
+    let text = tree.text("/etc/adjtime")?.unwrap_or_default();
+    Ok(text.lines().nth(2).is_none_or(|line| line.trim() != "LOCAL"))
+}
