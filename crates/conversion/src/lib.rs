@@ -8,6 +8,7 @@
 
 mod error;
 mod event;
+pub mod receive;
 mod remote;
 mod request;
 mod workdir;

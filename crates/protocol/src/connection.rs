@@ -28,6 +28,9 @@ const SEND_BYTES: usize = 256 << 10;
 /// Unacknowledged data, or silence under keepalive, for this long means that the peer is gone.
 const DEAD_PEER_SECONDS: u32 = 18;
 
+/// See [`message::SILENCE_SECONDS_MAX`].
+const SILENCE: Duration = Duration::from_secs(message::SILENCE_SECONDS_MAX);
+
 /// An established connection between agent and controller. Reads and writes go through shared references; one thread
 /// may read while another writes.
 pub struct Connection {
@@ -99,7 +102,7 @@ impl Connection {
             session: Mutex::new(session),
             receiving: Mutex::new(received),
             sending: Mutex::new(()),
-            read_timeout_ms: AtomicU64::new(0),
+            read_timeout_ms: AtomicU64::new(message::SILENCE_SECONDS_MAX * 1000),
             write_timeout_ms: AtomicU64::new(0),
             binding: Binding { exporter, agent_key, controller_key, controller_authority },
         })
@@ -123,7 +126,9 @@ impl Connection {
         self.socket.peer_addr().map_err(|e| Error::link("the peer has no address", e))
     }
 
-    /// A read that gets nothing for this long fails with [`ErrorKind::TimedOut`]; `None` waits for ever.
+    /// A read that gets nothing for this long fails with [`ErrorKind::TimedOut`]; `None` waits for ever. At first it is
+    /// [`message::SILENCE_SECONDS_MAX`]: heartbeats and idle frames come more often. Whoever reads acknowledgements waits
+    /// for ever: a slow disk at the other end is no reason to give up.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) {
         self.read_timeout_ms.store(milliseconds(timeout), Ordering::Relaxed);
     }
@@ -141,7 +146,7 @@ impl Connection {
         self.set_read_timeout(Some(Duration::from_secs(HANDSHAKE_SECONDS_MAX)));
         message::write_message(self, opening)?;
         let reply = message::read_message(self, message::MESSAGE_BYTES_MAX)?;
-        self.set_read_timeout(None);
+        self.set_read_timeout(Some(SILENCE));
         match reply {
             OpeningReply::Welcome { protocol, .. } => Ok(protocol),
             OpeningReply::Refused { reason, remedy } => {
@@ -158,7 +163,7 @@ impl Connection {
     pub fn opening(&self) -> Result<Opening> {
         self.set_read_timeout(Some(Duration::from_secs(HANDSHAKE_SECONDS_MAX)));
         let opening = message::read_message(self, message::MESSAGE_BYTES_MAX)?;
-        self.set_read_timeout(None);
+        self.set_read_timeout(Some(SILENCE));
         Ok(opening)
     }
 
@@ -250,7 +255,9 @@ impl Connection {
         if wants_write && let Ok(_sending) = self.sending.try_lock() {
             let _ = self.flush_session();
         }
-        answer.map(|_| true).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, untrusted(e)))
+        // The handshake is over: whatever is wrong now, the link did it, or somebody on it. A new connection may help.
+        let damaged = |e| Error::new(ErrorKind::Link, "the TLS connection was disturbed").because(e);
+        answer.map(|_| true).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, damaged(e)))
     }
 }
 
@@ -315,6 +322,22 @@ impl Write for &Connection {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.write_parts(&[buffer])?;
         Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buffer)
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        (&*self).write(buffer)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,0 +1,124 @@
+//! The agent's configuration: a JSON file, and flags that go before it.
+
+use std::path::{Path, PathBuf};
+
+use protocol::tls::Fingerprint;
+use serde::Deserialize;
+
+use crate::{Error, ErrorKind, Result};
+
+/// What an agent is told at its start.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Config {
+    /// `HOST:PORT` of the controller; an IPv6 address stands in brackets.
+    pub controller: String,
+    /// SHA-256 of the controller's CA certificate. Without it whoever answers is trusted as far as the pairing code goes.
+    #[serde(default)]
+    pub ca_fingerprint: Option<Fingerprint>,
+    /// Where the agent keeps its key.
+    pub state_dir: PathBuf,
+    /// File with the facts about the guest on the disks (JSON of [`machine::Guest`]); may appear later.
+    #[serde(default)]
+    pub guest_facts: Option<PathBuf>,
+    /// Serve these devices or raw images instead of the machine's disks.
+    #[serde(default)]
+    pub disks: Option<Vec<PathBuf>>,
+    /// Whether this is the boot image, where nothing else uses the disks.
+    #[serde(default)]
+    pub boot_image: Option<bool>,
+}
+
+/// Longest configuration file in bytes.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// How the program is called.
+pub(crate) const USAGE: &str = "usage: vconverter-agent --config FILE\n       vconverter-agent --controller HOST:PORT \
+     [--ca-fingerprint HEX] --state-dir DIR [--guest-facts FILE] [--disk PATH]...";
+
+impl Config {
+    /// Reads the command line (without the program's name).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], saying what is wrong.
+    pub fn from_arguments(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
+        let wrong = |text: String| Error::new(ErrorKind::Config, format!("{text}\n{USAGE}"));
+        let mut settings = serde_json::Map::new();
+        let mut disks = Vec::new();
+        let mut arguments = arguments.into_iter();
+        while let Some(flag) = arguments.next() {
+            let mut value = || arguments.next().ok_or_else(|| wrong(format!("{flag} needs a value")));
+            let (name, value) = match flag.as_str() {
+                "--config" => {
+                    let file = load_settings(Path::new(&value()?))?;
+                    for (name, value) in file {
+                        settings.entry(name).or_insert(value);
+                    }
+                    continue;
+                }
+                "--disk" => {
+                    disks.push(serde_json::Value::String(value()?));
+                    continue;
+                }
+                "--controller" => ("controller", value()?),
+                "--ca-fingerprint" => ("ca_fingerprint", value()?),
+                "--state-dir" => ("state_dir", value()?),
+                "--guest-facts" => ("guest_facts", value()?),
+                _ => return Err(wrong(format!("unknown argument {flag:?}"))),
+            };
+            settings.insert(name.to_owned(), serde_json::Value::String(value));
+        }
+        if !disks.is_empty() {
+            settings.insert("disks".to_owned(), serde_json::Value::Array(disks));
+        }
+        serde_json::from_value(serde_json::Value::Object(settings)).map_err(|e| wrong(format!("configuration: {e}")))
+    }
+
+    /// Whether this is the boot image: told, or else by where the state lives.
+    pub(crate) fn is_boot_image(&self) -> bool {
+        self.boot_image.unwrap_or_else(|| self.state_dir.starts_with("/run/vconverter"))
+    }
+}
+
+fn load_settings(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
+    let wrong = || Error::new(ErrorKind::Config, format!("cannot read the configuration {}", path.display()));
+    let length = std::fs::metadata(path).map_err(|e| wrong().because(e))?.len();
+    if length > CONFIG_BYTES_MAX {
+        return Err(Error::new(ErrorKind::Config, format!("{}: too long", path.display())));
+    }
+    let text = std::fs::read(path).map_err(|e| wrong().because(e))?;
+    serde_json::from_slice(&text).map_err(|e| wrong().because(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Config> {
+        Config::from_arguments(arguments.iter().map(|a| (*a).to_owned()))
+    }
+
+    #[test]
+    fn flags_go_before_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("agent.json");
+        std::fs::write(
+            &file,
+            r#"{"controller":"a:1","ca_fingerprint":null,"state_dir":"/run/vconverter/agent","guest_facts":"/g"}"#,
+        )
+        .unwrap();
+        let file = file.to_str().unwrap();
+        let config = parse(&["--config", file]).unwrap();
+        assert_eq!((config.controller.as_str(), config.ca_fingerprint), ("a:1", None));
+        assert!(config.is_boot_image());
+        assert_eq!(parse(&["--config", file, "--controller", "b:2"]).unwrap().controller, "b:2");
+        assert_eq!(parse(&["--controller", "b:2", "--config", file]).unwrap().controller, "b:2");
+    }
+
+    #[test]
+    fn wrong_arguments_are_told() {
+        let fingerprint = ["--controller", "a:1", "--state-dir", "/s", "--ca-fingerprint", "12"];
+        for wrong in [&["--sing"][..], &["--controller"], &["--controller", "a:1"], &fingerprint] {
+            assert_eq!(parse(wrong).unwrap_err().kind, ErrorKind::Config, "{wrong:?}");
+        }
+    }
+}
