@@ -136,7 +136,6 @@ impl Buffer {
     }
 
     /// Whether it begins at a multiple of [`BUFFER_ALIGNMENT`] in memory, as direct I/O wants.
-    #[allow(dead_code)]
     pub(crate) fn is_aligned(&self) -> bool {
         self.range.start.is_multiple_of(BUFFER_ALIGNMENT)
     }

@@ -5,7 +5,10 @@ use machine::{ByteCount, ByteOffset};
 use crate::{Buffer, Extent};
 
 /// The unit of the copy engine: extents are widened to it, zeros are looked for in it, image clusters have its size.
-pub const GRAIN: ByteCount = ByteCount::kib(64);
+pub const GRAIN: ByteCount = ByteCount(GRAIN_BYTES as u64);
+
+/// The same, as a length in memory.
+pub(crate) const GRAIN_BYTES: usize = 64 << 10;
 
 /// A piece of a disk. Readers give them in ascending order.
 #[derive(Clone, Debug)]

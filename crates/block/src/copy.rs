@@ -1,35 +1,32 @@
-//! The local copy: a source's used extents into an image, and the check afterwards.
+//! The local copy: a source's used extents into an image.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use machine::{ByteCount, ByteOffset};
 
 use crate::{
     BlockSource, Content, Error, ErrorKind, Extent, ExtentIter, ExtentReader, ImageWriter, ReadOptions, Result,
+    intersect,
 };
 
 /// How a copy is made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CopyOptions {
     /// How the source is read.
     pub read: ReadOptions,
-    /// After how many bytes the image is made durable on the way; `None` leaves that to its end.
+    /// After how many bytes of data the image is made durable on the way; `None` leaves that to its end.
     pub sync_every: Option<ByteCount>,
-}
-
-impl Default for CopyOptions {
-    fn default() -> Self {
-        Self { read: ReadOptions::default(), sync_every: None }
-    }
 }
 
 /// How far a copy is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Everything before this offset of the disk was dealt with.
-    pub position: ByteOffset,
-    /// Bytes of the wanted extents that were read (in whole grains).
+    /// Bytes of the wanted extents that were dealt with, holes of the source included: what to compare with their sum.
+    /// It may run ahead of the other counts by what is in flight.
+    pub done: ByteCount,
+    /// Bytes read, in whole grains; holes of the source are not read.
     pub read: ByteCount,
     /// Of these, found to be zeros.
     pub zero: ByteCount,
@@ -41,8 +38,9 @@ pub struct Progress {
     pub written: ByteCount,
 }
 
-/// Copies `used` (ascending) of `source` into `image`, which is left unfinished, and returns the totals. `progress` is
-/// called after each chunk (at most 1 MiB of data) and ends the copy by `Break`.
+/// Copies `used` (ascending) of `source` into `image`, which is left unfinished, and returns the totals. Holes of the
+/// source (see [`BlockSource::allocated`]) are not read. `progress` is called after each chunk (at most 1 MiB of data)
+/// and ends the copy by `Break`.
 ///
 /// # Errors
 /// [`ErrorKind::Cancelled`] after a `Break`; what reading or writing gives.
@@ -53,9 +51,16 @@ pub fn copy(
     options: &CopyOptions,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Progress> {
+    let holder = Arc::clone(&source);
+    let passed = AtomicU64::new(0);
+    let counted = Portions { inner: used, rest: None }.inspect(|portion| {
+        let length = portion.as_ref().map_or(0, |extent| extent.length().0);
+        passed.fetch_add(length, Ordering::Relaxed);
+    });
+    let wanted = intersect(counted, holder.allocated(Extent::first(holder.size())));
     let mut done = Progress::default();
     let mut unsynced = ByteCount::ZERO;
-    for chunk in ExtentReader::new(source, used, options.read.clone()) {
+    for chunk in ExtentReader::new(source, wanted, options.read.clone()) {
         let chunk = chunk?;
         let length = chunk.length();
         match chunk.content {
@@ -67,7 +72,7 @@ pub fn copy(
             Content::Unreadable(_) => done.unreadable += length,
         }
         done.read += length;
-        done.position = chunk.offset + length;
+        done.done = ByteCount(passed.load(Ordering::Relaxed));
         image.write(chunk)?;
         if options.sync_every.is_some_and(|interval| unsynced >= interval) {
             image.sync()?;
@@ -78,36 +83,36 @@ pub fn copy(
             return Err(Error::new(ErrorKind::Cancelled, "the copy was cancelled"));
         }
     }
+    done.done = ByteCount(passed.load(Ordering::Relaxed));
     done.written = image.bytes_written();
     Ok(done)
 }
 
-/// What a comparison found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verification {
-    /// Bytes compared on each side.
-    pub compared: ByteCount,
-    /// Bytes in pieces that differ.
-    pub differing: ByteCount,
-    /// The pieces that differ, neighbours joined; the first [`DIFFERENCES_MAX`] of them.
-    pub differences: Vec<Extent>,
+/// Cuts extents into portions, so that counting those taken tells how far the reader is.
+struct Portions<'a> {
+    inner: ExtentIter<'a>,
+    rest: Option<Extent>,
 }
 
-/// How many differing extents a [`Verification`] lists.
-pub const DIFFERENCES_MAX: usize = 1024;
+const PORTION: ByteCount = ByteCount::mib(16);
 
-impl Verification {
-    /// Whether everything is equal.
-    pub fn is_equal(&self) -> bool {
-        self.differing.is_zero()
+impl Iterator for Portions<'_> {
+    type Item = Result<Extent>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let extent = match self.rest.take() {
+            Some(extent) => extent,
+            None => match self.inner.next()? {
+                Ok(extent) => extent,
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        let first = extent.intersection(Extent::between(
+            extent.start(),
+            extent.start().checked_add(PORTION).unwrap_or(ByteOffset(u64::MAX)),
+        ));
+        let rest = Extent::between(first.end(), extent.end());
+        self.rest = (!rest.is_empty()).then_some(rest);
+        Some(Ok(first))
     }
-}
-
-/// The BLAKE3 hash of a piece of a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PieceHash {
-    /// Which piece: at most 1 MiB, never across a multiple of it.
-    pub extent: Extent,
-    /// Its hash.
-    pub hash: [u8; 32],
 }

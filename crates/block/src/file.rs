@@ -1,14 +1,14 @@
 //! A raw image file or a block device as a source. Opened read-only, never written.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use machine::{ByteCount, ByteOffset, SectorSize};
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{OFlags, SeekFrom, seek};
 
-use crate::{AllocationMap, BlockSource, Error, Everything, Extent, ExtentIter, Result, check_bounds};
+use crate::{AllocationMap, BlockSource, Error, ErrorKind, Everything, Extent, ExtentIter, Result, check_bounds};
 
 /// A file or block device whose bytes are the disk's bytes.
 #[derive(Debug)]
@@ -24,12 +24,24 @@ impl FileSource {
     /// Opens `path` read-only. A block device tells its own sector size; for a file it is `logical_sector_size` or 512.
     ///
     /// # Errors
-    /// What the operating system said, and [`ErrorKind::Unsupported`](crate::ErrorKind) for what is neither file nor
+    /// What the operating system said, and [`ErrorKind::Unsupported`] for what is neither file nor
     /// block device.
     pub fn open(path: &Path, logical_sector_size: Option<SectorSize>) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(format!("cannot open {}", path.display()), e))?;
         Self::from_file(file, logical_sector_size)
             .map_err(|e| Error { context: format!("{}: {}", path.display(), e.context), ..e })
+    }
+
+    /// Opens a regular file that is no symbolic link: for names that are not trusted.
+    pub(crate) fn open_regular(path: &Path) -> Result<Self> {
+        let no_follow = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+        let file = OpenOptions::new().read(true).custom_flags(no_follow).open(path);
+        let file = file.map_err(|e| Error::io(format!("cannot open {}", path.display()), e))?;
+        let source = Self::from_file(file, None)?;
+        match source.is_block_device() {
+            false => Ok(source),
+            true => Err(Error::new(ErrorKind::Unsupported, format!("{}: expected a regular file", path.display()))),
+        }
     }
 
     /// The same for a file that is already open.
@@ -46,7 +58,7 @@ impl FileSource {
         } else if kind.is_file() {
             (metadata.len(), None)
         } else {
-            return Err(Error::new(crate::ErrorKind::Unsupported, "expected a file or a block device"));
+            return Err(Error::new(ErrorKind::Unsupported, "expected a file or a block device"));
         };
         Ok(Self {
             file,
@@ -97,7 +109,7 @@ pub(crate) fn shrank(offset: ByteOffset, size: ByteCount) -> Error {
     Error {
         offset: Some(offset),
         ..Error::new(
-            crate::ErrorKind::OutOfBounds,
+            ErrorKind::OutOfBounds,
             format!("the source ended early: it had {} bytes when it was opened and became shorter", size.0),
         )
     }

@@ -5,9 +5,8 @@
 
 use machine::{ByteCount, ByteOffset};
 
+use crate::chunk::GRAIN_BYTES;
 use crate::{Buffer, BufferMut, Chunk, Content, Error, ErrorKind, Extent, GRAIN, ImageWriter, Pool, Result};
-
-const GRAIN_BYTES: usize = 64 << 10;
 
 /// An image format, given whole grains in ascending order.
 pub(crate) trait GrainSink: Send {

@@ -212,10 +212,11 @@ impl<R: Read> Iterator for Replay<R> {
 
 fn encode_header(identity: &ImageIdentity) -> Result<[u8; HEADER_SIZE]> {
     let id = identity.disk.as_bytes();
-    if id.len() > DISK_ID_MAX {
+    let length = u8::try_from(id.len()).ok().filter(|_| id.len() <= DISK_ID_MAX);
+    let Some(length) = length else {
         let context = format!("disk id of {} bytes: expected at most {DISK_ID_MAX}", id.len());
         return Err(Error::new(ErrorKind::Unsupported, context));
-    }
+    };
     let mut header = [0; HEADER_SIZE];
     header[0..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -223,7 +224,7 @@ fn encode_header(identity: &ImageIdentity) -> Result<[u8; HEADER_SIZE]> {
         Format::Raw => 0,
         Format::Qcow2 => 1,
     };
-    header[13] = id.len() as u8;
+    header[13] = length;
     header[16..24].copy_from_slice(&identity.size.0.to_le_bytes());
     header[24..24 + id.len()].copy_from_slice(id);
     let crc = crc32fast::hash(&header[..HEADER_SIZE - 4]);

@@ -46,7 +46,7 @@ pub fn grains<'a>(
     size: ByteCount,
 ) -> ExtentIter<'a> {
     let disk = Extent::first(size);
-    let widened = extents.map(move |extent| {
+    let widened = extents.filter(|extent| !matches!(extent, Ok(e) if e.is_empty())).map(move |extent| {
         extent.map(|e| {
             let end = e.end().checked_round_up(grain).unwrap_or(ByteOffset(u64::MAX));
             Extent::between(e.start().round_down(grain), end).intersection(disk)
@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn grains_join_small_gaps_and_end_with_the_disk() {
-        let joined = grains(extents(&[(5, 6), (100, 130), (260, 300), (990, 1000)]), ByteCount(64), ByteCount(1000));
+        let joined =
+            grains(extents(&[(5, 6), (100, 130), (200, 200), (260, 300), (990, 1000)]), ByteCount(64), ByteCount(1000));
         assert_eq!(pairs(joined), [(0, 192), (256, 320), (960, 1000)]);
     }
 

@@ -4,6 +4,7 @@
 //! File: one cluster for the header; then data clusters in the order of the disk, each region's L2 table behind its
 //! last data cluster; behind everything the L1 table, the refcount table and the refcount blocks. Every cluster up to
 //! the end is in use once, so the refcounts are one run.
+#![allow(clippy::cast_possible_truncation)] // lengths and indexes are bounded by a buffer, a cluster or the L1 table
 
 use super::writer::{CLUSTER, ENTRIES};
 

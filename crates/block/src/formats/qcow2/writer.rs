@@ -1,4 +1,5 @@
 //! Writes an uncompressed qcow2 version 3 in one sequential append.
+#![allow(clippy::cast_possible_truncation)] // lengths and indexes are bounded by a buffer, a cluster or the L1 table
 
 use machine::{ByteCount, ByteOffset};
 
@@ -66,6 +67,13 @@ impl Qcow2Writer {
         Ok((writer, end))
     }
 
+    /// Writes `data` from cluster `host` on, the end of what was written so far.
+    fn append(&mut self, host: u64, data: Buffer) -> Result<()> {
+        let offset = ByteOffset(host * CLUSTER);
+        self.output.reserve((offset + data.len().into()).0)?;
+        self.output.write(offset, data)
+    }
+
     fn put_table(&mut self, table: &FinishedTable) -> Result<()> {
         self.put_entries(table.host, &table.entries)
     }
@@ -79,7 +87,7 @@ impl Qcow2Writer {
             }
             let length = (part.len() * 8).next_multiple_of(CLUSTER as usize);
             bytes[part.len() * 8..length].fill(0);
-            self.output.write(ByteOffset(host * CLUSTER), bytes.freeze(length))?;
+            self.append(host, bytes.freeze(length))?;
             host += length as u64 / CLUSTER;
         }
         Ok(())
@@ -92,7 +100,7 @@ impl Qcow2Writer {
             count.copy_from_slice(&1u16.to_be_bytes());
         }
         let ones = ones.freeze(BUFFER_SIZE);
-        let mut offset = ByteOffset(host * CLUSTER);
+        let mut host = host;
         let mut rest = clusters * 2;
         while rest > 0 {
             let buffer = if rest >= ones.len() as u64 {
@@ -105,8 +113,8 @@ impl Qcow2Writer {
                 last.freeze(length)
             };
             let length = buffer.len() as u64;
-            self.output.write(offset, buffer)?;
-            offset += ByteCount(length);
+            self.append(host, buffer)?;
+            host += length / CLUSTER;
             rest = rest.saturating_sub(length);
         }
         Ok(())
@@ -123,7 +131,7 @@ impl GrainSink for Qcow2Writer {
             let count = Layout::room(guest).min(data.len() as u64 / CLUSTER);
             let host = self.layout.append(guest, count);
             let bytes = (count * CLUSTER) as usize;
-            self.output.write(ByteOffset(host * CLUSTER), data.slice(0..bytes))?;
+            self.append(host, data.slice(0..bytes))?;
             data = data.slice(bytes..data.len());
             guest += count;
         }
