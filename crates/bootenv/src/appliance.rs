@@ -1,14 +1,99 @@
 //! The role of the appliance: changes a guest's disks as a job says.
+//!
+//! The disks are an overlay of the replica, attached as virtio disks in the order of the job's machine. Their
+//! filesystems are untrusted: they are mounted without set-user-id, devices and execution, and nothing of the guest is
+//! run. Every step is reported as a line of JSON on the second serial port. After a failure the host throws the overlay
+//! away, so nothing is undone here; but everything is unmounted, so that a report of success means clean filesystems.
 
-use crate::{Error, Result};
+mod device_mapper;
+mod devices;
+mod filesystems;
+mod report;
+
+use guest::appliance::{Job, Mode, Report};
+use guest::{Directory, State};
+
+use crate::{Error, Result, console};
+use report::Reporter;
 
 /// Where the job lies: its presence chooses this role.
-pub const JOB: &str = "/vconverter/job.json";
+pub const JOB: &str = guest::appliance::JOB_PATH;
+
+/// Longest job, in bytes.
+const JOB_MAX: u64 = 16 << 20;
+
+/// Where the guest is mounted.
+const GUEST: &str = "/guest";
 
 /// Runs the job. The kernel's filesystems are mounted and drivers for the hardware are loaded.
 ///
 /// # Errors
-/// What kept the job from being done.
+/// What kept the job from being done; it was reported before.
 pub fn run() -> Result<()> {
-    Err(Error::new("this bootenv was built without the fix-up runner"))
+    let mut reporter = Reporter::open()?;
+    match work(&mut reporter) {
+        Ok(()) => reporter.send(&Report::Done),
+        Err(error) => {
+            let _ = reporter.send(&Report::Failed { reason: error.chain() });
+            Err(error)
+        }
+    }
+}
+
+fn work(reporter: &mut Reporter) -> Result<()> {
+    let job = load_job()?;
+    let disks = devices::wait_for_disks(&job.facts)?;
+    let mut volumes = devices::volumes(&job.facts, &disks);
+    volumes.extend(devices::map_logical_volumes(&job, &disks)?);
+    let writable = !matches!(job.mode, Mode::Plan);
+    let root = filesystems::find_root(&volumes, |text| reporter.log(text))?;
+    let mounted = filesystems::mount_guest(root, &volumes, &job.facts, writable, |text| reporter.log(text))?;
+    // The tree is closed before anything is unmounted.
+    let result = change(&job, reporter);
+    rustix::fs::sync();
+    let unmounted = mounted.unmount();
+    devices::unmap_logical_volumes(&job);
+    result.and(unmounted)
+}
+
+/// Plans, and applies what is wanted, in the guest that is mounted.
+fn change(job: &Job, reporter: &mut Reporter) -> Result<()> {
+    let fault = |error: guest::Error| {
+        let context = error.to_string();
+        Error { context, source: error.source }
+    };
+    let mut tree = Directory::open(GUEST).map_err(fault)?;
+    if let Mode::Proof(probe) = &job.mode {
+        reporter.log("adding the boot proof's probe");
+        return guest::proof::add_probe(&mut tree, probe).map_err(fault);
+    }
+    let plan = guest::plan(&tree, &job.facts).map_err(fault)?;
+    reporter.send(&Report::Plan { plan: plan.clone() })?;
+    if job.mode == Mode::Plan {
+        return Ok(());
+    }
+    let outcomes = guest::apply(&plan, &job.refused, &mut tree);
+    let failed = outcomes.iter().find(|outcome| outcome.state == State::Failed).cloned();
+    for outcome in outcomes {
+        reporter.send(&Report::Outcome { outcome })?;
+    }
+    match failed {
+        Some(outcome) => Err(Error::new(format!("fix-up {}: {}", outcome.id, outcome.detail))),
+        None => Ok(()),
+    }
+}
+
+fn load_job() -> Result<Job> {
+    let path = std::path::Path::new(JOB);
+    let length = std::fs::metadata(path).map_err(|e| Error::path("look at", path, e))?.len();
+    if length > JOB_MAX {
+        return Err(Error::new(format!("{JOB}: {length} bytes are too many for a job")));
+    }
+    let bytes = std::fs::read(path).map_err(|e| Error::path("read", path, e))?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::new(format!("{JOB}: {e}")))
+}
+
+/// Says what is done on the log too; used by the steps.
+fn log(text: &str) {
+    console::log(text);
 }

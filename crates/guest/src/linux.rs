@@ -21,6 +21,7 @@ mod version;
 pub use kernel::BootKernel;
 pub use module_index::round_trip as module_index_round_trip;
 pub use mounts::{FilesystemLine, parse_fstab};
+pub use names::uuid_of_device;
 
 use machine::{Capabilities, FirmwareKind, Machine};
 

@@ -50,6 +50,12 @@ pub(super) fn plan(tree: &dyn FileTree, machine: &Machine, warnings: &mut Vec<St
     Ok(vec![Fixup::new("device-names", "filesystems named by UUID", reason, changes)])
 }
 
+/// `UUID=…` of the volume that `device` names by bus, slot or model, holding a filesystem of `kind` (as fstab(5) names
+/// it); `None` for other names and unknown volumes.
+pub fn uuid_of_device(machine: &Machine, device: &str, kind: &str) -> Option<String> {
+    Volumes { disks: &machine.disks }.uuid(device, Some(kind)).ok().flatten()
+}
+
 /// What a device name says.
 #[derive(Debug, PartialEq, Eq)]
 struct Named<'n> {
