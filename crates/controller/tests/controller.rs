@@ -1,0 +1,390 @@
+//! A running controller, with agents made of `protocol` on its port and a plain HTTP client on its socket.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+
+use controller::ErrorKind;
+use conversion::{Cancel, CopyProgress, Event, Observer, Source, Step, StreamMode, StreamRequest};
+use machine::{ByteCount, ByteOffset};
+use protocol::message::{AgentMessage, Bytes32, ControllerMessage, StreamToken};
+use serde_json::{Value, json};
+
+use support::*;
+
+fn new_task(data: &Path, machine: &str, name: &str) -> (u16, String, Value) {
+    let body = json!({ "machine": machine, "request": { "name": name, "output": data.parent().unwrap() } });
+    http(data, "POST", "/tasks", &body.to_string())
+}
+
+fn state_of(data: &Path, task: &str) -> String {
+    get(data, &format!("/tasks/{task}"))["state"].as_str().unwrap().to_owned()
+}
+
+/// A data directory inside a folder that serves as output.
+fn folder() -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    (folder, data)
+}
+
+#[test]
+fn a_machine_pairs_is_approved_reports_and_is_known_by_its_key_from_then_on() {
+    let (_folder, data) = folder();
+    let controller = start(&data, nothing());
+    let mut agent = Agent::new(controller.status());
+    let (connection, id) = agent.enrol(&data, &machine("B5BRN12"));
+    send(&connection, &AgentMessage::Heartbeat { sequence: 7 });
+    assert_eq!(receive(&connection), ControllerMessage::HeartbeatAck { sequence: 7 });
+    let shown = get(&data, &format!("/machines/{id}"));
+    assert_eq!((&shown["state"], &shown["cold_cloning_ready"]), (&json!("ready"), &json!(true)));
+    assert_eq!(shown["report"]["smbios"]["serial"], "B5BRN12");
+
+    drop(connection);
+    eventually("the machine is offline", || get(&data, &format!("/machines/{id}"))["state"] == "offline");
+    controller.stop();
+    let controller = start(&data, nothing());
+    agent.follow(controller.status());
+    let again = agent.hello().unwrap();
+    assert_eq!(receive(&again), ControllerMessage::Approved, "no second pairing");
+    report(&again, &machine("B5BRN12"));
+    eventually("the machine is ready", || get(&data, &format!("/machines/{id}"))["state"] == "ready");
+
+    let rebooted = Agent::new(controller.status());
+    let (_connection, same) = rebooted.enrol(&data, &machine("B5BRN12"));
+    assert_eq!(same, id, "another key of the same machine is the same record");
+    assert_eq!(get(&data, "/machines").as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn five_wrong_codes_close_the_session_and_are_audited() {
+    let (_folder, data) = folder();
+    let controller = start(&data, nothing());
+    let connection = Agent::new(controller.status()).hello().unwrap();
+    let code = pair(&connection);
+    eventually("the machine waits", || get(&data, "/machines")[0]["state"] == "waiting-for-approval");
+    let (status, _, problem) = approve(&data, "no code at all").join().unwrap();
+    assert_eq!((status, &problem["kind"]), (422, &json!("invalid")), "a text that is no code counts nothing");
+    let wrong = if code == "0000-0000" { "1111-1111" } else { "0000-0000" };
+    for _ in 0..5 {
+        let (status, content_type, problem) = approve(&data, wrong).join().unwrap();
+        assert_eq!((status, content_type.as_str()), (404, "application/problem+json"), "{problem}");
+    }
+    assert!(matches!(receive(&connection), ControllerMessage::Denied { .. }));
+    assert!(is_closed(&connection));
+    let (status, _, problem) = approve(&data, &code).join().unwrap();
+    assert_eq!(status, 404, "the right code comes too late: {problem}");
+    let audit = get(&data, "/audit");
+    let wrong = audit.as_array().unwrap().iter().filter(|line| line["action"] == "wrong pairing code").count();
+    assert_eq!(wrong, 6);
+    assert_eq!(get(&data, "/machines"), json!([]));
+}
+
+#[test]
+fn a_machine_that_is_not_approved_can_do_nothing_but_wait() {
+    let (_folder, data) = folder();
+    let controller = start(&data, nothing());
+    let agent = Agent::new(controller.status());
+    let connection = agent.hello().unwrap();
+    pair(&connection);
+    send(&connection, &AgentMessage::Heartbeat { sequence: 1 });
+    assert_eq!(receive(&connection), ControllerMessage::HeartbeatAck { sequence: 1 });
+    let refused = agent.open_stream(StreamToken::random().unwrap()).unwrap_err();
+    assert_eq!(refused.kind, protocol::ErrorKind::Refused);
+    report(&connection, &machine("B5BRN12"));
+    assert!(is_closed(&connection));
+    eventually("nothing is kept", || get(&data, "/machines") == json!([]));
+
+    let chatty = Agent::new(controller.status()).hello().unwrap();
+    pair(&chatty);
+    for sequence in 0..200 {
+        let heartbeat = AgentMessage::Heartbeat { sequence };
+        if protocol::message::write_message(&chatty, &heartbeat).is_err() {
+            break;
+        }
+    }
+    assert!(is_closed(&chatty), "a flood is cut");
+}
+
+#[test]
+fn a_second_session_with_one_key_is_refused_and_audited_once() {
+    let (_folder, data) = folder();
+    let controller = start(&data, nothing());
+    let mut agent = Agent::new(controller.status());
+    let (first, id) = agent.enrol(&data, &machine("B5BRN12"));
+    let instance = std::mem::replace(&mut agent.instance, Bytes32([9; 32]));
+    for _ in 0..3 {
+        assert_eq!(agent.hello().unwrap_err().kind, protocol::ErrorKind::Refused);
+    }
+    let audit = get(&data, "/audit");
+    let refused = audit.as_array().unwrap().iter().filter(|line| line["action"] == "second session refused").count();
+    assert_eq!(refused, 1);
+    send(&first, &AgentMessage::Heartbeat { sequence: 1 });
+    assert_eq!(receive(&first), ControllerMessage::HeartbeatAck { sequence: 1 });
+
+    agent.instance = instance;
+    let after_a_cut_link = agent.hello().unwrap();
+    assert_eq!(receive(&after_a_cut_link), ControllerMessage::Approved);
+    assert!(is_closed(&first));
+    report(&after_a_cut_link, &machine("B5BRN12"));
+    eventually("the new session is the machine's", || get(&data, &format!("/machines/{id}"))["state"] == "ready");
+}
+
+#[test]
+fn a_key_on_another_machine_is_denied() {
+    let (_folder, data) = folder();
+    let controller = start(&data, nothing());
+    let agent = Agent::new(controller.status());
+    let (connection, _) = agent.enrol(&data, &machine("B5BRN12"));
+    report(&connection, &machine("A-CLONE-WITH-THE-AGENT'S-KEY"));
+    assert!(matches!(receive(&connection), ControllerMessage::Denied { .. }));
+    assert!(is_closed(&connection));
+    assert_eq!(get(&data, "/machines").as_array().unwrap().len(), 1);
+}
+
+/// Opens one stream and returns what it carries as text.
+fn read_a_stream(source: &Source, cancel: &Cancel) -> conversion::Result<Value> {
+    let Source::Remote(remote) = source else { panic!("a task has a remote source") };
+    assert_eq!(remote.machine().disks.len(), 1);
+    let wish = StreamRequest { disk: 0, mode: StreamMode::Data { skip_unreadable: false }, resume: ByteOffset(4096) };
+    let mut stream = remote.open_stream(&wish, cancel)?;
+    let mut text = String::new();
+    let failed = |e| conversion::Error::because(conversion::ErrorKind::Source, "stream", e);
+    stream.read_to_string(&mut text).map_err(failed)?;
+    Ok(json!({ "read": text }))
+}
+
+#[test]
+fn a_stream_token_is_good_once_and_for_one_key() {
+    let (_folder, data) = folder();
+    let converter = Fake(|source, _: &dyn Observer, cancel: &Cancel| read_a_stream(&source, cancel));
+    let controller = start(&data, Arc::new(converter));
+    let agent = Agent::new(controller.status());
+    let (connection, id) = agent.enrol(&data, &machine("B5BRN12"));
+    let thief = Agent::new(controller.status());
+    let (_thief_connection, _) = thief.enrol(&data, &machine("ANOTHER-MACHINE"));
+
+    let (status, _, task) = new_task(&data, &id, "web1");
+    assert_eq!(status, 201, "{task}");
+    let task = task["id"].as_str().unwrap();
+    let ControllerMessage::ServeDisk(serve) = receive(&connection) else { panic!("not asked for a disk") };
+    assert_eq!((serve.task.as_str(), serve.disk.size), (task, ByteCount::gib(1)));
+    assert_eq!(serve.disk.identity.serial.as_deref(), Some("DISK-B5BRN12"));
+    assert!(
+        matches!(serve.mode, protocol::message::StreamMode::Data { resume: ByteOffset(4096), .. }),
+        "{:?}",
+        serve.mode
+    );
+    assert_eq!(thief.open_stream(serve.stream).unwrap_err().kind, protocol::ErrorKind::Refused);
+    let stream = agent.open_stream(serve.stream).unwrap();
+    assert_eq!(agent.open_stream(serve.stream).unwrap_err().kind, protocol::ErrorKind::Refused);
+    (&stream).write_all(b"the disk").unwrap();
+    stream.finish();
+    eventually("the task is done", || state_of(&data, task) == "done");
+    assert_eq!(get(&data, &format!("/tasks/{task}"))["outcome"], json!({ "read": "the disk" }));
+    assert!(matches!(receive(&connection), ControllerMessage::Finish { .. }));
+    assert_eq!(agent.open_stream(serve.stream).unwrap_err().kind, protocol::ErrorKind::Refused);
+}
+
+#[test]
+fn a_stream_waits_for_a_machine_whose_link_was_cut() {
+    let (_folder, data) = folder();
+    let converter = Fake(|source, _: &dyn Observer, cancel: &Cancel| read_a_stream(&source, cancel));
+    let controller = start(&data, Arc::new(converter));
+    let agent = Agent::new(controller.status());
+    let (connection, id) = agent.enrol(&data, &machine("B5BRN12"));
+    let (_, _, task) = new_task(&data, &id, "web1");
+    let task = task["id"].as_str().unwrap();
+    assert!(matches!(receive(&connection), ControllerMessage::ServeDisk(_)));
+    connection.abort();
+    drop(connection);
+
+    let again = agent.hello().unwrap();
+    assert_eq!(receive(&again), ControllerMessage::Approved);
+    report(&again, &machine("B5BRN12"));
+    let ControllerMessage::ServeDisk(serve) = receive(&again) else { panic!("not asked again") };
+    let stream = agent.open_stream(serve.stream).unwrap();
+    (&stream).write_all(b"at last").unwrap();
+    stream.finish();
+    eventually("the task is done", || state_of(&data, task) == "done");
+    assert_eq!(get(&data, &format!("/tasks/{task}"))["outcome"], json!({ "read": "at last" }));
+}
+
+#[test]
+fn an_agent_that_cannot_serve_a_disk_fails_the_task_with_its_reason() {
+    let (_folder, data) = folder();
+    let converter = Fake(|source, _: &dyn Observer, cancel: &Cancel| read_a_stream(&source, cancel));
+    let controller = start(&data, Arc::new(converter));
+    let agent = Agent::new(controller.status());
+    let (connection, id) = agent.enrol(&data, &machine("B5BRN12"));
+    let (_, _, task) = new_task(&data, &id, "web1");
+    let task = task["id"].as_str().unwrap();
+    for _ in 0..3 {
+        let ControllerMessage::ServeDisk(serve) = receive(&connection) else { panic!("not asked for a disk") };
+        let reason = "the disk is locked\u{1b}[2J by its controller".to_owned();
+        send(&connection, &AgentMessage::StreamFailed { stream: serve.stream, reason });
+    }
+    eventually("the task failed", || state_of(&data, task) == "failed");
+    let error = get(&data, &format!("/tasks/{task}"))["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("/dev/sda: the disk is locked[2J by its controller"), "{error}");
+    assert!(matches!(receive(&connection), ControllerMessage::Show { .. }));
+}
+
+/// A conversion that waits to be told to go on, counting how often it was begun.
+fn patient(begun: Arc<AtomicUsize>, go_on: mpsc::Receiver<()>) -> Arc<dyn controller::tasks::Converter> {
+    let go_on = Mutex::new(go_on);
+    Arc::new(Fake(move |_, observer: &dyn Observer, cancel: &Cancel| {
+        begun.fetch_add(1, Ordering::SeqCst);
+        observer.event(Event::Step { step: Step::Copy });
+        let progress =
+            CopyProgress { done: ByteCount(25), total: ByteCount(100), sent: ByteCount(7), ..CopyProgress::default() };
+        observer.event(Event::Progress { step: Step::Copy, progress });
+        observer.event(Event::Warning { message: "the clock stands in the year 2000".into() });
+        loop {
+            cancel.check()?;
+            match go_on.lock().unwrap().recv_timeout(std::time::Duration::from_millis(20)) {
+                Ok(()) => return Ok(json!({ "made": true })),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+            }
+        }
+    }))
+}
+
+#[test]
+fn a_running_task_goes_on_with_the_next_controller() {
+    let (_folder, data) = folder();
+    let begun = Arc::new(AtomicUsize::new(0));
+    let (_never, go_on) = mpsc::channel();
+    let controller = start(&data, patient(begun.clone(), go_on));
+    let agent = Agent::new(controller.status());
+    let (_connection, id) = agent.enrol(&data, &machine("B5BRN12"));
+    let (_, _, task) = new_task(&data, &id, "web1");
+    let task = task["id"].as_str().unwrap();
+    eventually("the task copies", || get(&data, &format!("/tasks/{task}"))["step"] == "copy");
+    let shown = get(&data, &format!("/tasks/{task}"));
+    assert_eq!((&shown["state"], &shown["progress"]["done"]), (&json!("running"), &json!(25)));
+    controller.stop();
+
+    let (told, go_on) = mpsc::channel();
+    let controller = start(&data, patient(begun.clone(), go_on));
+    eventually("the task was begun again", || begun.load(Ordering::SeqCst) == 2);
+    told.send(()).unwrap();
+    eventually("the task is done", || state_of(&data, task) == "done");
+    let log = get(&data, &format!("/tasks/{task}/log"));
+    let messages: Vec<&str> = log.as_array().unwrap().iter().filter_map(|line| line["message"].as_str()).collect();
+    assert!(messages.contains(&"the controller was started again: going on"), "{messages:?}");
+    assert!(messages.contains(&"the clock stands in the year 2000"), "{messages:?}");
+    let last = log.as_array().unwrap().last().unwrap();
+    assert_eq!(get(&data, &format!("/tasks/{task}/log?after={}", last["id"])), json!([]));
+    controller.stop();
+}
+
+#[test]
+fn a_task_is_cancelled_and_tried_again() {
+    let (_folder, data) = folder();
+    let begun = Arc::new(AtomicUsize::new(0));
+    let (told, go_on) = mpsc::channel();
+    let controller = start(&data, patient(begun.clone(), go_on));
+    let agent = Agent::new(controller.status());
+    let (_connection, id) = agent.enrol(&data, &machine("B5BRN12"));
+    let (_, _, created) = new_task(&data, &id, "web1");
+    let task = created["id"].as_str().unwrap();
+    let (status, _, busy) = new_task(&data, &id, "web1");
+    assert_eq!(status, 409, "{busy}");
+    let path = format!("/tasks/{task}/retry");
+    assert_eq!(http(&data, "POST", &path, "").0, 409, "it is not over");
+    assert_eq!(http(&data, "POST", &format!("/tasks/{task}/cancel"), "").0, 200);
+    eventually("the task is cancelled", || state_of(&data, task) == "cancelled");
+    assert_eq!(http(&data, "POST", &format!("/tasks/{task}/cancel"), "").0, 409);
+    assert_eq!(http(&data, "POST", &path, "").0, 200);
+    told.send(()).unwrap();
+    eventually("the task is done", || state_of(&data, task) == "done");
+    assert_eq!(begun.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_conversion_that_panics_fails_its_task_and_nothing_else() {
+    let (_folder, data) = folder();
+    let converter = Fake(|_, _: &dyn Observer, _: &Cancel| panic!("a broken invariant"));
+    let controller = start(&data, Arc::new(converter));
+    let agent = Agent::new(controller.status());
+    let (_connection, id) = agent.enrol(&data, &machine("B5BRN12"));
+    let (_, _, task) = new_task(&data, &id, "web1");
+    let task = task["id"].as_str().unwrap();
+    eventually("the task failed", || state_of(&data, task) == "failed");
+    assert_eq!(http(&data, "GET", "/status", "").0, 200);
+}
+
+#[test]
+fn requests_that_cannot_be_are_refused_with_problems() {
+    let (folder, data) = folder();
+    let controller = start(&data, nothing());
+    let agent = Agent::new(controller.status());
+    let (_connection, id) = agent.enrol(&data, &machine("B5BRN12"));
+    std::fs::create_dir(folder.path().join("taken")).unwrap();
+    let absent = folder.path().join("absent");
+    let task = |request: Value| json!({ "machine": id, "request": request }).to_string();
+    let cases = [
+        ("GET", "/nothing", String::new(), 404, "not-found"),
+        ("DELETE", "/machines", String::new(), 405, "invalid"),
+        ("GET", "/machines/m-00000000", String::new(), 404, "not-found"),
+        ("GET", "/tasks/t-00000000/log", String::new(), 404, "not-found"),
+        ("GET", "/audit?limit=many", String::new(), 400, "invalid"),
+        ("POST", "/tasks", "{".to_owned(), 400, "invalid"),
+        ("POST", "/tasks", json!({ "machine": id }).to_string(), 422, "invalid"),
+        ("POST", "/tasks", task(json!({ "name": "vm", "output": "relative" })), 422, "invalid"),
+        ("POST", "/tasks", task(json!({ "name": "vm", "output": absent })), 422, "invalid"),
+        ("POST", "/tasks", task(json!({ "name": "../vm", "output": folder.path() })), 422, "invalid"),
+        ("POST", "/tasks", task(json!({ "name": "taken", "output": folder.path() })), 409, "conflict"),
+    ];
+    for (method, path, body, expected, kind) in cases {
+        let (status, content_type, problem) = http(&data, method, path, &body);
+        let found = (status, content_type.as_str(), problem["kind"].as_str(), problem["status"].as_u64());
+        let wanted = (expected, "application/problem+json", Some(kind), Some(u64::from(expected)));
+        assert_eq!(found, wanted, "{method} {path}: {problem}");
+        assert_eq!(problem["type"], "about:blank");
+    }
+    assert_eq!(get(&data, "/tasks"), json!([]));
+}
+
+#[test]
+fn socket_and_keys_are_for_their_owner_only() {
+    let (_folder, data) = folder();
+    let controller = start(&data, nothing());
+    let mut secrets = vec![data.join("controller.sock"), data.join("controller.db"), data.join("controller.lock")];
+    secrets.extend(std::fs::read_dir(data.join("identity")).unwrap().map(|entry| entry.unwrap().path()));
+    assert!(secrets.len() >= 5, "{secrets:?}");
+    for secret in &secrets {
+        assert_eq!(secret.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{secret:?}");
+    }
+    for folder in [data.clone(), data.join("identity")] {
+        assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{folder:?}");
+    }
+    controller.stop();
+}
+
+#[test]
+fn a_dead_controllers_socket_is_replaced_and_a_living_controller_is_left_alone() {
+    let (_folder, data) = folder();
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o700)).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(data.join("controller.sock")).unwrap());
+    let controller = start(&data, nothing());
+    assert_eq!(get(&data, "/status")["pid"], std::process::id());
+    let config = controller::Config {
+        data_directory: controller::DataDirectory::new(&data),
+        listen: ([127, 0, 0, 1], 0).into(),
+        converter: nothing(),
+    };
+    let Err(error) = controller::Controller::start(config) else { panic!("two controllers in one data directory") };
+    assert_eq!(error.kind, ErrorKind::Locked);
+    assert_eq!(get(&data, "/status")["pid"], std::process::id());
+    controller.stop();
+}
