@@ -1,5 +1,6 @@
 //! Whether an image holds what its source held: BLAKE3 hashes of the used blocks of both, a piece of 1 MiB at a time.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use machine::{ByteCount, ByteOffset};
@@ -71,15 +72,18 @@ pub fn hash_pieces<'a>(
     })
 }
 
-/// Compares the `used` blocks of `source` with those of `image`, which may be larger.
+/// Compares the `used` blocks of `source` with those of `image`, which may be larger. `progress` is called after every
+/// few MiB and ends the comparison by `Break`.
 ///
 /// # Errors
-/// [`ErrorKind::OutOfBounds`] if the image is smaller than the disk; what reading gives.
+/// [`ErrorKind::OutOfBounds`] if the image is smaller than the disk; [`ErrorKind::Cancelled`] after a `Break`; what
+/// reading gives.
 pub fn verify(
     source: Arc<dyn BlockSource>,
     used: ExtentIter<'_>,
     image: Arc<dyn BlockSource>,
     options: &ReadOptions,
+    progress: &mut dyn FnMut(&Verification) -> ControlFlow<()>,
 ) -> Result<Verification> {
     if image.size() < source.size() {
         return Err(Error::out_of_bounds(ByteOffset::ZERO, source.size(), image.size()));
@@ -102,6 +106,9 @@ pub fn verify(
             let found = found?;
             let extent = Extent::between(found.offset, found.offset + found.data.len().into());
             result.compare(expected, PieceHash { extent, hash: *blake3::hash(&found.data).as_bytes() });
+        }
+        if progress(&result).is_break() {
+            return Err(Error::new(ErrorKind::Cancelled, "the comparison was cancelled"));
         }
     }
 }

@@ -115,7 +115,11 @@ fn images_hold_the_used_blocks_and_nothing_else() {
             assert_eq!((opened.format, opened.source.size()), (format, source.size()));
             assert!(read_all(&*opened.source) == expected(&disk, &used), "{format} of {size} bytes");
             assert!(
-                verify(Arc::clone(&source), extents(&used), opened.source, &ReadOptions::default()).unwrap().is_equal()
+                verify(Arc::clone(&source), extents(&used), opened.source, &ReadOptions::default(), &mut |_| {
+                    ControlFlow::Continue(())
+                })
+                .unwrap()
+                .is_equal()
             );
             if has("qemu-img") {
                 if format == Format::Qcow2 {
@@ -463,9 +467,18 @@ fn verification_lists_what_differs() {
     changed[(3 << 20) - 1] ^= 1;
     changed[3 << 20] ^= 1;
     changed[5 << 20] ^= 1;
-    let result = verify(memory(&disk), extents(&[(0, 4 << 20)]), memory(&changed), &ReadOptions::default()).unwrap();
+    let result =
+        verify(memory(&disk), extents(&[(0, 4 << 20)]), memory(&changed), &ReadOptions::default(), &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
     assert!(!result.is_equal());
     assert_eq!(result.compared, ByteCount(4 << 20));
     assert_eq!(result.differences, [extent(2 << 20, 4 << 20)]);
-    assert!(verify(memory(&disk), extents(&[]), memory(&disk[..100]), &ReadOptions::default()).is_err());
+    assert!(
+        verify(memory(&disk), extents(&[]), memory(&disk[..100]), &ReadOptions::default(), &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .is_err()
+    );
 }

@@ -27,9 +27,12 @@ pub(crate) fn define(pipeline: &mut Pipeline<'_>) -> Result<()> {
         disks: &disks,
         link_up: false,
     };
-    let xml = target::domain_xml(&definition).context(ErrorKind::Refused, || "VM definition".into())?;
-    let preview = target::qemu_command(&definition).context(ErrorKind::Refused, || "preview command".into())?;
-    for (name, text) in [(format!("{}.xml", request.name), xml), ("look.sh".to_string(), format!("#!/bin/sh\n{preview}\n"))] {
+    let xml = target::libvirt::domain_xml(&definition).context(ErrorKind::Refused, || "VM definition".into())?;
+    let preview =
+        target::preview::qemu_command(&definition).context(ErrorKind::Refused, || "preview command".into())?;
+    for (name, text) in
+        [(format!("{}.xml", request.name), xml), ("look.sh".to_string(), format!("#!/bin/sh\n{preview}\n"))]
+    {
         let path = pipeline.workdir.file(name);
         fs::write(&path, text).context(ErrorKind::Target, || path.display().to_string())?;
     }

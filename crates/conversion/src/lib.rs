@@ -6,14 +6,29 @@
 //!
 //! No SQL and no HTTP server here: the controller calls [`convert`], and so does the command line for local disks.
 
+mod appliance;
+mod copy;
+mod define;
+mod dry_run;
 mod error;
 mod event;
+mod fixup;
+mod inspect;
+mod local;
+mod outcome;
+mod overlay;
+mod pipeline;
+mod prove;
 pub mod receive;
 mod remote;
+pub mod replica;
 mod request;
 mod workdir;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Cancel, CopyProgress, Event, Observer, Step};
+pub use inspect::{Inspection, inspect};
+pub use outcome::{ConvertedDisk, FixUpOutcome, Outcome, Proof, Verdict};
+pub use pipeline::convert;
 pub use remote::{DataStream, RemoteMachine, StreamMode, StreamRequest};
 pub use request::{OutputFormat, Request, Source};

@@ -7,6 +7,7 @@ use block::{BlockSource, Format};
 use machine::{ByteCount, Cpu, Disk, DiskIdentity, Firmware, Guest, MacAddress, Machine, Nic, Smbios};
 use volume::Layout;
 
+use crate::copy::LocalCopy;
 use crate::error::Context;
 use crate::{Error, ErrorKind, Result};
 
@@ -51,6 +52,18 @@ impl LocalDisks {
     /// One disk.
     pub(crate) fn disk(&self, index: usize) -> &LocalDisk {
         &self.disks[index]
+    }
+
+    /// Does something with one disk and its used map.
+    pub(crate) fn copy_of<T>(
+        &self,
+        place: usize,
+        index: usize,
+        disk: &Disk,
+        action: impl FnOnce(LocalCopy<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let used = self.layout.used(index);
+        action(LocalCopy { place, disk, source: &self.disks[index].source, used: used.as_ref() })
     }
 
     /// What lies on the disks.

@@ -10,15 +10,16 @@ use std::time::Instant;
 use machine::{ByteCount, Capabilities, Disk, Machine};
 use serde::{Deserialize, Serialize};
 
-use crate::copy::{Copied, Meter, Replica, copy_local};
+use crate::copy::{Copied, Meter, RemoteCopy};
 use crate::error::Context;
 use crate::fixup::FixUps;
 use crate::local::LocalDisks;
 use crate::overlay::Overlay;
+use crate::replica::Replica;
 use crate::workdir::{Workdir, remove_if_present};
 use crate::{
     Cancel, ConvertedDisk, Error, ErrorKind, Event, Observer, Outcome, Proof, RemoteMachine, Request, Result, Source,
-    Step, StreamMode, Verdict,
+    Step, Verdict,
 };
 
 /// Converts `source` as `request` says, and returns what was made.
@@ -65,7 +66,7 @@ impl Origin {
     fn machine(&self) -> Result<Machine> {
         match self {
             Self::Local(disks) => {
-                let guest = crate::inspect::identify(disks.layout())?;
+                let guest = crate::inspect::identify(disks.layout());
                 Ok(disks.machine(guest))
             }
             Self::Remote(remote) => Ok(remote.machine()),
@@ -129,7 +130,8 @@ impl Record {
         observer: &dyn Observer,
     ) -> Result<Self> {
         let disk = |m: &Machine, index: usize| m.disks.get(index).map(|d| (d.identity.clone(), d.virtual_size));
-        let same_disks = self.selected == selected && selected.iter().all(|&i| disk(&self.machine, i) == disk(machine, i));
+        let same_disks =
+            self.selected == selected && selected.iter().all(|&i| disk(&self.machine, i) == disk(machine, i));
         let same_kind = self.version == RECORD_VERSION
             && self.request.format == request.format
             && self.request.skip_unreadable == request.skip_unreadable;
@@ -224,6 +226,11 @@ impl Pipeline<'_> {
         self.workdir.file(self.workdir.disk_name(place, self.record.request.format))
     }
 
+    fn replica(&self, place: usize) -> Replica {
+        let disk = &self.record.machine.disks[self.record.selected[place]];
+        Replica::new(self.image(place), self.record.request.format, disk)
+    }
+
     /// The overlay that takes the fix-ups of a selected disk.
     pub(crate) fn overlay_path(&self, place: usize) -> PathBuf {
         self.workdir.file(format!("fixups-disk{place}.qcow2"))
@@ -250,8 +257,8 @@ impl Pipeline<'_> {
                 let disk = self.copy_disk(place)?;
                 self.record.copied[place] = Some(disk);
                 self.store()?;
-                let image = Replica::at(self.image(place), self.record.request.format);
-                remove_if_present(&image.journal)?;
+                // Only now: without the record the journal is what knows that the image is whole.
+                remove_if_present(&self.replica(place).journal)?;
             }
         }
         Ok(())
@@ -260,19 +267,15 @@ impl Pipeline<'_> {
     fn copy_disk(&mut self, place: usize) -> Result<ConvertedDisk> {
         let index = self.record.selected[place];
         let disk = self.record.machine.disks[index].clone();
-        let replica = Replica::at(self.image(place), self.record.request.format);
+        let replica = self.replica(place);
         let started = Instant::now();
         let skip = self.record.request.skip_unreadable;
         let mut meter = Meter::new(Step::Copy, self.observer, self.cancel);
         let Copied { progress, unreadable } = match &self.origin {
-            Origin::Local(disks) => {
-                let used = disks.layout().used(index);
-                let source = &disks.disk(index).source;
-                copy_local(place, &disk, source, used.as_ref(), &replica, skip, &mut meter)?
-            }
-            Origin::Remote(remote) => {
-                let mode = StreamMode::Data { skip_unreadable: skip };
-                crate::receive::receive_disk(remote.as_ref(), index, mode, &disk, &replica, &mut meter, self.cancel)?
+            Origin::Local(disks) => disks.copy_of(place, index, &disk, |copy| copy.copy(&replica, skip, &mut meter))?,
+            Origin::Remote(machine) => {
+                let copy = RemoteCopy { place, index, disk: &disk, machine: machine.as_ref() };
+                copy.copy(&replica, skip, &mut meter, self.cancel)?
             }
         };
         if !unreadable.is_empty() {
@@ -291,7 +294,7 @@ impl Pipeline<'_> {
             virtual_size: disk.virtual_size,
             logical_sector_size: disk.logical_sector_size,
             copied: progress,
-            unreadable_extents: unreadable,
+            unreadable_extents: unreadable.iter().map(|extent| (extent.start(), extent.length())).collect(),
             copy_seconds: started.elapsed().as_secs_f64(),
         })
     }
@@ -301,15 +304,13 @@ impl Pipeline<'_> {
         for place in 0..self.record.selected.len() {
             let index = self.record.selected[place];
             let disk = self.record.machine.disks[index].clone();
-            let replica = Replica::at(self.image(place), self.record.request.format);
+            let replica = self.replica(place);
             let mut meter = Meter::new(Step::Verify, self.observer, self.cancel);
             let differences = match &self.origin {
-                Origin::Local(disks) => {
-                    let used = disks.layout().used(index);
-                    crate::copy::verify_local(place, &disk, &disks.disk(index).source, used.as_ref(), &replica, &mut meter)?
-                }
-                Origin::Remote(remote) => {
-                    crate::receive::verify_disk(remote.as_ref(), index, &disk, &replica, &mut meter, self.cancel)?
+                Origin::Local(disks) => disks.copy_of(place, index, &disk, |copy| copy.verify(&replica, &mut meter))?,
+                Origin::Remote(machine) => {
+                    let copy = RemoteCopy { place, index, disk: &disk, machine: machine.as_ref() };
+                    copy.verify(&replica, &mut meter, self.cancel)?
                 }
             };
             if let Some(first) = differences.first() {

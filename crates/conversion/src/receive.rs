@@ -6,16 +6,16 @@
 //! what the journal says.
 
 use std::io::Read;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use block::journal::{ImageIdentity, JournaledImage, State};
-use block::{BlockSource, Buffer, Chunk, Content, CreateOptions, Extent, ImageWriter, Pool};
+use block::journal::{JournaledImage, State};
+use block::{BlockSource, Buffer, Chunk, Content, CreateOptions, Extent, ImageWriter, PieceHash, Pool, Verification};
 use machine::{ByteCount, ByteOffset};
 use protocol::codec::Decompressor;
 use protocol::frame::{Ack, CONTENT_BYTES_MAX, Codec, Header, Kind, StreamError, StreamErrorKind};
 
+use crate::replica::{Replica, note_extent};
 use crate::{Cancel, DataStream, Error, ErrorKind, Result};
 
 /// Opens data streams of one disk.
@@ -31,17 +31,6 @@ impl<F: FnMut(ByteOffset) -> Result<Box<dyn DataStream>>> StreamSupply for F {
     fn open(&mut self, resume: ByteOffset) -> Result<Box<dyn DataStream>> {
         self(resume)
     }
-}
-
-/// The image that a disk is received into. Its file and its journal belong to the receiver alone.
-#[derive(Clone, Debug)]
-pub struct Replica {
-    /// The image.
-    pub path: PathBuf,
-    /// Its journal, while it is not complete.
-    pub journal: PathBuf,
-    /// What the image is of. Another disk's journal is refused.
-    pub identity: ImageIdentity,
 }
 
 /// How a disk is received.
@@ -82,12 +71,10 @@ pub struct ReceiveStats {
     pub written: ByteCount,
     /// Streams of this run.
     pub streams: u32,
-    /// What the source could not read, neighbours joined; the first [`UNREADABLE_MAX`] of them.
+    /// What the source could not read, neighbours joined; the first ten thousand of them.
     pub unreadable_extents: Vec<Extent>,
 }
 
-/// How many unreadable extents are listed.
-pub const UNREADABLE_MAX: usize = 4096;
 /// Streams that brought nothing, one behind another, before it is given up.
 const FRUITLESS_MAX: u32 = 20;
 /// Pause after a stream that brought nothing.
@@ -97,7 +84,8 @@ const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 /// A stream may begin before the position that was asked for by less than this: agents read whole grains.
 const OVERLAP_MAX: u64 = CONTENT_BYTES_MAX as u64;
 
-/// Receives a disk into its replica, from where an earlier run was interrupted, until it is complete.
+/// Receives a disk into its replica, from where an earlier run was interrupted, until it is complete. The journal stays:
+/// the caller removes it once it has recorded that the image is whole.
 ///
 /// # Errors
 /// [`ErrorKind::Source`] when the agent cannot read its disk, [`ErrorKind::Target`] when the image cannot be written (what
@@ -181,35 +169,18 @@ struct Receiver<'a> {
 impl<'a> Receiver<'a> {
     fn begin(replica: &Replica, options: &'a ReceiveOptions) -> Result<Self> {
         let mut stats = ReceiveStats::default();
-        let image = match replica.journal.exists() {
-            true => {
-                let image = JournaledImage::resume(&replica.path, &replica.journal, &replica.identity, &options.create)
-                    .map_err(image_failed)?;
-                for record in image.journal().records().map_err(image_failed)? {
-                    let record = record.map_err(image_failed)?;
-                    let length = record.extent.length();
-                    stats.done += length;
-                    match record.state {
-                        State::Data => stats.data += length,
-                        State::Zero => stats.zero += length,
-                        State::Unreadable => stats.note_unreadable(record.extent),
-                    }
-                }
-                stats.position = image.durable();
-                image
+        let image = replica.open(&options.create)?;
+        for record in image.journal().records().map_err(image_failed)? {
+            let record = record.map_err(image_failed)?;
+            let length = record.extent.length();
+            stats.done += length;
+            match record.state {
+                State::Data => stats.data += length,
+                State::Zero => stats.zero += length,
+                State::Unreadable => stats.note_unreadable(record.extent),
             }
-            false => {
-                // A crash between making the image and its journal leaves an image that nothing is known of.
-                if let Err(error) = std::fs::remove_file(&replica.path)
-                    && error.kind() != std::io::ErrorKind::NotFound
-                {
-                    let text = format!("cannot remove {}", replica.path.display());
-                    return Err(Error::because(ErrorKind::Target, text, error));
-                }
-                JournaledImage::create(&replica.path, &replica.journal, &replica.identity, &options.create)
-                    .map_err(image_failed)?
-            }
-        };
+        }
+        stats.position = image.durable();
         Ok(Self {
             image,
             disk: Extent::first(replica.identity.size),
@@ -364,8 +335,7 @@ impl<'a> Receiver<'a> {
 
     fn finish(mut self, progress: &mut dyn FnMut(&ReceiveStats)) -> Result<ReceiveStats> {
         let written = self.image.bytes_written();
-        let (_, journal) = self.image.finish_with_journal().map_err(image_failed)?;
-        journal.remove().map_err(image_failed)?;
+        self.image.finish_with_journal().map_err(image_failed)?;
         self.stats.written = self.stats.written.max(written);
         progress(&self.stats);
         Ok(self.stats)
@@ -379,24 +349,6 @@ impl ReceiveStats {
     }
 }
 
-/// What a comparison of a replica with its source found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Comparison {
-    /// Bytes compared.
-    pub compared: ByteCount,
-    /// Bytes in pieces that differ.
-    pub differing: ByteCount,
-    /// The pieces that differ, neighbours joined; the first [`UNREADABLE_MAX`] of them.
-    pub differences: Vec<Extent>,
-}
-
-impl Comparison {
-    /// Whether everything is equal.
-    pub fn is_equal(&self) -> bool {
-        self.differing.is_zero()
-    }
-}
-
 /// Compares the hashes that the agent makes of its disk, read again, with the replica. The replica may be anything that
 /// reads as the received disk does.
 ///
@@ -405,10 +357,10 @@ impl Comparison {
 pub fn verify_disk(
     supply: &mut dyn StreamSupply,
     replica: &Arc<dyn BlockSource>,
-    progress: &mut dyn FnMut(&Comparison),
+    progress: &mut dyn FnMut(&Verification),
     cancel: &Cancel,
-) -> Result<Comparison> {
-    let mut found = Comparison::default();
+) -> Result<Verification> {
+    let mut found = Verification::default();
     let (mut position, mut fruitless) = (ByteOffset::ZERO, 0);
     let mut buffer = Pool::new(1).take();
     loop {
@@ -437,8 +389,8 @@ fn compare_stream(
     replica: &dyn BlockSource,
     buffer: &mut [u8],
     position: &mut ByteOffset,
-    found: &mut Comparison,
-    progress: &mut dyn FnMut(&Comparison),
+    found: &mut Verification,
+    progress: &mut dyn FnMut(&Verification),
     cancel: &Cancel,
 ) -> std::result::Result<(), Failure> {
     let disk = Extent::first(replica.size());
@@ -462,7 +414,8 @@ fn compare_stream(
                 }
                 let content = &mut buffer[..header.length.to_usize().unwrap_or(CONTENT_BYTES_MAX)];
                 replica.read_at(header.offset, content).map_err(|e| Failure::Stop(image_failed(e)))?;
-                found.note(extent, *blake3::hash(content).as_bytes() == expected);
+                let ours = PieceHash { extent, hash: *blake3::hash(content).as_bytes() };
+                found.compare(PieceHash { extent, hash: expected }, ours);
                 *position = extent.end();
                 progress(found);
             }
@@ -470,27 +423,6 @@ fn compare_stream(
             Kind::End if header.offset <= disk.end() => return Ok(()),
             other => return Err(protocol::Error::malformed(format!("{other:?} in a stream of hashes")).into()),
         }
-    }
-}
-
-impl Comparison {
-    fn note(&mut self, extent: Extent, equal: bool) {
-        self.compared += extent.length();
-        if equal {
-            return;
-        }
-        self.differing += extent.length();
-        note_extent(&mut self.differences, extent);
-    }
-}
-
-/// Adds to a bounded list, joining neighbours.
-fn note_extent(list: &mut Vec<Extent>, extent: Extent) {
-    let full = list.len() >= UNREADABLE_MAX;
-    match list.last_mut() {
-        Some(last) if last.end() == extent.start() => *last = Extent::between(last.start(), extent.end()),
-        _ if full => {}
-        _ => list.push(extent),
     }
 }
 

@@ -133,11 +133,6 @@ impl Workdir {
         rename().context(ErrorKind::Target, || format!("{} as {}", self.path.display(), self.result.display()))?;
         Ok(self.result)
     }
-
-    /// Removes the folder of a dry run.
-    pub(crate) fn discard(self) -> Result<()> {
-        fs::remove_dir_all(&self.path).context(ErrorKind::Target, || self.path.display().to_string())
-    }
 }
 
 /// Removes a file that may not be there.

@@ -1,0 +1,79 @@
+//! What a conversion would do, without leaving anything behind.
+
+use guest::appliance::Mode;
+use machine::Machine;
+use qemu::Image;
+
+use crate::fixup::{FixUps, job};
+use crate::overlay::Overlay;
+use crate::pipeline::Origin;
+use crate::{Cancel, ConvertedDisk, CopyProgress, Event, Observer, Outcome, Proof, Request, Result, Step, appliance};
+use block::Extent;
+
+/// Counts what would be copied and, for disks that lie here, plans the fix-ups on overlays that are thrown away.
+pub(crate) fn dry_run(
+    origin: &Origin,
+    machine: &Machine,
+    selected: &[usize],
+    request: &Request,
+    observer: &dyn Observer,
+    cancel: &Cancel,
+) -> Result<Outcome> {
+    let machine = Machine { disks: selected.iter().map(|&i| machine.disks[i].clone()).collect(), ..machine.clone() };
+    let mut warnings = Vec::new();
+    let mut disks = Vec::new();
+    for (place, disk) in machine.disks.iter().enumerate() {
+        let total = match origin {
+            Origin::Local(local) => local
+                .copy_of(place, selected[place], disk, |copy| copy.grain_total(Extent::first(disk.virtual_size)))?,
+            Origin::Remote(_) => disk.layout.volumes.iter().map(|volume| volume.used_bytes).sum(),
+        };
+        disks.push(ConvertedDisk {
+            source: disk.path.clone(),
+            file: format!("{}-disk{place}.{}", request.name, request.format.extension()),
+            format: request.format.extension().to_string(),
+            virtual_size: disk.virtual_size,
+            logical_sector_size: disk.logical_sector_size,
+            copied: CopyProgress { disk: place, total, ..CopyProgress::default() },
+            unreadable_extents: Vec::new(),
+            copy_seconds: 0.0,
+        });
+    }
+    let fixups = match origin {
+        Origin::Local(local) => {
+            warnings.extend(local.layout().warnings().iter().map(ToString::to_string));
+            observer.event(Event::Step { step: Step::FixUp });
+            let scratch = tempfile::tempdir().map_err(|error| {
+                crate::Error::because(crate::ErrorKind::Target, "folder for temporary files", error)
+            })?;
+            let mut stack = Vec::new();
+            for (place, disk) in machine.disks.iter().enumerate() {
+                let source = local.disk(selected[place]);
+                let path = std::path::absolute(&source.path).unwrap_or_else(|_| source.path.clone());
+                let base = Image::new(path, source.format.name());
+                let overlay =
+                    Overlay::create(scratch.path().join(format!("disk{place}.qcow2")), &base.path, &base.format)?;
+                stack.push(appliance::disk(Image::new(overlay.path(), "qcow2").over(base), disk));
+            }
+            let answer =
+                appliance::run(&job(&request.name, Mode::Plan, &machine), stack, scratch.path(), observer, cancel)?;
+            answer.plan.map(|plan| FixUps { plan, applied: Vec::new() })
+        }
+        Origin::Remote(_) => {
+            warnings.push("fix-ups are planned on the replica, once the disks are here".into());
+            None
+        }
+    };
+    warnings.extend(fixups.iter().flat_map(|fixups| fixups.plan.warnings.clone()));
+    Ok(Outcome {
+        name: request.name.clone(),
+        folder: request.output.join(&request.name),
+        definition: format!("{}.xml", request.name),
+        disks,
+        incomplete: false,
+        verified: None,
+        fixups: fixups.map(|fixups| fixups.outcomes()).unwrap_or_default(),
+        proof: Proof { evidence: "dry run".into(), ..Proof::default() },
+        warnings,
+    })
+}
