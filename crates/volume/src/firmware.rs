@@ -1,11 +1,13 @@
 //! Which firmware starts a machine, as its disks tell it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use block::BlockSource;
 use machine::{FirmwareKind, PartitionTable};
 
 use crate::field::peek;
+use crate::files::Files;
 use crate::layout::Filesystem;
 use crate::table::Table;
 
@@ -13,6 +15,9 @@ use crate::table::Table;
 const ESP: [&str; 2] = ["C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "ef"];
 /// Type of the partition that GRUB's BIOS core lies in on GPT disks.
 const BIOS_BOOT: &str = "21686148-6449-6E6F-744E-656564454649";
+
+/// Directories of the system partition that are looked into.
+const VENDORS_MAX: usize = 64;
 
 /// Tells the firmware: UEFI where an EFI system partition holds a boot loader, BIOS where a disk has boot code that
 /// could find something to boot.
@@ -31,8 +36,14 @@ pub(crate) fn detect_firmware(
     FirmwareKind::Unknown
 }
 
-fn has_loader(_esp: &Filesystem) -> bool {
-    true
+/// Whether there is a boot loader where UEFI systems have theirs: `EFI/*/*.efi`.
+fn has_loader(esp: &Filesystem) -> bool {
+    let Ok(files) = Files::open(Arc::clone(&esp.source)) else { return false };
+    let vendors = files.list("/EFI").unwrap_or_default();
+    vendors.iter().take(VENDORS_MAX).any(|vendor| {
+        let loaders = files.list(Path::new("/EFI").join(&vendor.name)).unwrap_or_default();
+        loaders.iter().any(|loader| loader.name.to_string_lossy().to_lowercase().ends_with(".efi"))
+    })
 }
 
 /// Boot code alone is not enough: partitioning programs write some on data disks too. It must be GRUB's or LILO's, which

@@ -12,6 +12,7 @@ mod error;
 mod ext;
 mod fat;
 mod field;
+pub mod files;
 mod firmware;
 mod layout;
 mod logical;

@@ -126,7 +126,7 @@ impl Geometry {
     }
 
     /// The block that holds the `index`th block of descriptors.
-    pub(super) fn descriptor_block(&self, superblock: &Superblock, index: u64) -> u64 {
+    pub(crate) fn descriptor_block(&self, superblock: &Superblock, index: u64) -> u64 {
         if !self.uses_meta_bg(superblock, index) {
             return self.superblock_block() + 1 + index;
         }

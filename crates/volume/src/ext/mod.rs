@@ -6,7 +6,7 @@ mod map;
 mod superblock;
 
 pub(crate) use map::ExtMap;
-pub(crate) use superblock::Superblock;
+pub(crate) use superblock::{Geometry, Superblock};
 
 /// The superblock's position from the start of the volume.
 pub(crate) const SUPERBLOCK_OFFSET: u64 = 1024;

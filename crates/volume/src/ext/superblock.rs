@@ -9,6 +9,7 @@ use crate::field::{le16, le32, peek, text, uuid};
 const COMPAT_HAS_JOURNAL: u32 = 0x4;
 const COMPAT_SPARSE_SUPER2: u32 = 0x200;
 const INCOMPAT_COMPRESSION: u32 = 0x1;
+const INCOMPAT_FILETYPE: u32 = 0x2;
 const INCOMPAT_RECOVER: u32 = 0x4;
 const INCOMPAT_JOURNAL_DEV: u32 = 0x8;
 const INCOMPAT_META_BG: u32 = 0x10;
@@ -146,6 +147,23 @@ impl Superblock {
         if self.incompat() & INCOMPAT_64BIT != 0 { le32(&self.bytes, at).into() } else { 0 }
     }
 
+    /// Inodes of a group, and bytes of one.
+    pub(crate) fn inodes(&self) -> (u64, u64) {
+        let size = if le32(&self.bytes, 76) == 0 { 128 } else { u64::from(le16(&self.bytes, 88)) };
+        (u64::from(le32(&self.bytes, 40)).max(1), size)
+    }
+
+    /// Whether directories tell the kind of each file.
+    pub(crate) fn has_filetype(&self) -> bool {
+        self.incompat() & INCOMPAT_FILETYPE != 0
+    }
+
+    /// Why its files cannot be read here; `None` if they can.
+    pub(crate) fn unreadable(&self) -> Option<String> {
+        let unknown = self.incompat() & !INCOMPAT_KNOWN;
+        (unknown != 0).then(|| format!("it has features that are not known here ({unknown:#x})"))
+    }
+
     /// Why the bitmaps on the disk may not tell everything that is used; `None` if they do.
     pub(crate) fn doubt(&self) -> Option<String> {
         let state = le16(&self.bytes, 58);
@@ -204,14 +222,10 @@ impl Superblock {
             return Err(format!("it has {blocks} blocks of {block_size} bytes, its volume {volume_bytes} bytes"));
         }
         let groups = (blocks - first_data_block).div_ceil(blocks_per_group);
-        let inodes_per_group = u64::from(le32(&self.bytes, 40));
-        if inodes_per_group == 0
-            || inodes_per_group > block_size * 8
-            || groups * inodes_per_group != u64::from(le32(&self.bytes, 0))
-        {
+        let (inodes_per_group, inode_size) = self.inodes();
+        if inodes_per_group > block_size * 8 || groups * inodes_per_group != u64::from(le32(&self.bytes, 0)) {
             return Err(format!("{} inodes in {groups} groups of {inodes_per_group}", le32(&self.bytes, 0)));
         }
-        let inode_size = if le32(&self.bytes, 76) == 0 { 128 } else { u64::from(le16(&self.bytes, 88)) };
         if !inode_size.is_power_of_two() || !(128..=block_size).contains(&inode_size) {
             return Err(format!("inode size: found {inode_size}"));
         }

@@ -65,6 +65,5 @@ pub(crate) fn label(source: &dyn BlockSource, geometry: &Geometry) -> Option<Str
         let length = usize::try_from(geometry.data_start - geometry.root_start).ok()?;
         search(&peek(source, geometry.root_start, length)?)
     };
-    let name = found.flatten().filter(|name| name != b"NO NAME    ")?;
-    crate::field::text(&name)
+    crate::field::text(&found.flatten()?)
 }

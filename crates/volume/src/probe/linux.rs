@@ -116,6 +116,27 @@ pub(super) fn erofs(source: &dyn BlockSource) -> Option<Found> {
     Found::new("erofs", text(&sb[64..80]), uuid(&sb, 48))
 }
 
+/// A VMware datastore by itself.
+pub(super) fn vmfs(source: &dyn BlockSource) -> Option<Found> {
+    let sb = peek(source, 0x20_0000, 256).filter(|sb| le32(sb, 0) == 0x2fab_f15e)?;
+    let tail: String = sb[19..25].iter().map(|b| format!("{b:02x}")).collect();
+    let uuid = format!("{:08x}-{:08x}-{:04x}-{tail}", le32(&sb, 9), le32(&sb, 13), le16(&sb, 17));
+    Found::new("VMFS", text(&sb[29..157]), Some(uuid))
+}
+
+/// VxFS, in either byte order.
+pub(super) fn vxfs(source: &dyn BlockSource) -> Option<Found> {
+    let is_little = peek(source, 1024, 4).is_some_and(|sb| le32(&sb, 0) == 0xa501_fcf5);
+    let is_big = peek(source, 8192, 4).is_some_and(|sb| be32(&sb, 0) == 0xa501_fcf5);
+    if is_little || is_big { Found::new("vxfs", None, None) } else { None }
+}
+
+/// zonefs.
+pub(super) fn zonefs(source: &dyn BlockSource) -> Option<Found> {
+    let sb = peek(source, 0, 88).filter(|sb| sb.starts_with(b"SFOZ"))?;
+    Found::new("zonefs", text(&sb[8..72]), None)
+}
+
 /// HFS+ and HFSX, not inside an HFS wrapper. Their UUID is a digest that blkid computes and that is left out.
 pub(super) fn hfs_plus(source: &dyn BlockSource) -> Option<Found> {
     let header = peek(source, 1024, 512)?;

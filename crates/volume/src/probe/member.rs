@@ -107,19 +107,5 @@ pub(super) fn luks(source: &dyn BlockSource) -> Option<Found> {
 /// A device of a VMware datastore.
 pub(super) fn vmfs_volume(source: &dyn BlockSource) -> Option<Found> {
     let header = peek(source, 0x10_0000, 512)?;
-    if le32(&header, 0) != 0xc001_d00d {
-        return None;
-    }
-    // The filesystem on it, as blkid's next step would find it.
-    let filesystem = peek(source, 0x20_0000, 512).filter(|fs| le32(fs, 0) == 0x2fab_f15e);
-    match filesystem {
-        Some(fs) => {
-            let id = &fs[9..25];
-            let (a, b) = (le32(id, 0), le32(id, 4));
-            let tail: String = id[10..16].iter().map(|b| format!("{b:02x}")).collect();
-            let uuid = format!("{a:08x}-{b:08x}-{:02x}{:02x}-{tail}", id[9], id[8]);
-            Found::new("VMFS", text(&fs[29..157]), Some(uuid))
-        }
-        None => Found::new("VMFS_volume_member", None, None),
-    }
+    if le32(&header, 0) == 0xc001_d00d { Found::new("VMFS_volume_member", None, None) } else { None }
 }

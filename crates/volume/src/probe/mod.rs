@@ -54,7 +54,7 @@ const MEMBERS: [Look; 8] = [
     member::vmfs_volume,
 ];
 
-const FILESYSTEMS: [Look; 18] = [
+const FILESYSTEMS: [Look; 21] = [
     windows::fat,
     linux::swap,
     linux::xfs,
@@ -73,6 +73,9 @@ const FILESYSTEMS: [Look; 18] = [
     windows::ntfs,
     windows::refs,
     linux::erofs,
+    linux::vmfs,
+    linux::vxfs,
+    linux::zonefs,
 ];
 
 /// Found beside others without making them doubtful: hybrid media carry them on purpose.

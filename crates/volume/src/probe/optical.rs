@@ -8,6 +8,9 @@ use crate::field::{be16, le16, le32, peek, text};
 /// Volume descriptors that are read in search of the Joliet one.
 const DESCRIPTORS_MAX: u64 = 64;
 
+/// Identifiers of the volume recognition sequence; the first two are UDF's own.
+const SEQUENCE: [&[u8]; 7] = [b"NSR02", b"NSR03", b"BEA01", b"TEA01", b"BOOT2", b"CD001", b"CDW02"];
+
 /// ISO 9660 (ECMA-119, section 8); label from Joliet where there is one, UUID from the date of the last change.
 pub(super) fn iso9660(source: &dyn BlockSource) -> Option<Found> {
     let primary = peek(source, 32768, 2048).filter(|d| d[0] == 1 && &d[1..6] == b"CD001")?;
@@ -45,12 +48,20 @@ pub(super) fn iso9660(source: &dyn BlockSource) -> Option<Found> {
 
 /// UDF (ECMA-167): a volume recognition sequence, an anchor, and the logical volume descriptor for the label.
 pub(super) fn udf(source: &dyn BlockSource) -> Option<Found> {
-    let recognized = (0..DESCRIPTORS_MAX)
-        .any(|n| peek(source, 32768 + n * 2048, 6).is_some_and(|d| &d[1..6] == b"NSR02" || &d[1..6] == b"NSR03"));
-    if !recognized {
-        return None;
-    }
-    for block in [512u64, 1024, 2048, 4096] {
+    // Descriptors of the sequence are 2048 bytes apart, or a block of 4096.
+    let recognized = |step: u64| {
+        (0..DESCRIPTORS_MAX)
+            .map_while(|n| {
+                peek(source, 32768 + n * step, 6).and_then(|d| SEQUENCE.iter().position(|id| &d[1..6] == *id))
+            })
+            .any(|id| id < 2)
+    };
+    let blocks: &[u64] = match (recognized(2048), recognized(4096)) {
+        (true, _) => &[512, 1024, 2048],
+        (_, true) => &[4096],
+        _ => return None,
+    };
+    for &block in blocks {
         let last = (source.size().0 / block).saturating_sub(1);
         for anchor in [256, last.saturating_sub(256), last, 512] {
             let tag = |at: u64, id: u16| {
