@@ -37,6 +37,13 @@ pub fn log(text: impl AsRef<str>) {
     recent.push_back(text);
 }
 
+/// Writes text to every serial console as it is: questions and what is typed in answer.
+pub fn echo(text: &str) {
+    for port in &open_log().ports {
+        port.send(text.to_owned());
+    }
+}
+
 /// The last `count` lines of the log, oldest first.
 pub fn recent(count: usize) -> Vec<String> {
     let recent = open_log().recent.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,10 +5,22 @@
 //! console what happens. There is no shell. In the role of the appliance it changes a guest's disks instead.
 //! It is a library so that its parts are tested; the program is `main.rs`.
 
+pub mod agent;
 pub mod appliance;
+pub mod boot_image;
+pub mod configuration;
 pub mod console;
+pub mod dhcp;
+pub mod disks;
 mod error;
+pub mod letters;
 pub mod modules;
 pub mod mounts;
+pub mod network;
+pub mod operator;
+pub mod reaper;
+pub mod screen;
+pub mod status;
+pub mod uevent;
 
 pub use error::{Error, Result};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bootenv::{appliance, console, modules, mounts};
+use bootenv::{appliance, boot_image, console, modules, mounts, operator};
 use rustix::system::RebootCommand;
 
 fn main() -> ExitCode {
@@ -16,20 +16,20 @@ fn main() -> ExitCode {
         eprintln!("vconverter-bootenv is the first process of the boot image and of nothing else");
         return ExitCode::from(2);
     }
+    operator::block_interrupts();
     if let Err(error) = mounts::mount_kernel_filesystems() {
         console::log(error.chain());
     }
-    for failure in modules::load_for_hardware().failures {
-        console::log(failure.chain());
-    }
     if Path::new(appliance::JOB).exists() {
+        for failure in modules::load_for_hardware().failures {
+            console::log(failure.chain());
+        }
         if let Err(error) = appliance::run() {
             console::log(format!("appliance: {}", error.chain()));
         }
         power_off();
     }
-    console::log("nothing to do");
-    power_off()
+    boot_image::run()
 }
 
 fn power_off() -> ! {

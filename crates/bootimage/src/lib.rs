@@ -6,20 +6,21 @@
 //! It starts Debian's tools as programs and says which package brings one that is missing.
 
 mod appliance;
-
+mod boot_image;
 mod cache;
-
+mod configuration;
 pub mod cpio;
 mod error;
 mod initramfs;
-
+mod iso;
 mod kernel;
 mod modules;
 mod program;
 mod tool;
 
 pub use appliance::{Appliance, ApplianceOptions, build_appliance};
-
+pub use boot_image::{BootImage, BuildOptions, build_boot_image};
+pub use configuration::{Configuration, Network, NetworkMode};
 pub use error::{Error, ErrorKind, Result};
 pub use kernel::{Kernel, KernelChoice, load_kernel};
 pub use program::Programs;

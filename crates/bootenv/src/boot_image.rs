@@ -1,0 +1,339 @@
+//! The role of the boot image: from a machine that has just started to an agent that serves its disks.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use machine::ByteCount;
+use rustix::system::RebootCommand;
+
+use crate::agent::Controller;
+use crate::configuration::{self, Configuration, load_configuration};
+use crate::console::{self, log};
+use crate::disks::{is_disk, list_disks, set_all_read_only, set_read_only};
+use crate::operator::{self, Dialog, Outcome};
+use crate::status::{Picture, Status};
+use crate::uevent::{Event, Events};
+use crate::{agent, modules, mounts, network, reaper, screen};
+
+const HOSTNAME: &str = "vconverter";
+/// Disks behind slow controllers come late; nobody waits longer for the first inspection.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
+/// No event for so long, and the hardware counts as found.
+const SETTLED: Duration = Duration::from_millis(1500);
+
+/// Runs until the machine is restarted by its operator. The kernel's filesystems are mounted.
+pub fn run() -> ! {
+    let status = Arc::new(Status::default());
+    log(format!("boot image {} on {}", env!("CARGO_PKG_VERSION"), kernel()));
+    quieten_kernel();
+    start(reaper::run);
+    let settled = Settled::default();
+    // Before any driver is loaded, so that a disk is read-only as soon as it is there.
+    match Events::open() {
+        Ok(events) => {
+            let (status, settled) = (Arc::clone(&status), settled.clone());
+            start(move || watch_devices(&events, &status, &settled));
+        }
+        Err(error) => log(error.chain()),
+    }
+    load_drivers();
+    protect_disks(&status);
+    let configuration = load_configuration(Path::new(configuration::PATH)).unwrap_or_else(|error| {
+        log(error.chain());
+        Configuration::default()
+    });
+    if let Err(error) = mounts::mount_firmware_variables() {
+        log(error.chain());
+    }
+    status.update(|picture| {
+        picture.kernel = kernel();
+        picture.machine = machine_text();
+        picture.guest = "waiting for the disks".into();
+    });
+    log(format!("machine: {}", status.picture().machine));
+    let controller = Arc::new(Controller::default());
+    {
+        let (network, status) = (configuration.network.clone(), Arc::clone(&status));
+        start(move || network::run(&network, HOSTNAME, &status));
+    }
+    {
+        let status = Arc::clone(&status);
+        start(move || screen::run(&status));
+    }
+    {
+        let (controller, status) = (Arc::clone(&controller), Arc::clone(&status));
+        let configuration = configuration.clone();
+        start(move || {
+            settled.wait();
+            protect_disks(&status);
+            let disks = status.picture().disks;
+            log(format!("disks: {} found, {} read-only", disks.len(), disks.iter().filter(|d| d.read_only).count()));
+            let _ = &configuration;
+            agent::run(&controller, &status)
+        });
+    }
+    converse(&configuration, &controller, &status)
+}
+
+fn start<T>(work: impl FnOnce() -> T + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().spawn(move || drop(work())) {
+        log(format!("start a thread: {error}"));
+    }
+}
+
+fn kernel() -> String {
+    format!("Linux {}", rustix::system::uname().release().to_string_lossy())
+}
+
+/// Kernel messages would go over the screen: from now on only the worst do, and warnings go to the log.
+fn quieten_kernel() {
+    let write = |path: &str, text: &str| {
+        if let Err(error) = fs::write(path, text) {
+            log(format!("write {path}: {error}"));
+        }
+    };
+    write("/proc/sys/kernel/printk", "1 4 1 4");
+    // All that SysRq may do by Debian's default except to restart, which asks nobody.
+    write("/proc/sys/kernel/sysrq", "54");
+    if let Err(errno) = rustix::system::sethostname(HOSTNAME.as_bytes()) {
+        log(format!("set the host name: {errno}"));
+    }
+    start(forward_kernel_warnings);
+}
+
+/// At most so many kernel lines a second go to the log: a dying disk says much.
+const KERNEL_LINES_MAX: u32 = 20;
+
+/// Copies the kernel's warnings and errors to the log (format of /dev/kmsg: `priority,sequence,…;text`).
+fn forward_kernel_warnings() {
+    let Ok(mut messages) = fs::File::open("/dev/kmsg") else { return };
+    let _ = std::io::Seek::seek(&mut messages, std::io::SeekFrom::End(0));
+    let mut buffer = [0; 8192];
+    let (mut second, mut lines) = (Instant::now(), 0);
+    loop {
+        let length = match messages.read(&mut buffer) {
+            Ok(length) => length,
+            // EPIPE: messages were overwritten before they were read; the next read goes on behind them.
+            Err(_) => {
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            }
+        };
+        let Some(text) = kernel_warning(&String::from_utf8_lossy(&buffer[..length])) else { continue };
+        if second.elapsed() > Duration::from_secs(1) {
+            (second, lines) = (Instant::now(), 0);
+        }
+        lines += 1;
+        if lines <= KERNEL_LINES_MAX {
+            log(format!("kernel: {text}"));
+        }
+    }
+}
+
+fn kernel_warning(record: &str) -> Option<String> {
+    let (head, text) = record.split_once(';')?;
+    let priority: u32 = head.split(',').next()?.parse().ok()?;
+    (priority & 7 <= 4).then(|| text.lines().next().unwrap_or_default().to_owned())
+}
+
+fn load_drivers() {
+    let loaded = modules::load_for_hardware();
+    log(format!("drivers: {}", if loaded.names.is_empty() { "none".into() } else { loaded.names.join(" ") }));
+    for failure in loaded.failures {
+        log(failure.chain());
+    }
+    // The filesystems that the boot image itself may mount, for its own medium and the firmware's variables.
+    if let Err(error) = modules::load(&["efivarfs"]) {
+        log(error.chain());
+    }
+}
+
+/// When the last event about a device came.
+#[derive(Clone)]
+struct Settled(Arc<std::sync::Mutex<Instant>>);
+
+impl Default for Settled {
+    fn default() -> Self {
+        Self(Arc::new(std::sync::Mutex::new(Instant::now())))
+    }
+}
+
+impl Settled {
+    fn touch(&self) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
+    }
+
+    fn wait(&self) {
+        let started = Instant::now();
+        while started.elapsed() < SETTLE_MAX {
+            let last = *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if last.elapsed() > SETTLED {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Loads drivers for devices that appear and sets disks read-only, for ever.
+fn watch_devices(events: &Events, status: &Status, settled: &Settled) {
+    loop {
+        match events.next() {
+            Ok(Some(event)) => see_device(&event, status, settled),
+            Ok(None) => {
+                log("devices: events were lost, looking at everything anew");
+                load_drivers();
+                protect_disks(status);
+            }
+            Err(error) => {
+                log(error.chain());
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+fn see_device(event: &Event, status: &Status, settled: &Settled) {
+    let get = |name: &str| event.get(name).map(String::as_str).unwrap_or_default();
+    let is_new = get("ACTION") == "add";
+    if get("SUBSYSTEM") == "block" && is_disk(get("DEVNAME")) {
+        settled.touch();
+        if is_new && let Err(error) = set_read_only(get("DEVNAME")) {
+            log(error.chain());
+        }
+        if get("DEVTYPE") == "disk" {
+            show_disks(status);
+        }
+    }
+    if is_new && !get("MODALIAS").is_empty() {
+        settled.touch();
+        let loaded = modules::running().load_alias(get("MODALIAS"));
+        if !loaded.names.is_empty() {
+            log(format!("drivers: {}", loaded.names.join(" ")));
+        }
+        for failure in loaded.failures {
+            log(failure.chain());
+        }
+    }
+}
+
+fn protect_disks(status: &Status) {
+    for failure in set_all_read_only() {
+        log(failure.chain());
+    }
+    show_disks(status);
+}
+
+fn show_disks(status: &Status) {
+    let disks = list_disks();
+    let known = status.picture().disks;
+    for disk in disks.iter().filter(|disk| !known.contains(disk)) {
+        let protection = if disk.read_only { "read-only" } else { "writable" };
+        log(format!(
+            "disk {}: {} ({} bytes) {} {} {protection}",
+            disk.name, disk.size, disk.size.0, disk.model, disk.serial
+        ));
+    }
+    for disk in known.iter().filter(|disk| !disks.iter().any(|other| other.name == disk.name)) {
+        log(format!("disk {}: gone", disk.name));
+    }
+    status.update(|picture| picture.disks = disks);
+}
+
+/// Maker, product, serial number, memory and firmware in one line.
+fn machine_text() -> String {
+    let dmi = |name: &str| {
+        let text = fs::read_to_string(Path::new("/sys/class/dmi/id").join(name)).unwrap_or_default();
+        text.trim().to_owned()
+    };
+    let product = format!("{} {}", dmi("sys_vendor"), dmi("product_name")).trim().to_owned();
+    let serial =
+        Some(dmi("product_serial")).filter(|serial| !serial.is_empty()).map(|serial| format!("serial {serial}"));
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kilobytes =
+        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let memory = kilobytes.and_then(|kib| kib.checked_mul(1024)).map(|bytes| ByteCount(bytes).to_string());
+    let firmware = if Path::new("/sys/firmware/efi").exists() { "UEFI" } else { "BIOS" };
+    let parts = [Some(product).filter(|text| !text.is_empty()), serial, memory, Some(firmware.into())];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// Shows questions and does what the answers say; the main thread's work.
+fn converse(configuration: &Configuration, controller: &Controller, status: &Status) -> ! {
+    let mut dialog = Dialog::default();
+    match &configuration.controller {
+        Some(address) => {
+            controller.set(address.clone(), configuration.ca_fingerprint.clone());
+            log(format!("controller: {address}, from the configuration"));
+            status.update(|picture| picture.controller.clone_from(address));
+        }
+        None => {
+            log("controller: none configured; asking on the screen and on serial ports");
+            status.update(|picture| picture.controller = "not known".into());
+            dialog.ask_controller();
+        }
+    }
+    let inputs = operator::listen();
+    show_question(&dialog, status, true);
+    loop {
+        let Ok(input) = inputs.recv() else {
+            std::thread::sleep(Duration::from_secs(1));
+            continue;
+        };
+        let before = dialog.question().map(|question| (question.text, question.complaint));
+        match dialog.take(input) {
+            Outcome::Nothing => {}
+            Outcome::Restart => restart(status),
+            Outcome::Controller(address) => {
+                log(format!("controller: {address}, as typed"));
+                status.update(|picture| picture.controller.clone_from(&address));
+                // Who types an address compares the pairing code; a fingerprint belongs to the configured one.
+                let same = configuration.controller.as_deref() == Some(&address);
+                controller.set(address, configuration.ca_fingerprint.clone().filter(|_| same));
+            }
+        }
+        if dialog.question().is_none() && status.picture().controller == "not known" {
+            dialog.ask_controller();
+        }
+        let after = dialog.question().map(|question| (question.text, question.complaint));
+        show_question(&dialog, status, before != after);
+    }
+}
+
+fn show_question(dialog: &Dialog, status: &Status, is_new: bool) {
+    let question = dialog.question();
+    if let Some(question) = question.as_ref().filter(|_| is_new) {
+        let complaint =
+            if question.complaint.is_empty() { String::new() } else { format!("{}\r\n", question.complaint) };
+        console::echo(&format!("\r\n{complaint}{} ", question.text));
+    }
+    status.update(|picture: &mut Picture| picture.question = question);
+}
+
+fn restart(status: &Status) -> ! {
+    log("restarting, as asked");
+    status.update(|picture| picture.agent.detail = Some("restarting".into()));
+    console::drain(Duration::from_secs(2));
+    loop {
+        if let Err(errno) = rustix::system::reboot(RebootCommand::Restart) {
+            log(format!("restart: {errno}"));
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_warnings_are_told_from_notices() {
+        assert_eq!(kernel_warning("3,120,55,-;ata1: error\n SUBSYSTEM=x\n").as_deref(), Some("ata1: error"));
+        assert_eq!(kernel_warning("12,121,55,-;user warning\n").as_deref(), Some("user warning"));
+        assert_eq!(kernel_warning("6,122,55,-;usb 1-1: new device\n"), None);
+        assert_eq!(kernel_warning("garbage"), None);
+    }
+}

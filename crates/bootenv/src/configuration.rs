@@ -1,0 +1,186 @@
+//! What the boot image was told: `/vconverter.toml`, handed over by the boot loader from the medium.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use machine::MacAddress;
+use serde::Deserialize;
+
+use crate::{Error, Result};
+
+/// Where the boot loader puts the file.
+pub const PATH: &str = "/vconverter.toml";
+/// Longer ones are no configuration.
+const LENGTH_MAX: u64 = 64 << 10;
+
+/// Contents of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Configuration {
+    /// The controller as `HOST:PORT`; asked where it is absent.
+    pub controller: Option<String>,
+    /// SHA-256 of the controller's CA, hexadecimal.
+    pub ca_fingerprint: Option<String>,
+    /// How the network comes up.
+    #[serde(default)]
+    pub network: Network,
+}
+
+/// How the network comes up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Network {
+    /// DHCP or static.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Static: `192.0.2.7/24`.
+    pub address: Option<String>,
+    /// Static: default gateway.
+    pub gateway: Option<IpAddr>,
+    /// Name servers, before those of DHCP.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+    /// Only the interface of this name.
+    pub interface: Option<String>,
+    /// Only the interface with this address.
+    pub mac: Option<MacAddress>,
+}
+
+/// Where addresses come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// A DHCP server.
+    #[default]
+    Dhcp,
+    /// The configuration.
+    Static,
+}
+
+/// Reads the file at `path`; without one everything is left to DHCP and the screen.
+///
+/// # Errors
+/// A file that cannot be read or understood. What follows then is the same as without one.
+pub fn load_configuration(path: &Path) -> Result<Configuration> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Configuration::default()),
+        Ok(metadata) if metadata.len() > LENGTH_MAX => Err(Error::new(format!(
+            "{}: expected at most {LENGTH_MAX} bytes, found {}",
+            path.display(),
+            metadata.len()
+        ))),
+        _ => parse_configuration(&std::fs::read_to_string(path).map_err(|e| Error::path("read", path, e))?),
+    }
+}
+
+/// Reads the file's text.
+///
+/// # Errors
+/// Text that is not TOML, or a value that is of no use, with its name.
+pub fn parse_configuration(text: &str) -> Result<Configuration> {
+    // A boot loader may hand the file over with its last block filled up.
+    let text = text.trim_end_matches('\0');
+    let configuration: Configuration =
+        toml::from_str(text).map_err(|e| Error::new(format!("configuration: {}", e.to_string().replace('\n', " "))))?;
+    if let Some(controller) = &configuration.controller {
+        parse_controller(controller)?;
+    }
+    if let Some(fingerprint) = &configuration.ca_fingerprint
+        && !(fingerprint.len() == 64 && fingerprint.bytes().all(|b| b.is_ascii_hexdigit()))
+    {
+        return Err(Error::new("configuration: ca_fingerprint: expected 64 hexadecimal digits"));
+    }
+    if configuration.network.mode == Mode::Static {
+        configuration.network.static_address()?;
+    }
+    Ok(configuration)
+}
+
+impl Network {
+    /// Address and prefix length in static mode.
+    ///
+    /// # Errors
+    /// An address that is absent or no IPv4 address with prefix length.
+    pub fn static_address(&self) -> Result<(Ipv4Addr, u8)> {
+        let text = self.address.as_deref().unwrap_or_default();
+        let parsed = text.split_once('/').and_then(|(address, prefix)| {
+            Some((address.parse().ok()?, prefix.parse().ok().filter(|bits| (1..=32).contains(bits))?))
+        });
+        parsed.ok_or_else(|| {
+            Error::new(format!(
+                "configuration: network.address: expected an IPv4 address as 192.0.2.7/24, found {text:?}"
+            ))
+        })
+    }
+
+    /// Whether an interface is one that may be used.
+    pub fn allows(&self, name: &str, mac: MacAddress) -> bool {
+        self.interface.as_ref().is_none_or(|wanted| wanted == name) && self.mac.is_none_or(|wanted| wanted == mac)
+    }
+}
+
+/// Checks what was typed or configured as the controller's address; the text without blanks around it.
+///
+/// # Errors
+/// What is wrong with it, for the screen.
+pub fn parse_controller(text: &str) -> Result<String> {
+    let text = text.trim();
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or_else(|| Error::new(format!("controller: expected HOST:PORT, found {text:?} without a colon")))?;
+    let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let host_is_fine = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.len() <= 253 && host.chars().all(named),
+    };
+    if !host_is_fine {
+        return Err(Error::new(format!("controller: expected a name or an address before the colon, found {host:?}")));
+    }
+    match port.parse::<u16>() {
+        Ok(1..) => Ok(text.to_owned()),
+        _ => Err(Error::new(format!("controller: expected a port from 1 to 65535 behind the colon, found {port:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_the_builder_is_understood() {
+        let text = "# Configuration\ncontroller = \"c.example:8443\"\nca_fingerprint = \"\
+            00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"\n\n[network]\nmode = \"static\"\n\
+            address = \"192.0.2.7/24\"\ngateway = \"192.0.2.1\"\ndns = [\"192.0.2.53\"]\nmac = \"52:54:00:12:34:56\"\n\0\0";
+        let configuration = parse_configuration(text).unwrap();
+        assert_eq!(configuration.controller.as_deref(), Some("c.example:8443"));
+        assert_eq!(configuration.network.static_address().unwrap(), ([192, 0, 2, 7].into(), 24));
+        let mac = |text: &str| text.parse().unwrap();
+        assert!(configuration.network.allows("eth3", mac("52:54:00:12:34:56")));
+        assert!(!configuration.network.allows("eth3", mac("52:54:00:12:34:57")));
+    }
+
+    #[test]
+    fn nothing_told_means_dhcp_and_a_question() {
+        assert_eq!(parse_configuration("").unwrap(), Configuration::default());
+        assert_eq!(load_configuration(Path::new("/nonexistent")).unwrap(), Configuration::default());
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        let error = |text: &str| parse_configuration(text).unwrap_err().context;
+        assert!(error("controller = \"c\"").contains("HOST:PORT"));
+        assert!(error("ca_fingerprint = \"c\"").contains("ca_fingerprint"));
+        assert!(error("[network]\nmode = \"static\"").contains("network.address"));
+        assert!(error("[network]\nmode = \"manual\"").contains("mode"));
+        assert!(error("=").starts_with("configuration"));
+    }
+
+    #[test]
+    fn typed_controllers_are_checked() {
+        assert_eq!(parse_controller(" 192.0.2.1:8443 \r").unwrap(), "192.0.2.1:8443");
+        assert_eq!(parse_controller("[2001:db8::1]:1").unwrap(), "[2001:db8::1]:1");
+        for wrong in
+            ["", "host", "host:", "host:0", "host:65536", ":1", "ho st:1", "ho/st:1", "[::g]:1", "2001:db8::1:x"]
+        {
+            assert!(parse_controller(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The status screen: what is known of the machine on 80 × 24 characters, without colour, redrawn when it changes.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use machine::ByteCount;
+
+use crate::console::{open_console, recent};
+use crate::letters::block_letters;
+use crate::status::{Picture, Status};
+
+const LABEL_WIDTH: usize = 11;
+const NICS_MAX: usize = 4;
+const DISKS_MAX: usize = 4;
+/// At most so many drawings a second.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Redrawn at least so often: a kernel message may have gone over it, and the log moves on.
+const REDRAW: Duration = Duration::from_secs(2);
+
+/// A line of the screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Text as it is.
+    Plain(String),
+    /// `#` stands for a lit cell.
+    Blocks(String),
+    /// Text in reverse.
+    Bar(String),
+}
+
+/// Draws for ever; for a thread of its own. Without a screen it ends at once.
+pub fn run(status: &Arc<Status>) {
+    let Ok(mut screen) = open_console(Path::new("/dev/tty0")) else { return };
+    let mut seen = 0;
+    loop {
+        let (number, picture) = status.wait(seen, REDRAW);
+        seen = number;
+        let (columns, rows) = size(&screen);
+        let lines = draw(&picture, &recent(rows), columns, rows);
+        // The screen may come back (a graphics driver that takes over), so a failure ends nothing.
+        let _ = screen.write_all(encode(&lines).as_bytes());
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn size(screen: &File) -> (usize, usize) {
+    match rustix::termios::tcgetwinsize(screen) {
+        Ok(size) if size.ws_col >= 40 && size.ws_row >= 10 => (size.ws_col.into(), size.ws_row.into()),
+        _ => (80, 24),
+    }
+}
+
+/// Lines with the escape sequences of a Linux console (console_codes(4)).
+fn encode(lines: &[Line]) -> String {
+    let mut text = String::from("\x1b[?25l\x1b[0m\x1b[H");
+    for (n, line) in lines.iter().enumerate() {
+        if n > 0 {
+            text.push_str("\r\n");
+        }
+        match line {
+            Line::Plain(plain) => text.push_str(plain),
+            Line::Bar(bar) => text.push_str(&format!("\x1b[7m{bar}\x1b[0m")),
+            Line::Blocks(blocks) => {
+                for run in blocks.split_inclusive(|c| c == ' ') {
+                    let lit = run.trim_end();
+                    text.push_str(&format!("\x1b[7m{}\x1b[0m{}", " ".repeat(lit.len()), &run[lit.len()..]));
+                }
+            }
+        }
+        text.push_str("\x1b[K");
+    }
+    text.push_str("\x1b[J");
+    text
+}
+
+/// The screen's lines for a picture and the last lines of the log, `rows` at most, none longer than `columns`.
+pub fn draw(picture: &Picture, log: &[String], columns: usize, rows: usize) -> Vec<Line> {
+    let mut lines = vec![Line::Bar(fit(&header(picture, columns), columns, true))];
+    let mut field = |label: &str, text: &str| {
+        lines.push(Line::Plain(fit(&format!(" {label:LABEL_WIDTH$}{text}"), columns, false)));
+    };
+    field("Machine", &picture.machine);
+    field("Guest", &picture.guest);
+    for (n, nic) in picture.nics.values().take(NICS_MAX).enumerate() {
+        let link = if nic.link { "link" } else { "no link" };
+        let address = nic.address.map(|address| format!("{address}  ")).unwrap_or_default();
+        let text = format!("{}  {}  {}  {link}  {address}{}", nic.name, nic.driver, nic.mac, nic.note);
+        field(if n == 0 { "Network" } else { "" }, &text);
+    }
+    match picture.nics.len() {
+        0 => field("Network", "no network interface with a driver found"),
+        n if n > NICS_MAX => field("", &format!("and {} more", n - NICS_MAX)),
+        _ => {}
+    }
+    for (n, disk) in picture.disks.iter().take(DISKS_MAX).enumerate() {
+        let protection = if disk.read_only { "read-only" } else { "WRITABLE" };
+        let size = disk.size.to_string();
+        let progress = picture.copies.iter().find(|(name, _)| name.trim_start_matches("/dev/") == disk.name);
+        let progress = progress.map(|(_, (done, total))| format!("  {}", share(*done, *total))).unwrap_or_default();
+        let text = format!("{}  {size}  {}  {}  {protection}{progress}", disk.name, disk.model, disk.serial);
+        field(if n == 0 { "Disks" } else { "" }, &text);
+    }
+    match picture.disks.len() {
+        0 => field("Disks", "no disk found"),
+        n if n > DISKS_MAX => field("", &format!("and {} more", n - DISKS_MAX)),
+        _ => {}
+    }
+    field("Controller", &picture.controller);
+    field("State", &picture.agent.describe());
+    if let Some(question) = &picture.question {
+        lines.push(Line::Plain(String::new()));
+        if !question.complaint.is_empty() {
+            lines.push(Line::Plain(fit(&format!(" {}", question.complaint), columns, false)));
+        }
+        lines.push(Line::Bar(fit(&format!(" {} {}_", question.text, question.typed), columns, true)));
+    } else if let Some(code) = &picture.agent.pairing_code {
+        lines.push(Line::Plain(fit(" Pairing code, to be compared with the one in the console:", columns, false)));
+        match block_letters(code, columns.saturating_sub(4)) {
+            Some(blocks) => lines.extend(blocks.into_iter().map(|row| Line::Blocks(format!("    {row}")))),
+            None => lines.push(Line::Bar(fit(&format!(" {code} "), columns, false))),
+        }
+    }
+    let keys = Line::Bar(fit(" R restart the machine   C change the controller", columns, true));
+    lines.truncate(rows.saturating_sub(1));
+    let space = rows.saturating_sub(lines.len() + 1);
+    if space > 1 {
+        lines.push(Line::Plain(String::new()));
+        let shown = &log[log.len().saturating_sub(space - 1)..];
+        lines.extend(shown.iter().map(|text| Line::Plain(fit(&format!(" {text}"), columns, false))));
+    }
+    while lines.len() + 1 < rows {
+        lines.push(Line::Plain(String::new()));
+    }
+    lines.push(keys);
+    lines
+}
+
+fn header(picture: &Picture, columns: usize) -> String {
+    let left = concat!(" vconverter boot image ", env!("CARGO_PKG_VERSION"));
+    let width = columns.saturating_sub(left.len() + 1);
+    format!("{left}{:>width$} ", picture.kernel)
+}
+
+/// `1.5 GiB of 3.0 GiB (50 %)`
+fn share(done: u64, total: u64) -> String {
+    let percent = if total == 0 { 100 } else { u128::from(done.min(total)) * 100 / u128::from(total) };
+    format!("{} of {} ({percent} %)", ByteCount(done), ByteCount(total))
+}
+
+/// One line of printable ASCII, cut to `columns`, or filled up to it.
+fn fit(text: &str, columns: usize, fill: bool) -> String {
+    let plain = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+    let mut fitted: String = text.chars().map(plain).take(columns).collect();
+    if fill {
+        fitted.extend(std::iter::repeat_n(' ', columns.saturating_sub(fitted.len())));
+    }
+    fitted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disks::DiskFacts;
+    use crate::status::{NicStatus, Question};
+
+    fn picture(nics: u32, disks: usize) -> Picture {
+        let mut picture = Picture {
+            kernel: "Linux 6.1.0-25-amd64".into(),
+            machine: "Dell Inc. PowerEdge R630, serial ABC123, 16.0 GiB, UEFI".into(),
+            guest: "Debian GNU/Linux 12 (bookworm), host web1".into(),
+            controller: "192.0.2.1:8443".into(),
+            ..Picture::default()
+        };
+        picture.agent.pairing_code = Some("7Q4K-9XZM".into());
+        for n in 0..nics {
+            let nic = NicStatus {
+                name: format!("eth{n}"),
+                driver: "e1000e".into(),
+                mac: machine::MacAddress([0x52, 0x54, 0, 0, 0, 1]),
+                link: true,
+                address: None,
+                note: "asking \u{1b}[2J for an address".into(),
+            };
+            picture.nics.insert(n, nic);
+        }
+        for n in 0..disks {
+            let name = format!("sd{}", char::from(b'a' + u8::try_from(n).unwrap()));
+            picture.disks.push(DiskFacts {
+                name,
+                size: ByteCount::gib(20),
+                model: "M".repeat(90),
+                serial: "S".into(),
+                read_only: true,
+            });
+        }
+        picture
+    }
+
+    fn text(line: &Line) -> &str {
+        match line {
+            Line::Plain(text) | Line::Blocks(text) | Line::Bar(text) => text,
+        }
+    }
+
+    #[test]
+    fn everything_fits_a_small_screen_with_the_whole_code() {
+        for (nics, disks) in [(0, 0), (1, 1), (3, 4), (9, 20)] {
+            let log: Vec<String> = (0..40).map(|n| format!("line {n}")).collect();
+            let lines = draw(&picture(nics, disks), &log, 80, 24);
+            assert_eq!(lines.len(), 24);
+            assert!(lines.iter().all(|line| text(line).len() <= 80 && !text(line).contains('\u{1b}')), "{lines:?}");
+            assert!(text(&lines[23]).contains("restart"));
+            let blocks = lines.iter().filter(|line| matches!(line, Line::Blocks(_))).count();
+            assert_eq!(blocks, 7, "with {nics} interfaces and {disks} disks");
+        }
+    }
+
+    #[test]
+    fn the_last_lines_of_the_log_fill_the_rest() {
+        let log: Vec<String> = (0..40).map(|n| format!("line {n}")).collect();
+        let mut picture = picture(1, 1);
+        picture.agent.pairing_code = None;
+        let lines = draw(&picture, &log, 80, 24);
+        assert_eq!(text(&lines[22]), " line 39");
+        assert_eq!(text(&lines[21]), " line 38");
+    }
+
+    #[test]
+    fn a_question_hides_the_code() {
+        let mut picture = picture(1, 1);
+        picture.question = Some(Question { text: "Controller:".into(), complaint: "no".into(), typed: "host".into() });
+        let lines = draw(&picture, &[], 80, 24);
+        assert!(lines.iter().any(|line| matches!(line, Line::Bar(bar) if bar.starts_with(" Controller: host_"))));
+        assert!(!lines.iter().any(|line| matches!(line, Line::Blocks(_))));
+    }
+
+    #[test]
+    fn lit_cells_are_spaces_in_reverse() {
+        assert!(encode(&[Line::Blocks("## #".into())]).contains("\u{1b}[7m  \u{1b}[0m \u{1b}[7m \u{1b}[0m"));
+    }
+}

@@ -1,0 +1,119 @@
+//! What the machine is doing, as one value that everyone reports to and the screen is drawn from.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use machine::{IpNet, MacAddress};
+
+use crate::agent::AgentLine;
+use crate::disks::DiskFacts;
+
+/// What is shown of a network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NicStatus {
+    /// Name in this kernel.
+    pub name: String,
+    /// Kernel driver.
+    pub driver: String,
+    /// Hardware address.
+    pub mac: MacAddress,
+    /// Whether there is a link.
+    pub link: bool,
+    /// The address, once there is one.
+    pub address: Option<IpNet>,
+    /// What it does, or what is missing.
+    pub note: String,
+}
+
+/// Everything that is shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Picture {
+    /// `Linux 6.1.0-25-amd64`
+    pub kernel: String,
+    /// Maker, product, serial number, memory, firmware.
+    pub machine: String,
+    /// The operating system found on the disks, or how far looking for it is.
+    pub guest: String,
+    /// Interfaces by the kernel's number.
+    pub nics: BTreeMap<u32, NicStatus>,
+    /// Disks by name.
+    pub disks: Vec<DiskFacts>,
+    /// The controller, or that it is not known.
+    pub controller: String,
+    /// The agent's last word.
+    pub agent: AgentLine,
+    /// What was read of the copy, by disk.
+    pub copies: BTreeMap<String, (u64, u64)>,
+    /// A question to whoever stands there, with what was typed so far.
+    pub question: Option<Question>,
+}
+
+/// A question on the screen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// What is asked.
+    pub text: String,
+    /// What was wrong with the last answer.
+    pub complaint: String,
+    /// What was typed so far.
+    pub typed: String,
+}
+
+/// The shared [`Picture`].
+#[derive(Debug, Default)]
+pub struct Status {
+    state: Mutex<(u64, Picture)>,
+    changed: Condvar,
+}
+
+impl Status {
+    /// Changes the picture; who waits for a change is woken only if there is one.
+    pub fn update(&self, change: impl FnOnce(&mut Picture)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = state.1.clone();
+        change(&mut state.1);
+        if state.1 != before {
+            state.0 += 1;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Sets or removes an interface.
+    pub fn set_nic(&self, index: u32, nic: Option<NicStatus>) {
+        self.update(|picture| {
+            match nic {
+                Some(nic) => picture.nics.insert(index, nic),
+                None => picture.nics.remove(&index),
+            };
+        });
+    }
+
+    /// The picture as it is.
+    pub fn picture(&self) -> Picture {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// Waits until the picture differs from the one numbered `seen`, at most for `timeout`; number and picture now.
+    pub fn wait(&self, seen: u64, timeout: Duration) -> (u64, Picture) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(state, timeout, |state| state.0 == seen);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        (state.0, state.1.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_numbered_and_a_repetition_is_not() {
+        let status = Status::default();
+        status.update(|picture| picture.guest = "x".into());
+        let (first, picture) = status.wait(0, Duration::from_secs(5));
+        assert_eq!(picture.guest, "x");
+        status.update(|picture| picture.guest = "x".into());
+        assert_eq!(status.wait(first, Duration::from_millis(1)).0, first);
+    }
+}

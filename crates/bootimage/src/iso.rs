@@ -1,0 +1,207 @@
+//! The ISO: starts by BIOS and UEFI, from a CD and from a USB stick it was written to byte for byte.
+//!
+//! BIOS: GRUB as El Torito image and in the boot sector. UEFI: an EFI system partition with Debian's signed shim and GRUB
+//! (`gcdx64`, the one that takes its configuration from the medium), so Secure Boot stays on. Where the signed packages are not
+//! installed, an unsigned GRUB is made instead, and said so.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::tool::{GRUB_MKIMAGE, MCOPY, MFORMAT, MMD, XORRISO, package_file};
+use crate::{Error, Result};
+
+const SHIM: &str = "/usr/lib/shim/shimx64.efi.signed";
+const MOK_MANAGER: &str = "/usr/lib/shim/mmx64.efi.signed";
+const SIGNED_GRUB: &str = "/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed";
+const BIOS_FOLDER: &str = "/usr/lib/grub/i386-pc";
+const EFI_FOLDER: &str = "/usr/lib/grub/x86_64-efi";
+
+/// What GRUB needs to find the medium, show a menu and start Linux; nothing is loaded from the medium.
+const GRUB_MODULES: &[&str] = &[
+    "all_video",
+    "configfile",
+    "echo",
+    "fat",
+    "halt",
+    "iso9660",
+    "linux",
+    "minicmd",
+    "normal",
+    "part_gpt",
+    "part_msdos",
+    "reboot",
+    "search",
+    "search_fs_file",
+    "serial",
+    "terminal",
+    "test",
+    "true",
+];
+
+/// What goes onto the ISO.
+pub(crate) struct Contents<'a> {
+    pub(crate) vmlinuz: &'a Path,
+    pub(crate) initramfs: &'a Path,
+    pub(crate) configuration: &'a Path,
+    /// Tells this medium from any other that GRUB may see.
+    pub(crate) identity: &'a str,
+    /// Seconds since 1970 of all time stamps.
+    pub(crate) epoch: u64,
+}
+
+/// Writes the ISO to `output`.
+pub(crate) fn write_iso(contents: &Contents<'_>, output: &Path, progress: &mut dyn FnMut(&str)) -> Result<()> {
+    let staging = tempfile::tempdir().map_err(|e| Error::io("create a temporary folder", e))?;
+    let (tree, work) = (staging.path().join("tree"), staging.path().join("work"));
+    let disk = Staging { root: &tree, epoch: contents.epoch };
+    fs::create_dir(&work).map_err(|e| Error::path("create", &work, e))?;
+    disk.copy("boot/vmlinuz", contents.vmlinuz)?;
+    disk.copy("boot/initramfs.img", contents.initramfs)?;
+    disk.copy("vconverter.toml", contents.configuration)?;
+    disk.write(&marker(contents.identity), b"vconverter boot image\n")?;
+    disk.write("boot/grub/grub.cfg", menu().as_bytes())?;
+    progress("making the boot loader for BIOS");
+    let early = work.join("early.cfg");
+    let find = find_medium(contents.identity);
+    fs::write(&early, format!("{find}set prefix=($root)/boot/grub\n")).map_err(|e| Error::path("write", &early, e))?;
+    let core = work.join("eltorito.img");
+    make_grub("i386-pc-eltorito", BIOS_FOLDER, &["biosdisk"], &early, &core)?;
+    disk.copy("boot/grub/eltorito.img", &core)?;
+    progress("making the EFI system partition");
+    let esp = write_esp(contents, &early, &work, progress)?;
+    disk.copy("boot/grub/efi.img", &esp)?;
+    progress("writing the ISO");
+    let hybrid = package_file(&format!("{BIOS_FOLDER}/boot_hybrid.img"), "grub-pc-bin")?;
+    let mut command = XORRISO.command()?;
+    command.env("SOURCE_DATE_EPOCH", contents.epoch.to_string());
+    command.args(["-as", "mkisofs", "-quiet", "-r", "-V", "VCONVERTER", "-J", "-joliet-long", "-graft-points"]);
+    command.args(["-b", "boot/grub/eltorito.img", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"]);
+    command.arg("--grub2-boot-info").arg("--grub2-mbr").arg(hybrid).arg("--protective-msdos-label");
+    command.args(["--efi-boot", "boot/grub/efi.img", "-efi-boot-part", "--efi-boot-image"]);
+    command.arg("-o").arg(output).arg(&tree);
+    XORRISO.run(&mut command).map(drop)
+}
+
+fn marker(identity: &str) -> String {
+    format!(".vconverter/{identity}")
+}
+
+fn find_medium(identity: &str) -> String {
+    format!("search --no-floppy --file --set=root /{}\n", marker(identity))
+}
+
+/// GRUB's configuration: one entry, on the screen and on the first serial port if there is one.
+fn menu() -> String {
+    "if serial --unit=0 --speed=115200; then\n\
+     \x20 terminal_input console serial\n\
+     \x20 terminal_output console serial\n\
+     fi\n\
+     set timeout=1\n\
+     set default=0\n\
+     menuentry 'vconverter boot image' {\n\
+     \x20 echo 'Starting the vconverter boot image ...'\n\
+     \x20 linux /boot/vmlinuz console=ttyS0,115200 console=tty0 loglevel=5\n\
+     \x20 initrd /boot/initramfs.img newc:vconverter.toml:/vconverter.toml\n\
+     }\n"
+    .into()
+}
+
+fn make_grub(format: &str, folder: &str, extra: &[&str], early: &Path, output: &Path) -> Result<()> {
+    let package = if format.starts_with("i386-pc") { "grub-pc-bin" } else { "grub-efi-amd64-bin" };
+    package_file(&format!("{folder}/kernel.img"), package)?;
+    let mut command = GRUB_MKIMAGE.command()?;
+    command.args(["-O", format, "-d", folder, "-p", "/boot/grub", "-c"]).arg(early).arg("-o").arg(output);
+    GRUB_MKIMAGE.run(command.args(GRUB_MODULES).args(extra)).map(drop)
+}
+
+/// The EFI system partition as an image of a FAT filesystem.
+fn write_esp(contents: &Contents<'_>, early: &Path, work: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let root = work.join("esp");
+    let esp = Staging { root: &root, epoch: contents.epoch };
+    let signed = [(SHIM, "BOOTX64.EFI"), (SIGNED_GRUB, "grubx64.efi"), (MOK_MANAGER, "mmx64.efi")];
+    if let Some((missing, _)) = signed.iter().find(|(from, _)| !Path::new(from).is_file()) {
+        progress(&format!(
+            "{missing} is not there (packages shim-signed, grub-efi-amd64-signed): the ISO will not start under Secure Boot"
+        ));
+        let unsigned = work.join("BOOTX64.EFI");
+        make_grub("x86_64-efi", EFI_FOLDER, &["efi_gop", "efi_uga"], early, &unsigned)?;
+        esp.copy("EFI/BOOT/BOOTX64.EFI", &unsigned)?;
+    } else {
+        for (from, to) in signed {
+            esp.copy(&format!("EFI/BOOT/{to}"), Path::new(from))?;
+        }
+    }
+    // gcdx64 looks at its prefix first, then beside itself; both lead to the medium that we are on.
+    let lead = format!("{}configfile ($root)/boot/grub/grub.cfg\n", find_medium(contents.identity));
+    esp.write("boot/grub/grub.cfg", lead.as_bytes())?;
+    esp.write("EFI/BOOT/grub.cfg", lead.as_bytes())?;
+    let image = work.join("efi.img");
+    let size = tree_size(&root)?.next_multiple_of(1 << 20) + (1 << 20);
+    File::create(&image).and_then(|file| file.set_len(size)).map_err(|e| Error::path("create", &image, e))?;
+    let epoch = contents.epoch.to_string();
+    let mut format = MFORMAT.command()?;
+    format.env("SOURCE_DATE_EPOCH", &epoch).args(["-N", "56434f4e", "-v", "VCONVERTER", "-h", "16", "-s", "63"]);
+    MFORMAT.run(format.arg("-T").arg((size / 512).to_string()).arg("-i").arg(&image).arg("::"))?;
+    for folder in ["::/EFI", "::/EFI/BOOT", "::/boot", "::/boot/grub"] {
+        MMD.run(MMD.command()?.env("SOURCE_DATE_EPOCH", &epoch).arg("-i").arg(&image).arg(folder))?;
+    }
+    for folder in ["EFI/BOOT", "boot/grub"] {
+        let mut files: Vec<PathBuf> = list(&root.join(folder))?;
+        files.sort();
+        let mut copy = MCOPY.command()?;
+        copy.env("SOURCE_DATE_EPOCH", &epoch).env("TZ", "UTC").arg("-m").arg("-i").arg(&image).args(files);
+        MCOPY.run(copy.arg(format!("::/{folder}/")))?;
+    }
+    Ok(image)
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+    Ok(entries.map_err(|e| Error::path("list", folder, e))?.into_iter().map(|entry| entry.path()).collect())
+}
+
+fn tree_size(folder: &Path) -> Result<u64> {
+    let mut size = 0;
+    for path in list(folder)? {
+        size += if path.is_dir() {
+            tree_size(&path)?
+        } else {
+            fs::metadata(&path).map_err(|e| Error::path("read", &path, e))?.len()
+        };
+    }
+    Ok(size)
+}
+
+/// A folder that is filled with files of one time stamp.
+struct Staging<'a> {
+    root: &'a Path,
+    epoch: u64,
+}
+
+impl Staging<'_> {
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        let path = self.root.join(name);
+        let folder = path.parent().unwrap_or(self.root);
+        fs::create_dir_all(folder).map_err(|e| Error::path("create", folder, e))?;
+        Ok(path)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path(name)?;
+        fs::write(&path, bytes).map_err(|e| Error::path("write", &path, e))?;
+        self.stamp(&path)
+    }
+
+    fn copy(&self, name: &str, from: &Path) -> Result<()> {
+        let path = self.path(name)?;
+        fs::copy(from, &path).map_err(|e| Error::path("copy", from, e))?;
+        self.stamp(&path)
+    }
+
+    fn stamp(&self, path: &Path) -> Result<()> {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(self.epoch);
+        let file = File::options().write(true).open(path).map_err(|e| Error::path("open", path, e))?;
+        file.set_modified(time).map_err(|e| Error::path("set the time of", path, e))
+    }
+}
