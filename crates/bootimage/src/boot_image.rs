@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::configuration::{Configuration, Network};
+use crate::cpio::Archive;
 use crate::initramfs::{Plan, write_initramfs};
 use crate::iso::{Contents, write_iso};
 use crate::kernel::{Kernel, KernelChoice, load_kernel};
@@ -52,10 +53,12 @@ pub struct BootImage {
     pub vmlinuz: PathBuf,
     /// The initramfs.
     pub initramfs: PathBuf,
-    /// The ISO, which holds the other three.
+    /// The ISO, which holds the others.
     pub iso: PathBuf,
     /// The configuration.
     pub configuration: PathBuf,
+    /// The configuration as an archive, to be given to the kernel behind the initramfs where no ISO is used (PXE).
+    pub configuration_archive: PathBuf,
     /// As `uname -r` prints it.
     pub kernel_release: String,
 }
@@ -82,6 +85,10 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
     fs::copy(&kernel.vmlinuz, made("vmlinuz")).map_err(|e| Error::path("copy", &kernel.vmlinuz, e))?;
     fs::write(made("vconverter.toml"), &configuration)
         .map_err(|e| Error::path("write", &made("vconverter.toml"), e))?;
+    let mut archive = Archive::new();
+    archive.add_bytes("vconverter.toml", 0o644, configuration)?;
+    fs::write(made("configuration.img"), archive.to_bytes()?)
+        .map_err(|e| Error::path("write", &made("configuration.img"), e))?;
     progress(&format!("making the initramfs with Linux {}", kernel.release));
     copy_stripped(&bootenv, &made("bootenv"), progress)?;
     copy_stripped(&agent, &made("agent"), progress)?;
@@ -103,6 +110,7 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
         vmlinuz: &made("vmlinuz"),
         initramfs: &made("initramfs.img"),
         configuration: &made("vconverter.toml"),
+        configuration_archive: &made("configuration.img"),
         identity: &identity(&[&made("vmlinuz"), &made("initramfs.img"), &made("vconverter.toml")])?,
         epoch: epoch(&kernel)?,
     };
@@ -115,6 +123,7 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
         vmlinuz: publish("vmlinuz")?,
         initramfs: publish("initramfs.img")?,
         configuration: publish("vconverter.toml")?,
+        configuration_archive: publish("configuration.img")?,
         iso: publish("vconverter.iso")?,
         kernel_release: kernel.release,
     };

@@ -1,5 +1,5 @@
-//! What a boot image is told: its controller and its network. A plain TOML file on the ISO, which GRUB hands to the
-//! initramfs as `/vconverter.toml`, so that it can be read and changed without building anew.
+//! What a boot image is told: its controller and its network. A plain TOML file, `/vconverter.toml` on the ISO and in the
+//! initramfs, which GRUB puts together from two archives: the one for all, and the one with this file.
 
 use std::net::IpAddr;
 

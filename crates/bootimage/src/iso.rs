@@ -43,7 +43,11 @@ const GRUB_MODULES: &[&str] = &[
 pub(crate) struct Contents<'a> {
     pub(crate) vmlinuz: &'a Path,
     pub(crate) initramfs: &'a Path,
+    /// The configuration, to be read on the medium.
     pub(crate) configuration: &'a Path,
+    /// The same as an archive that GRUB hands over. GRUB's own `newc:` leaves out the NUL behind names, which kernels
+    /// refuse since 2025 ("initramfs name without nulterm").
+    pub(crate) configuration_archive: &'a Path,
     /// Tells this medium from any other that GRUB may see.
     pub(crate) identity: &'a str,
     /// Seconds since 1970 of all time stamps.
@@ -59,6 +63,7 @@ pub(crate) fn write_iso(contents: &Contents<'_>, output: &Path, progress: &mut d
     disk.copy("boot/vmlinuz", contents.vmlinuz)?;
     disk.copy("boot/initramfs.img", contents.initramfs)?;
     disk.copy("vconverter.toml", contents.configuration)?;
+    disk.copy("boot/configuration.img", contents.configuration_archive)?;
     disk.write(&marker(contents.identity), b"vconverter boot image\n")?;
     disk.write("boot/grub/grub.cfg", menu().as_bytes())?;
     progress("making the boot loader for BIOS");
@@ -102,7 +107,7 @@ fn menu() -> String {
      menuentry 'vconverter boot image' {\n\
      \x20 echo 'Starting the vconverter boot image ...'\n\
      \x20 linux /boot/vmlinuz console=ttyS0,115200 console=tty0 loglevel=5\n\
-     \x20 initrd /boot/initramfs.img newc:vconverter.toml:/vconverter.toml\n\
+     \x20 initrd /boot/initramfs.img /boot/configuration.img\n\
      }\n"
     .into()
 }
