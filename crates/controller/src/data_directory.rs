@@ -66,9 +66,9 @@ impl DataDirectory {
         self.path.join("identity")
     }
 
-    /// What is kept for one task while it runs.
-    pub fn task(&self, id: &str) -> PathBuf {
-        self.path.join("tasks").join(id)
+    /// Whether a controller was started here before, and has a key.
+    pub fn has_identity(&self) -> bool {
+        self.identity().join("ca.pem").is_file()
     }
 
     /// Makes the directory where it is missing and takes its lock.

@@ -1,0 +1,318 @@
+//! What can be typed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use conversion::OutputFormat;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed
+  2    wrong usage
+  3    not found: no such file, machine, task or pairing code
+  4    refused: it does not fit the state of things (a busy name, a task that is over, a running controller)
+  5    the controller cannot be reached
+  6    made, with reservations: sectors are missing, or the boot proof is inconclusive
+  130  interrupted; the same command goes on where it was
+
+RUST_LOG=info (or controller=debug, conversion=debug, …) tells more on standard error.";
+
+const EXAMPLES: &str = "\
+Examples:
+  vconverter inspect disk.img
+  vconverter convert disk.img --output /srv/vms
+
+  vconverter serve &
+  vconverter boot-image build --output boot --controller 192.0.2.10:7770
+  vconverter machines approve 7K2M-9QXD
+  vconverter convert m-4f9c21ab --name web1 --output /srv/vms --verify";
+
+/// Turns a physical machine into a virtual machine that boots, and proves it
+#[derive(Debug, Parser)]
+#[command(name = "vconverter", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(arg_required_else_help = true, max_term_width = 110)]
+pub(crate) struct Arguments {
+    /// The controller's data directory [default: /var/lib/vconverter for root, else ~/.local/share/vconverter]
+    #[arg(long, global = true, value_name = "DIR", env = "VCONVERTER_DATA", hide_env_values = true)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Print JSON; what takes time prints one JSON object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the controller: wait for machines, convert them, serve the other commands
+    Serve(Serve),
+    /// Show the machines that wait for approval, and those that are known
+    Machines(Machines),
+    /// Convert a machine of the controller, or local disk images and block devices, into a VM
+    Convert(Convert),
+    /// Show the conversions of the controller
+    Tasks(Tasks),
+    /// Show what is on disk images or block devices, without changing or mounting them
+    Inspect(Inspect),
+    /// Make the boot image from which machines are cold-cloned
+    BootImage(BootImage),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  vconverter serve --data-dir /srv/vconverter --listen 192.0.2.10:7770
+
+It works in the foreground until SIGINT or SIGTERM. Running tasks come to a safe point then and go on with the next
+start; after a SIGKILL too. The data directory holds the database, the controller's key and the socket of its API, for
+its owner and root.")]
+pub(crate) struct Serve {
+    /// Where to listen for agents
+    #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::from(([0, 0, 0, 0], controller::sessions::AGENT_PORT)))]
+    pub(crate) listen: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  vconverter machines
+  vconverter machines approve 7K2M-9QXD
+  vconverter machines show m-4f9c21ab --json"
+)]
+pub(crate) struct Machines {
+    #[command(subcommand)]
+    pub(crate) action: Option<MachinesAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MachinesAction {
+    /// Approve the machine whose screen shows this pairing code; five wrong codes close all that wait
+    Approve {
+        /// As on the machine's screen: XXXX-XXXX
+        code: String,
+    },
+    /// Show a machine: firmware, processors, NICs, disks and what is on them
+    Show {
+        /// Id, or host name where only one has it
+        machine: String,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A SOURCE holds a '/' or is a file here: a raw or qcow2 image, or a block device; several are the disks of one machine.
+Anything else is a MACHINE of the controller.
+
+Examples:
+  vconverter convert disk.img --output /srv/vms --dry-run
+  vconverter convert sda.qcow2 sdb.qcow2 --output /srv/vms --name web1
+  vconverter convert /dev/sdb --output . --format raw --no-prove-boot
+  vconverter convert m-4f9c21ab --name web1 --output /srv/vms --verify
+  vconverter convert web1 --name web1 --output /srv/vms --disk /dev/sda --detach
+
+The result is the folder DIR/NAME; it gets its name when everything in it is whole. A conversion that was killed or
+failed goes on where it was when the same command is given again.")]
+pub(crate) struct Convert {
+    /// Disk images or block devices here, or one machine of the controller (id or host name)
+    #[arg(value_name = "SOURCE|MACHINE", required = true)]
+    pub(crate) sources: Vec<String>,
+    /// Existing folder in which the result appears
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Name of the VM [default for local sources: the name of the first, without extension]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Take only this disk (path, serial number, WWN, or position from 0); can be given more than once
+    #[arg(long = "disk", value_name = "DISK")]
+    pub(crate) disks: Vec<String>,
+    /// Format of the disks
+    #[arg(long, value_enum, default_value_t = Format::Qcow2)]
+    pub(crate) format: Format,
+    /// Compare hashes of the source's used blocks with the result's
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Fill what cannot be read with zeros, record it, and mark the result incomplete
+    #[arg(long)]
+    pub(crate) skip_unreadable: bool,
+    /// Start the VM in isolation and see it come up [default where QEMU is installed]
+    #[arg(long, overrides_with = "no_prove_boot")]
+    pub(crate) prove_boot: bool,
+    /// Do not start the VM
+    #[arg(long)]
+    pub(crate) no_prove_boot: bool,
+    /// Show what would be done, and leave nothing behind
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// MACHINE only: return as soon as the task is kept
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) detach: bool,
+    /// MACHINE only: watch the task to its end [default]
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// Format of the disks.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Format {
+    /// qcow2, uncompressed
+    Qcow2,
+    /// Sparse raw
+    Raw,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  vconverter tasks
+  vconverter tasks watch t-0b7d11c2
+  vconverter tasks retry t-0b7d11c2"
+)]
+pub(crate) struct Tasks {
+    #[command(subcommand)]
+    pub(crate) action: Option<TasksAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TasksAction {
+    /// Follow a task to its end; the exit code tells how it ended
+    Watch {
+        /// Id of the task
+        id: String,
+    },
+    /// Show a task and what came out of it
+    Show {
+        /// Id of the task
+        id: String,
+    },
+    /// Show what a task has said
+    Log {
+        /// Id of the task
+        id: String,
+    },
+    /// End a task at its next safe point; what is copied is kept
+    Cancel {
+        /// Id of the task
+        id: String,
+    },
+    /// Begin a failed or cancelled task again; it goes on from what is kept
+    Retry {
+        /// Id of the task
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vconverter inspect disk.img
+  vconverter inspect /dev/sda /dev/sdb --json")]
+pub(crate) struct Inspect {
+    /// Disk images or block devices: the disks of one machine
+    #[arg(value_name = "SOURCE", required = true)]
+    pub(crate) sources: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BootImage {
+    #[command(subcommand)]
+    pub(crate) action: BootImageAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BootImageAction {
+    /// Make kernel, initramfs and a hybrid ISO for BIOS and UEFI
+    Build(Build),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vconverter boot-image build --output boot --controller 192.0.2.10:7770
+  vconverter boot-image build --output boot --controller [2001:db8::10]:7770 --ca-fingerprint 5f2c…
+  vconverter boot-image build --output boot --address 192.0.2.7/24 --gateway 192.0.2.1
+
+Start the source from boot/vconverter.iso: a CD, a USB stick (dd), or a BMC's virtual drive.")]
+pub(crate) struct Build {
+    /// Folder for the files; made if it is not there
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// The controller that the machine calls; without it the boot image asks on its screen
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) controller: Option<String>,
+    /// SHA-256 of the controller's CA certificate [default: that of the data directory's controller]
+    #[arg(long, value_name = "HEX")]
+    pub(crate) ca_fingerprint: Option<String>,
+    /// Leave the fingerprint out: only the pairing code tells who the controller is
+    #[arg(long, conflicts_with = "ca_fingerprint")]
+    pub(crate) no_ca_fingerprint: bool,
+    /// Static address of the machine, with prefix length [default: DHCP]
+    #[arg(long, value_name = "ADDRESS/LENGTH")]
+    pub(crate) address: Option<String>,
+    /// Gateway, with --address
+    #[arg(long, value_name = "ADDRESS", requires = "address")]
+    pub(crate) gateway: Option<IpAddr>,
+    /// Name server; can be given more than once
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) dns: Vec<IpAddr>,
+    /// Use only this interface, by its name in the boot image
+    #[arg(long, value_name = "NAME", conflicts_with = "mac")]
+    pub(crate) interface: Option<String>,
+    /// Use only the interface with this MAC address
+    #[arg(long, value_name = "MAC")]
+    pub(crate) mac: Option<String>,
+    /// Kernel package, or a .deb file by a path with a slash in it [default: Debian's newest]
+    #[arg(long, value_name = "PACKAGE|FILE")]
+    pub(crate) kernel: Option<String>,
+}
+
+impl From<Format> for OutputFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Qcow2 => Self::Qcow2,
+            Format::Raw => Self::Raw,
+        }
+    }
+}
+
+impl Convert {
+    /// Whether to prove the boot; `None` where it was not said.
+    pub(crate) fn proof_wanted(&self) -> Option<bool> {
+        match (self.prove_boot, self.no_prove_boot) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_last_of_prove_boot_and_no_prove_boot_counts() {
+        let wanted = |flags: &[&str]| {
+            let line = ["vconverter", "convert", "a.img", "-o", "."].iter().chain(flags);
+            match Arguments::try_parse_from(line).unwrap().command {
+                Command::Convert(convert) => convert.proof_wanted(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(wanted(&[]), None);
+        assert_eq!(wanted(&["--no-prove-boot"]), Some(false));
+        assert_eq!(wanted(&["--no-prove-boot", "--prove-boot"]), Some(true));
+    }
+}

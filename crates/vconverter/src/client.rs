@@ -1,0 +1,121 @@
+//! A client of the controller's API: one connection for each request, so that a controller may come and go.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use controller::DataDirectory;
+use controller::api::Problem;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, Uri, header};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+
+use crate::failure::{Code, Failure, Result};
+
+/// Longest wait for an answer. An approval waits for the machine's report, which takes seconds.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest answer in bytes.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Speaks to the controller of a data directory.
+pub(crate) struct Client {
+    socket: PathBuf,
+    runtime: Runtime,
+}
+
+impl Client {
+    pub(crate) fn new(directory: &DataDirectory) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| Failure::io("no runtime", &e))?;
+        Ok(Self { socket: directory.socket(), runtime })
+    }
+
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.request(Method::GET, path, Bytes::new())
+    }
+
+    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        let body = serde_json::to_vec(body).map_err(|e| Failure::new(Code::Failed, format!("request: {e}")))?;
+        self.request(Method::POST, path, body.into())
+    }
+
+    fn request<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T> {
+        self.runtime.block_on(async {
+            match tokio::time::timeout(TIMEOUT, self.exchange(method, path, body)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(self.unreachable(&format!("no answer within {} s", TIMEOUT.as_secs()))),
+            }
+        })
+    }
+
+    async fn exchange<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T> {
+        let lost = |e: hyper::Error| self.unreachable(&controller::chain(&e));
+        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.no_controller(&e))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        tokio::spawn(connection);
+        let uri: Uri = format!("/api/v1{path}")
+            .parse()
+            .map_err(|e| Failure::new(Code::Usage, format!("{path} cannot be asked for: {e}")))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(header::HOST, "controller")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|e| Failure::new(Code::Failed, format!("request: {e}")))?;
+        let response = sender.send_request(request).await.map_err(lost)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|e| self.unreachable(&e.to_string()))?.to_bytes();
+        let strange = |e| self.unreachable(&format!("an answer of another version: {e}"));
+        match status.is_success() {
+            true => serde_json::from_slice(&body).map_err(strange),
+            false => Err(serde_json::from_slice::<Problem>(&body).map_err(strange)?.into()),
+        }
+    }
+
+    fn unreachable(&self, why: &str) -> Failure {
+        Failure::new(Code::Unreachable, format!("controller at {}: {why}", self.socket.display()))
+    }
+
+    fn no_controller(&self, error: &io::Error) -> Failure {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                "it is not running; start it with `vconverter serve`, or name another --data-dir".to_owned()
+            }
+            io::ErrorKind::PermissionDenied => "only for the user who runs it, and root".to_owned(),
+            _ => error.to_string(),
+        };
+        self.unreachable(&why)
+    }
+}
+
+/// A path segment: what an operator typed cannot become another path.
+pub(crate) fn segment(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => encoded.push(char::from(byte)),
+            // Dots too: `..` would be another path.
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_stays_one_segment() {
+        assert_eq!(segment("m-4f9c21ab"), "m-4f9c21ab");
+        assert_eq!(segment("../tasks?x=1 é"), "%2E%2E%2Ftasks%3Fx%3D1%20%C3%A9");
+    }
+}

@@ -1,0 +1,242 @@
+//! `vconverter convert`: local sources through the pipeline here, a machine through its controller.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use controller::DataDirectory;
+use controller::api::{MachineView, NewConversion, TaskView};
+use controller::progress::Meter;
+use conversion::{Cancel, Event, Observer, Request, Source};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::arguments::Convert;
+use crate::client::{Client, segment};
+use crate::failure::{Code, Failure, Result};
+use crate::progress_line::ProgressLine;
+use crate::{outcome, tasks};
+
+/// What was typed, told apart.
+#[derive(Debug, PartialEq, Eq)]
+enum Meant {
+    /// Files or block devices here.
+    Local(Vec<PathBuf>),
+    /// A machine of the controller.
+    Machine(String),
+}
+
+pub(crate) fn convert(arguments: &Convert, directory: &DataDirectory, json: bool) -> Result<()> {
+    match tell_apart(&arguments.sources)? {
+        Meant::Local(paths) => convert_local(arguments, paths, json),
+        Meant::Machine(name) => convert_machine(arguments, &name, directory, json),
+    }
+}
+
+/// A source holds a `/` or is here as a file; a single other word is a machine.
+fn tell_apart(sources: &[String]) -> Result<Meant> {
+    let is_local = |source: &String| source.contains('/') || Path::new(source).exists();
+    let (local, other): (Vec<&String>, Vec<&String>) = sources.iter().partition(|source| is_local(source));
+    match (local.as_slice(), other.as_slice()) {
+        (_, []) => {
+            for source in &local {
+                if let Err(error) = Path::new(source).metadata() {
+                    let code = if error.kind() == std::io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
+                    return Err(Failure::new(code, format!("source {source}: {error}")));
+                }
+            }
+            Ok(Meant::Local(local.iter().map(PathBuf::from).collect()))
+        }
+        ([], [machine]) => Ok(Meant::Machine((*machine).clone())),
+        ([], several) => {
+            let names = several.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            let message = format!("{names}: no files or block devices here, and only one machine can be named");
+            Err(Failure::new(Code::NotFound, message))
+        }
+        ([local, ..], [other, ..]) => {
+            let message = format!("{local} is a local source, {other} is no file or block device here");
+            Err(Failure::new(Code::NotFound, message))
+        }
+    }
+}
+
+fn request(arguments: &Convert, name: String) -> Result<Request> {
+    let output = std::path::absolute(&arguments.output)
+        .map_err(|e| Failure::io(&format!("output folder {}", arguments.output.display()), &e))?;
+    Ok(Request {
+        name,
+        output,
+        format: arguments.format.into(),
+        disks: arguments.disks.clone(),
+        verify: arguments.verify,
+        skip_unreadable: arguments.skip_unreadable,
+        prove_boot: arguments.proof_wanted(),
+        dry_run: arguments.dry_run,
+    })
+}
+
+fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result<()> {
+    if arguments.detach {
+        let message = "--detach: a local conversion runs in this process; only a machine's can be detached";
+        return Err(Failure::new(Code::Usage, message));
+    }
+    let name = match (&arguments.name, paths.first().and_then(|path| path.file_stem())) {
+        (Some(name), _) => name.clone(),
+        (None, Some(stem)) => stem.to_string_lossy().into_owned(),
+        (None, None) => return Err(Failure::new(Code::Usage, "--name is needed: the source has no file name")),
+    };
+    let request = request(arguments, name)?;
+    let teller = Teller::new(json);
+    let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    teller.say(&format!("converting local disks: {}", shown.join(", ")));
+    let cancel = Cancel::default();
+    cancel_on_signal(&cancel)?;
+    match conversion::convert(&Source::Local(paths), &request, &teller, &cancel) {
+        Ok(made) => {
+            drop(teller);
+            match json {
+                true => crate::print_json_line(&json!({ "event": "done", "outcome": made }))?,
+                false => crate::print(&outcome::describe(&made, request.dry_run))?,
+            }
+            outcome::reservations(&made, request.dry_run)
+        }
+        Err(error) => {
+            drop(teller);
+            let failure = Failure::from(error);
+            if json {
+                crate::print_json_line(&json!({ "event": "failed", "error": failure.message }))?;
+            }
+            Err(failure)
+        }
+    }
+}
+
+fn convert_machine(arguments: &Convert, name: &str, directory: &DataDirectory, json: bool) -> Result<()> {
+    let client = Client::new(directory)?;
+    let found: Result<MachineView> = client.get(&format!("/machines/{}", segment(name)));
+    let machine = found.map_err(|failure| match failure.code {
+        Code::NotFound => {
+            let message = format!("{name} is neither a file or block device here nor a machine of the controller");
+            Failure::new(Code::NotFound, message)
+        }
+        Code::Unreachable => {
+            let message =
+                format!("{name} is no file or block device here, so it must be a machine; {}", failure.message);
+            Failure::new(Code::Unreachable, message)
+        }
+        _ => failure,
+    })?;
+    let Some(id) = machine.id else {
+        return Err(Failure::new(Code::Refused, format!("machine {name} is {}: approve it first", machine.state)));
+    };
+    let Some(vm) = arguments.name.clone() else {
+        return Err(Failure::new(Code::Usage, format!("--name is needed to convert machine {name}")));
+    };
+    let new = NewConversion { machine: id.clone(), request: request(arguments, vm)? };
+    let task: TaskView = client.post("/tasks", &new)?;
+    if arguments.detach {
+        return match json {
+            true => crate::print_json(&task),
+            false => crate::print(&format!("{}\n", task.id)),
+        };
+    }
+    let teller = Teller::new(json);
+    teller.say(&format!("converting machine {id} ({}) as task {}", machine.name, task.id));
+    if machine.address.is_none() {
+        teller.say("the machine is not connected: the task waits for it");
+    }
+    drop(teller);
+    if !json {
+        eprintln!("Ctrl-C stops watching; the task goes on (vconverter tasks watch {})", task.id);
+    }
+    tasks::watch(&client, &task.id, json)
+}
+
+/// The first SIGINT or SIGTERM asks for a safe point, the second ends the process at once; both lose nothing durable.
+fn cancel_on_signal(cancel: &Cancel) -> Result<()> {
+    let failed = |e: std::io::Error| Failure::io("signals", &e);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let (mut interrupts, mut terminations) = runtime
+        .block_on(async { std::io::Result::Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)) })
+        .map_err(failed)?;
+    let cancel = cancel.clone();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                for last in [false, true] {
+                    tokio::select! { _ = interrupts.recv() => {}, _ = terminations.recv() => {} }
+                    cancel.cancel();
+                    if last {
+                        std::process::exit(Code::Interrupted as i32);
+                    }
+                }
+            });
+        })
+        .map(drop)
+        .map_err(failed)
+}
+
+/// Tells what a local conversion does.
+struct Teller {
+    json: bool,
+    shown: Mutex<(ProgressLine, Meter)>,
+}
+
+impl Teller {
+    fn new(json: bool) -> Self {
+        Self { json, shown: Mutex::new((ProgressLine::new(), Meter::default())) }
+    }
+
+    fn say(&self, text: &str) {
+        if !self.json {
+            self.shown().0.say(text);
+        }
+    }
+
+    fn shown(&self) -> std::sync::MutexGuard<'_, (ProgressLine, Meter)> {
+        self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Observer for Teller {
+    fn event(&self, event: Event) {
+        if self.json {
+            // A reader that went away does not end the conversion.
+            let _ = crate::print_json_line(&event);
+            return;
+        }
+        let now = Instant::now();
+        let mut shown = self.shown();
+        let (line, meter) = &mut *shown;
+        meter.event(&event, now);
+        match &event {
+            Event::Step { step } => line.say(&format!("{step} …")),
+            Event::Progress { step, .. } => line.update(&step.to_string(), &meter.progress(now)),
+            Event::Log { message } => line.say(message),
+            Event::Warning { message } => line.say(&format!("warning: {message}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| word.to_string()).collect()
+    }
+
+    #[test]
+    fn sources_and_machines_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("disk.img");
+        std::fs::write(&file, "").unwrap();
+        let (file, missing) = (file.to_str().unwrap(), folder.path().join("absent.img"));
+        assert_eq!(tell_apart(&words(&[file])).unwrap(), Meant::Local(vec![file.into()]));
+        assert_eq!(tell_apart(&words(&["m-4f9c21ab"])).unwrap(), Meant::Machine("m-4f9c21ab".into()));
+        for wrong in [words(&[missing.to_str().unwrap()]), words(&["web1", "web2"]), words(&[file, "web1"])] {
+            assert_eq!(tell_apart(&wrong).unwrap_err().code, Code::NotFound, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `vconverter machines`.
+
+use controller::api::{MachineState, MachineView};
+use controller::sessions::Approval;
+use machine::ByteCount;
+use serde_json::json;
+
+use crate::client::{Client, segment};
+use crate::failure::Result;
+use crate::inspect::{describe_disks, describe_guest};
+use crate::table::{Table, plain};
+
+pub(crate) fn list(client: &Client, json: bool) -> Result<()> {
+    let machines: Vec<MachineView> = client.get("/machines")?;
+    if json {
+        return crate::print_json(&machines);
+    }
+    let mut table = Table::new(&["ID", "NAME", "STATE", "BOOTED", "ADDRESS", "DISKS", "USED", "OPERATING SYSTEM"]);
+    for machine in &machines {
+        let (disks, used, guest) = match &machine.report {
+            Some(report) => {
+                let size: ByteCount = report.disks.iter().map(|disk| disk.virtual_size).sum();
+                let used: ByteCount = report.disks.iter().flat_map(|d| &d.layout.volumes).map(|v| v.used_bytes).sum();
+                let product = report.guest.product.clone().unwrap_or_else(|| "unknown".into());
+                (format!("{} ({size})", report.disks.len()), used.to_string(), product)
+            }
+            None => Default::default(),
+        };
+        table.row(vec![
+            machine.id.clone().unwrap_or_else(|| "-".into()),
+            machine.name.clone(),
+            state(machine),
+            machine.booted.clone(),
+            machine.address.map(|address| address.ip().to_string()).unwrap_or_default(),
+            disks,
+            used,
+            guest,
+        ]);
+    }
+    if table.is_empty() {
+        return crate::print("no machines: start one from the boot image\n");
+    }
+    let waiting = machines.iter().any(|machine| machine.state == MachineState::WaitingForApproval);
+    let hint = if waiting { "\nvconverter machines approve CODE, with the code on the machine's screen\n" } else { "" };
+    crate::print(&format!("{table}{hint}"))
+}
+
+pub(crate) fn approve(client: &Client, code: &str, json: bool) -> Result<()> {
+    let approval: Approval = client.post("/machines/approve", &json!({ "code": code }))?;
+    if json {
+        return crate::print_json(&approval);
+    }
+    let about = &approval.about;
+    let said: Vec<&str> = [&about.hostname, &about.product, &about.serial]
+        .into_iter()
+        .map(String::as_str)
+        .filter(|s| !s.is_empty())
+        .collect();
+    let said = if said.is_empty() { String::new() } else { format!(" ({})", plain(&said.join(", "))) };
+    crate::print(&match approval.machine {
+        Some(id) => format!("approved: {id}{said}\n"),
+        None => format!("approved{said}; its report is not here yet, see `vconverter machines`\n"),
+    })
+}
+
+pub(crate) fn show(client: &Client, machine: &str, json: bool) -> Result<()> {
+    let machine: MachineView = client.get(&format!("/machines/{}", segment(machine)))?;
+    if json {
+        return crate::print_json(&machine);
+    }
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<12}{}\n", plain(&value)));
+    line("machine", format!("{} {}", machine.id.as_deref().unwrap_or("-"), machine.name));
+    line("state", state(&machine));
+    if let Some(address) = machine.address {
+        line("address", format!("{address}, agent {} ({})", machine.agent_version, machine.booted));
+    }
+    line("last seen", machine.last_seen.to_string());
+    if let Some(report) = &machine.report {
+        let smbios = &report.smbios;
+        let product = [&smbios.manufacturer, &smbios.product, &smbios.serial];
+        line("hardware", product.into_iter().flatten().cloned().collect::<Vec<_>>().join(", "));
+        line("UUID", smbios.uuid.clone().unwrap_or_else(|| "unknown".into()));
+        let cpu = &report.cpu;
+        let threads = cpu.sockets * cpu.cores_per_socket * cpu.threads_per_core;
+        line("processors", format!("{} ({threads} threads)", cpu.model));
+        line("memory", report.memory.to_string());
+        let secure = match report.firmware.secure_boot {
+            Some(true) => ", Secure Boot on",
+            Some(false) => ", Secure Boot off",
+            None => "",
+        };
+        line("firmware", format!("{}{secure}", firmware(report.firmware.kind)));
+        for nic in &report.nics {
+            let addresses: Vec<String> = nic.addresses.iter().map(ToString::to_string).collect();
+            let driver = nic.driver.as_deref().unwrap_or("unknown driver");
+            let link = if nic.link_up { "" } else { ", no link" };
+            line("NIC", format!("{} {}, {driver}{link} {}", nic.name, nic.mac, addresses.join(" ")));
+        }
+        line("guest", describe_guest(&report.guest));
+        text.push('\n');
+        text.push_str(&describe_disks(&report.disks));
+    }
+    for warning in &machine.warnings {
+        text.push_str(&format!("warning: {}\n", plain(warning)));
+    }
+    crate::print(&text)
+}
+
+fn state(machine: &MachineView) -> String {
+    if machine.cold_cloning_ready { "Cold Cloning Ready".into() } else { machine.state.to_string() }
+}
+
+pub(crate) fn firmware(kind: machine::FirmwareKind) -> &'static str {
+    match kind {
+        machine::FirmwareKind::Bios => "BIOS",
+        machine::FirmwareKind::Uefi => "UEFI",
+        machine::FirmwareKind::Unknown => "unknown",
+    }
+}

@@ -1,0 +1,94 @@
+//! The command line: a client of the controller's API, or the same pipeline on local disks.
+//!
+//! Results go to standard output, everything else to standard error. Each error is printed once, with all its causes.
+
+mod arguments;
+mod boot_image;
+mod client;
+mod convert;
+mod failure;
+mod inspect;
+mod machines;
+mod outcome;
+mod progress_line;
+mod serve;
+mod table;
+mod tasks;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use controller::DataDirectory;
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use arguments::{Arguments, BootImageAction, Command, MachinesAction, TasksAction};
+use client::Client;
+use failure::{Code, Failure, Result};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let quiet = if matches!(arguments.command, Command::Serve(_)) { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                let _ = writeln!(std::io::stderr(), "vconverter: {}", table::plain(&failure.message));
+            }
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    let json = arguments.json;
+    let directory = arguments.data_dir.map_or_else(DataDirectory::from_environment, DataDirectory::new);
+    match arguments.command {
+        Command::Serve(serve) => serve::serve(&serve, directory, json),
+        Command::Machines(machines) => {
+            let client = Client::new(&directory)?;
+            match machines.action {
+                None => machines::list(&client, json),
+                Some(MachinesAction::Approve { code }) => machines::approve(&client, &code, json),
+                Some(MachinesAction::Show { machine }) => machines::show(&client, &machine, json),
+            }
+        }
+        Command::Convert(convert) => convert::convert(&convert, &directory, json),
+        Command::Tasks(tasks) => {
+            let client = Client::new(&directory)?;
+            match tasks.action {
+                None => tasks::list(&client, json),
+                Some(TasksAction::Watch { id }) => tasks::watch(&client, &id, json),
+                Some(TasksAction::Show { id }) => tasks::show(&client, &id, json),
+                Some(TasksAction::Log { id }) => tasks::log(&client, &id, json),
+                Some(TasksAction::Cancel { id }) => tasks::cancel(&client, &id, json),
+                Some(TasksAction::Retry { id }) => tasks::retry(&client, &id, json),
+            }
+        }
+        Command::Inspect(inspect) => inspect::inspect(&inspect.sources, json),
+        Command::BootImage(boot_image) => match boot_image.action {
+            BootImageAction::Build(build) => boot_image::build(&build, &directory, json),
+        },
+    }
+}
+
+/// Prints a result for people.
+fn print(text: &str) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    write!(output, "{text}").and_then(|()| output.flush()).map_err(|e| Failure::io("standard output", &e))
+}
+
+/// Prints a result for programs, over several lines.
+fn print_json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(Code::Failed, format!("JSON: {e}")))?;
+    print(&format!("{text}\n"))
+}
+
+/// Prints one JSON object as one line.
+fn print_json_line(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(value).map_err(|e| Failure::new(Code::Failed, format!("JSON: {e}")))?;
+    print(&format!("{text}\n"))
+}

@@ -1,0 +1,65 @@
+//! `vconverter serve`.
+
+use std::sync::Arc;
+
+use controller::tasks::Converter;
+use controller::{Config, Controller, DataDirectory};
+use conversion::{Cancel, Observer, Request, Source};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::arguments::Serve;
+use crate::failure::{Code, Failure, Result};
+
+/// The conversions of a controller.
+struct Pipeline;
+
+impl Converter for Pipeline {
+    fn convert(
+        &self,
+        source: Source,
+        request: &Request,
+        observer: &dyn Observer,
+        cancel: &Cancel,
+    ) -> conversion::Result<serde_json::Value> {
+        let outcome = conversion::convert(&source, request, observer, cancel)?;
+        serde_json::to_value(outcome).map_err(|e| {
+            conversion::Error::because(conversion::ErrorKind::Internal, "outcome cannot be written as JSON", e)
+        })
+    }
+}
+
+pub(crate) fn serve(arguments: &Serve, directory: DataDirectory, json: bool) -> Result<()> {
+    let config = Config { data_directory: directory, listen: arguments.listen, converter: Arc::new(Pipeline) };
+    let controller = Controller::start(config)?;
+    let status = controller.status();
+    if json {
+        crate::print_json_line(status)?;
+    } else {
+        crate::print(&format!(
+            "agents: {}\nCA fingerprint: {}\ndata directory: {}\n",
+            status.agent_address, status.ca_fingerprint, status.data_dir
+        ))?;
+    }
+    wait_for_signal().map_err(|e| Failure::io("signals", &e))?;
+    controller.stop();
+    Ok(())
+}
+
+/// Returns at SIGINT or SIGTERM; at the second of them the process ends at once.
+fn wait_for_signal() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupts, mut terminations) = runtime.block_on(async {
+        std::io::Result::Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+    })?;
+    runtime.block_on(async {
+        tokio::select! { _ = interrupts.recv() => {}, _ = terminations.recv() => {} }
+    });
+    tracing::info!("bringing tasks to a safe point");
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! { _ = interrupts.recv() => {}, _ = terminations.recv() => {} }
+        });
+        std::process::exit(Code::Interrupted as i32);
+    });
+    Ok(())
+}

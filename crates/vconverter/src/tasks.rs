@@ -1,0 +1,250 @@
+//! `vconverter tasks`.
+
+use std::time::Duration;
+
+use controller::api::TaskView;
+use controller::progress::Progress;
+use controller::store::{LogEntry, LogLevel, TaskState};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::client::{Client, segment};
+use crate::failure::{Code, Failure, Result};
+use crate::outcome;
+use crate::progress_line::{ProgressLine, duration};
+use crate::table::{Table, plain};
+
+/// Pause between two looks at a task.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// A controller that is started again is waited for this long.
+const ABSENCE_MAX: u32 = 240;
+
+pub(crate) fn list(client: &Client, json: bool) -> Result<()> {
+    let tasks: Vec<TaskView> = client.get("/tasks")?;
+    if json {
+        return crate::print_json(&tasks);
+    }
+    let mut table = Table::new(&["ID", "NAME", "MACHINE", "STATE", "STEP", "PROGRESS", "LEFT", "CREATED"]);
+    for task in &tasks {
+        let running = task.state == TaskState::Running;
+        let percent = task.progress.percent().filter(|_| running);
+        table.row(vec![
+            task.id.clone(),
+            task.name.clone(),
+            task.machine.clone(),
+            task.state.to_string(),
+            task.step.clone().unwrap_or_default(),
+            percent.map(|percent| format!("{percent} %")).unwrap_or_default(),
+            task.progress.seconds_left.filter(|_| running).map(duration).unwrap_or_default(),
+            task.created_at.to_string(),
+        ]);
+    }
+    if table.is_empty() {
+        return crate::print("no tasks\n");
+    }
+    crate::print(&table.to_string())
+}
+
+pub(crate) fn show(client: &Client, id: &str, json: bool) -> Result<()> {
+    let task = get(client, id)?;
+    if json {
+        return crate::print_json(&task);
+    }
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<12}{}\n", plain(&value)));
+    line("task", task.id.clone());
+    line("name", task.name.clone());
+    line("machine", task.machine.clone());
+    line("state", task.state.to_string());
+    line("step", task.step.clone().unwrap_or_default());
+    line("created", task.created_at.to_string());
+    if let Some(finished) = task.finished_at {
+        line("finished", finished.to_string());
+    }
+    if let Some(error) = &task.error {
+        line("error", error.clone());
+    }
+    if let Some(made) = outcome_of(&task)? {
+        text.push_str(&outcome::describe(&made, task.request.dry_run));
+    }
+    crate::print(&text)
+}
+
+pub(crate) fn log(client: &Client, id: &str, json: bool) -> Result<()> {
+    let mut after = 0;
+    loop {
+        let entries: Vec<LogEntry> = client.get(&format!("/tasks/{}/log?after={after}", segment(id)))?;
+        let Some(last) = entries.last() else { return Ok(()) };
+        after = last.id;
+        for entry in &entries {
+            match json {
+                true => crate::print_json_line(entry)?,
+                false => crate::print(&format!("{} {:<7} {}\n", entry.at, entry.level, plain(&entry.message)))?,
+            }
+        }
+    }
+}
+
+pub(crate) fn cancel(client: &Client, id: &str, json: bool) -> Result<()> {
+    let task: TaskView = client.post(&format!("/tasks/{}/cancel", segment(id)), &json!({}))?;
+    match json {
+        true => crate::print_json(&task),
+        false => crate::print(&format!("{} is cancelled at its next safe point; what is copied is kept\n", task.id)),
+    }
+}
+
+pub(crate) fn retry(client: &Client, id: &str, json: bool) -> Result<()> {
+    let task: TaskView = client.post(&format!("/tasks/{}/retry", segment(id)), &json!({}))?;
+    match json {
+        true => crate::print_json(&task),
+        false => crate::print(&format!("{} goes on; vconverter tasks watch {}\n", task.id, task.id)),
+    }
+}
+
+/// A line of a watched task for programs; the same shapes as those of a local conversion.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Line<'a> {
+    Step {
+        step: String,
+    },
+    Progress {
+        step: String,
+        task: &'a str,
+        #[serde(flatten)]
+        progress: &'a Progress,
+    },
+    Log {
+        message: &'a str,
+    },
+    Warning {
+        message: &'a str,
+    },
+    Done {
+        task: &'a str,
+        outcome: &'a Option<serde_json::Value>,
+    },
+    Failed {
+        task: &'a str,
+        state: TaskState,
+        error: &'a Option<String>,
+    },
+}
+
+/// Follows a task to its end. A controller that is started again in between is waited for.
+pub(crate) fn watch(client: &Client, id: &str, json: bool) -> Result<()> {
+    let mut watched = Watched { line: ProgressLine::new(), json, after: 0, step: None, progress: None };
+    let mut absent = 0;
+    let mut task = get(client, id)?;
+    loop {
+        match watched.look(client, &task) {
+            Ok(()) if task.state.is_final() => return watched.end(&task),
+            Ok(()) => absent = 0,
+            Err(failure) if failure.code == Code::Unreachable && absent < ABSENCE_MAX => {
+                absent += 1;
+                if absent == 1 {
+                    watched.line.say("the controller is gone; waiting for it to come back");
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+        std::thread::sleep(POLL_INTERVAL);
+        match get(client, id) {
+            Ok(current) => task = current,
+            Err(failure) if failure.code == Code::Unreachable => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+struct Watched {
+    line: ProgressLine,
+    json: bool,
+    after: i64,
+    step: Option<String>,
+    progress: Option<Progress>,
+}
+
+impl Watched {
+    /// Shows what is new. The log is asked for after the task, so that a final state has all of it.
+    fn look(&mut self, client: &Client, task: &TaskView) -> Result<()> {
+        loop {
+            let entries: Vec<LogEntry> =
+                client.get(&format!("/tasks/{}/log?after={}", segment(&task.id), self.after))?;
+            let Some(last) = entries.last() else { break };
+            self.after = last.id;
+            for entry in &entries {
+                self.show_entry(task, entry)?;
+            }
+        }
+        if task.step != self.step {
+            self.step.clone_from(&task.step);
+            if self.json
+                && let Some(step) = &task.step
+            {
+                crate::print_json_line(&Line::Step { step: step.replace(' ', "-") })?;
+            }
+        }
+        let step = task.step.clone().unwrap_or_default();
+        if task.state == TaskState::Running && self.progress.as_ref() != Some(&task.progress) {
+            if self.json && task.progress.total > 0 {
+                let step = step.replace(' ', "-");
+                crate::print_json_line(&Line::Progress { step, task: &task.id, progress: &task.progress })?;
+            }
+            self.progress = Some(task.progress.clone());
+        }
+        if !self.json && task.state == TaskState::Running {
+            self.line.update(&step, &task.progress);
+        }
+        Ok(())
+    }
+
+    fn show_entry(&mut self, task: &TaskView, entry: &LogEntry) -> Result<()> {
+        let is_end = task.state.is_final() && task.error.as_deref() == Some(entry.message.as_str());
+        match (self.json, entry.level) {
+            // The error that ended the task is told at its end.
+            _ if is_end => Ok(()),
+            (true, LogLevel::Info) => crate::print_json_line(&Line::Log { message: &entry.message }),
+            (true, _) => crate::print_json_line(&Line::Warning { message: &entry.message }),
+            (false, LogLevel::Info) => {
+                self.line.say(&entry.message);
+                Ok(())
+            }
+            (false, level) => {
+                self.line.say(&format!("{level}: {}", entry.message));
+                Ok(())
+            }
+        }
+    }
+
+    fn end(self, task: &TaskView) -> Result<()> {
+        drop(self.line);
+        if task.state == TaskState::Done {
+            let made = outcome_of(task)?;
+            match (&made, self.json) {
+                (_, true) => crate::print_json_line(&Line::Done { task: &task.id, outcome: &task.outcome })?,
+                (Some(made), false) => crate::print(&outcome::describe(made, task.request.dry_run))?,
+                (None, false) => crate::print(&format!("{} is done\n", task.id))?,
+            }
+            return made.map_or(Ok(()), |made| outcome::reservations(&made, task.request.dry_run));
+        }
+        if self.json {
+            crate::print_json_line(&Line::Failed { task: &task.id, state: task.state, error: &task.error })?;
+        }
+        let (code, why) = match (task.state, &task.error) {
+            (TaskState::Cancelled, _) => (Code::Interrupted, "cancelled".to_owned()),
+            (_, Some(error)) => (Code::Failed, error.clone()),
+            (state, None) => (Code::Failed, state.to_string()),
+        };
+        Err(Failure::new(code, format!("task {} ({}): {why}", task.id, task.name)))
+    }
+}
+
+fn get(client: &Client, id: &str) -> Result<TaskView> {
+    client.get(&format!("/tasks/{}", segment(id)))
+}
+
+fn outcome_of(task: &TaskView) -> Result<Option<conversion::Outcome>> {
+    let outcome = task.outcome.clone().map(serde_json::from_value).transpose();
+    outcome.map_err(|e| Failure::new(Code::Failed, format!("outcome of task {}: {e}", task.id)))
+}
