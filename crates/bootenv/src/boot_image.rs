@@ -16,11 +16,13 @@ use crate::disks::{is_disk, list_disks, set_all_read_only, set_read_only};
 use crate::operator::{self, Dialog, Outcome};
 use crate::status::{Picture, Status};
 use crate::uevent::{Event, Events};
-use crate::{agent, modules, mounts, network, reaper, screen};
+use crate::{agent, inspection, modules, mounts, network, reaper, screen};
 
 const HOSTNAME: &str = "vconverter";
 /// Disks behind slow controllers come late; nobody waits longer for the first inspection.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
+/// The agent starts without knowing the guest after this.
+const INSPECTION_MAX: Duration = Duration::from_secs(120);
 /// No event for so long, and the hardware counts as found.
 const SETTLED: Duration = Duration::from_millis(1500);
 
@@ -65,13 +67,12 @@ pub fn run() -> ! {
     }
     {
         let (controller, status) = (Arc::clone(&controller), Arc::clone(&status));
-        let configuration = configuration.clone();
         start(move || {
             settled.wait();
             protect_disks(&status);
             let disks = status.picture().disks;
             log(format!("disks: {} found, {} read-only", disks.len(), disks.iter().filter(|d| d.read_only).count()));
-            let _ = &configuration;
+            look_for_guest(&status);
             agent::run(&controller, &status)
         });
     }
@@ -241,6 +242,28 @@ fn show_disks(status: &Status) {
         log(format!("disk {}: gone", disk.name));
     }
     status.update(|picture| picture.disks = disks);
+}
+
+/// Inspects the guest and writes what was found for the agent. A disk that answers slowly delays the agent only so long.
+fn look_for_guest(status: &Arc<Status>) {
+    let (found, done) = std::sync::mpsc::channel();
+    let picture = Arc::clone(status);
+    start(move || {
+        let disks = picture.picture().disks;
+        let paths: Vec<_> = disks.iter().map(|disk| Path::new("/dev").join(disk.name.replace('!', "/"))).collect();
+        picture.update(|picture| picture.guest = "looking at the disks".into());
+        let facts = inspection::inspect(&paths);
+        let text = inspection::describe(&facts.guest);
+        log(format!("guest: {text}"));
+        if let Err(error) = inspection::store_facts(&facts, Path::new(agent::GUEST_FACTS)) {
+            log(error.chain());
+        }
+        picture.update(|picture| picture.guest = text);
+        let _ = found.send(());
+    });
+    if done.recv_timeout(INSPECTION_MAX).is_err() {
+        log("guest: the disks answer slowly; starting the agent without knowing the guest");
+    }
 }
 
 /// Maker, product, serial number, memory and firmware in one line.

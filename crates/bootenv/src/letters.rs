@@ -70,7 +70,7 @@ mod tests {
     fn a_code_fits_a_screen_of_eighty_columns() {
         let rows = block_letters("7Q4K-9XZM", 80).unwrap();
         assert_eq!((rows.len(), rows[0].len()), (HEIGHT, 69));
-        assert_eq!(rows[0], "#####    ###       #    #   #             ###    #   #   #####   #   #");
+        assert_eq!(rows[0], "#####    ###       #    #   #            ###    #   #   #####   #   #");
         assert_eq!(block_letters("7Q4K-9XZM", 60), None);
         assert_eq!(block_letters("abc", 80), None);
         assert_eq!(block_letters("", 80), None);

@@ -13,6 +13,7 @@ pub mod console;
 pub mod dhcp;
 pub mod disks;
 mod error;
+pub mod inspection;
 pub mod letters;
 pub mod modules;
 pub mod mounts;

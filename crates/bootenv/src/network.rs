@@ -25,6 +25,8 @@ use crate::{Error, Result};
 
 /// How often links and new interfaces are looked for.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// What a card needs to agree on a speed, after which a missing link is worth a word.
+const NEGOTIATION: Duration = Duration::from_secs(6);
 /// Unanswered questions after which the screen says that there is no DHCP server.
 const SILENT_TRIES: u32 = 4;
 
@@ -81,12 +83,14 @@ impl Port {
 
     /// Waits for a link; false when the interface is gone.
     fn wait_for_link(&mut self) -> bool {
+        let started = Instant::now();
         while self.interface.is_present() {
             self.link = self.interface.has_link();
             if self.link {
                 return true;
             }
-            self.tell("no link: is the cable in?");
+            let negotiating = started.elapsed() < NEGOTIATION;
+            self.tell(if negotiating { "waiting for a link" } else { "no link: is the cable in?" });
             std::thread::sleep(INTERVAL);
         }
         false
@@ -245,6 +249,7 @@ impl Port {
     /// Shows what is the matter; a repetition changes nothing.
     fn tell(&mut self, note: &str) {
         let address = self.address.map(|address| address.to_string()).unwrap_or_default();
+        let address = if self.link { address } else { String::new() };
         let said = format!("{address} {note}");
         if said != self.note {
             let name = &self.interface.name;
