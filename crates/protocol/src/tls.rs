@@ -180,6 +180,23 @@ impl AgentTls {
     pub fn key(&self) -> Fingerprint {
         self.key
     }
+
+    /// The same with a clock that stands still at that time since 1970, to show that no clock matters.
+    #[doc(hidden)]
+    pub fn with_clock_for_tests(self, now: Duration) -> Self {
+        let mut config = (*self.config).clone();
+        config.time_provider = Arc::new(StandingClock(now));
+        Self { config: Arc::new(config), ..self }
+    }
+}
+
+#[derive(Debug)]
+struct StandingClock(Duration);
+
+impl rustls::time_provider::TimeProvider for StandingClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(self.0))
+    }
 }
 
 impl ControllerTls {

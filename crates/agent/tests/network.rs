@@ -1,0 +1,274 @@
+//! The real agent against the receiver, over loopback and over links that fail.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use block::Format;
+use block::journal::ImageIdentity;
+use conversion::Cancel;
+use conversion::receive::{ReceiveOptions, ReceiveStats, Replica, receive_disk, verify_disk};
+use machine::{ByteCount, ByteOffset};
+use protocol::message::{Compress, OnUnreadable, StreamMode};
+use support::{Agent, Controller, Link, make_disk};
+
+fn data(resume: ByteOffset) -> StreamMode {
+    StreamMode::Data { resume, compress: Compress::WhenItPays, on_unreadable: OnUnreadable::Stop }
+}
+
+fn hashes(resume: ByteOffset) -> StreamMode {
+    StreamMode::Hashes { resume }
+}
+
+struct Place {
+    _folder: tempfile::TempDir,
+    root: PathBuf,
+    disk: PathBuf,
+}
+
+impl Place {
+    fn new(mib: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_owned();
+        let disk = root.join("disk");
+        make_disk(&disk, mib, 0x5eed);
+        Self { _folder: folder, root, disk }
+    }
+
+    fn replica(&self, name: &str, format: Format) -> Replica {
+        let size = ByteCount(std::fs::metadata(&self.disk).unwrap().len());
+        Replica {
+            path: self.root.join(name),
+            journal: self.root.join(format!("{name}.journal")),
+            identity: ImageIdentity { disk: "disk 0".into(), size, format },
+        }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.root.join("state")
+    }
+
+    fn agent(&self, address: std::net::SocketAddr, controller: &Controller) -> Agent {
+        Agent::start(address, Some(controller.authority()), &self.state(), &[&self.disk])
+    }
+}
+
+fn receive(controller: &Controller, replica: &Replica, mode: fn(ByteOffset) -> StreamMode) -> ReceiveStats {
+    let mut supply = controller.supply(0, mode, Cancel::default());
+    receive_disk(&mut supply, replica, &ReceiveOptions::default(), &mut |_| {}, &Cancel::default()).unwrap()
+}
+
+fn assert_same(left: &Path, right: &Path) {
+    assert!(std::fs::read(left).unwrap() == std::fs::read(right).unwrap(), "{} differs", right.display());
+}
+
+#[test]
+fn a_disk_arrives_as_it_is_and_hashes_prove_it() {
+    let place = Place::new(64);
+    let before = std::fs::metadata(&place.disk).unwrap().modified().unwrap();
+    let controller = Controller::start();
+    let mut agent = place.agent(controller.address(), &controller);
+    let shown = agent.wait_for_status("waiting_for_approval");
+    assert!(shown.contains(&controller.code().to_string()), "both screens show one code: {shown}");
+    let report = controller.approve();
+    assert_eq!(report.machine.disks[0].virtual_size, ByteCount::mib(64));
+    assert!(!report.machine.cpu.model.is_empty() && report.machine.memory.0 > 0);
+
+    let replica = place.replica("raw", Format::Raw);
+    let stats = receive(&controller, &replica, data);
+    assert_same(&place.disk, &replica.path);
+    assert!(!replica.journal.exists());
+    assert_eq!((stats.done, stats.zero), (ByteCount::mib(64), ByteCount::mib(16)));
+    assert!(stats.sent.0 < (49 << 20) && stats.streams == 1, "{stats:?}");
+
+    let always = |resume| StreamMode::Data { resume, compress: Compress::Always, on_unreadable: OnUnreadable::Stop };
+    let small = place.replica("compressed", Format::Raw);
+    let stats = receive(&controller, &small, always);
+    assert_same(&place.disk, &small.path);
+    assert!(stats.sent.0 < (34 << 20), "text was compressed, noise was stored: {stats:?}");
+
+    let opened = block::open_source(&replica.path).unwrap().source;
+    let mut supply = controller.supply(0, hashes, Cancel::default());
+    let found = verify_disk(&mut supply, &opened, &mut |_| {}, &Cancel::default()).unwrap();
+    assert!(found.is_equal());
+    assert_eq!(found.compared, ByteCount::mib(64));
+
+    // One byte is changed in the replica.
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::options().write(true).open(&replica.path).unwrap();
+    file.write_all_at(b"!", 33 << 20).unwrap();
+    let found = verify_disk(&mut supply, &opened, &mut |_| {}, &Cancel::default()).unwrap();
+    assert!(!found.is_equal() && found.differing.0 <= 1 << 20, "{found:?}");
+    assert!(found.differences[0].start().0 <= 33 << 20 && found.differences[0].end().0 > 33 << 20);
+    assert_eq!(std::fs::metadata(&place.disk).unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn a_link_that_is_cut_again_and_again_only_delays() {
+    let place = Place::new(96);
+    let controller = Controller::start();
+    let link = Link::to(controller.address());
+    let _agent = place.agent(link.address, &controller);
+    controller.approve();
+    link.cut_every(20 << 20);
+    let replica = place.replica("raw", Format::Raw);
+    let stats = receive(&controller, &replica, data);
+    assert_same(&place.disk, &replica.path);
+    assert!(link.cuts() >= 2 && stats.streams >= 3, "{} cuts, {stats:?}", link.cuts());
+    // Whole frames that arrived are never asked for again: each cut costs one frame at most.
+    let once = (72 + u64::from(stats.streams)) << 20;
+    assert!(stats.resent.0 == 0 && stats.sent.0 < once, "{stats:?}");
+}
+
+#[test]
+fn a_link_that_freezes_is_noticed_and_left() {
+    let place = Place::new(256);
+    let controller = Controller::start();
+    controller.set_patience(Duration::from_millis(700));
+    let link = Link::to(controller.address());
+    let _agent = place.agent(link.address, &controller);
+    controller.approve();
+    let replica = place.replica("raw", Format::Raw);
+    let frozen = std::cell::Cell::new(false);
+    let mut supply = controller.supply(0, data, Cancel::default());
+    let mut progress = |stats: &ReceiveStats| {
+        if !frozen.replace(true) {
+            assert!(stats.position.0 < 256 << 20);
+            link.freeze(true);
+        }
+    };
+    let streams = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(3));
+            link.freeze(false);
+        });
+        receive_disk(&mut supply, &replica, &ReceiveOptions::default(), &mut progress, &Cancel::default())
+            .unwrap()
+            .streams
+    });
+    assert!(streams >= 2);
+    assert_same(&place.disk, &replica.path);
+}
+
+#[test]
+fn a_killed_agent_goes_on_with_its_key_where_it_was() {
+    let place = Place::new(192);
+    let controller = Controller::start();
+    let mut agent = Some(place.agent(controller.address(), &controller));
+    controller.approve();
+    let replica = place.replica("raw", Format::Raw);
+    let mut supply = controller.supply(0, data, Cancel::default());
+    let mut progress = |stats: &ReceiveStats| {
+        if stats.position.0 > 10 << 20
+            && let Some(running) = agent.take()
+        {
+            running.kill();
+            agent = Some(place.agent(controller.address(), &controller));
+        }
+    };
+    // Killed once: the condition is true again, so the first kill disarms it.
+    let mut killed = false;
+    let mut once = |stats: &ReceiveStats| {
+        if !killed && stats.position.0 > 10 << 20 {
+            killed = true;
+            progress(stats);
+        }
+    };
+    let stats = receive_disk(&mut supply, &replica, &ReceiveOptions::default(), &mut once, &Cancel::default()).unwrap();
+    assert!(killed && stats.streams >= 2, "{stats:?}");
+    assert_same(&place.disk, &replica.path);
+    assert_eq!(stats.resent.0, 0);
+}
+
+/// What a killed controller leaves behind is the image and the journal as they are at any moment.
+#[test]
+fn a_killed_controller_goes_on_behind_its_journal() {
+    for format in [Format::Raw, Format::Qcow2] {
+        let place = Place::new(160);
+        let controller = Controller::start();
+        let _agent = place.agent(controller.address(), &controller);
+        controller.approve();
+        let (first, second) = (place.replica("first", format), place.replica("second", format));
+        let mut supply = controller.supply(0, data, Cancel::default());
+        let mut left = None;
+        let options = ReceiveOptions { sync_bytes: ByteCount::mib(16), ..ReceiveOptions::default() };
+        let mut progress = |stats: &ReceiveStats| {
+            if left.is_none() && stats.position.0 > 60 << 20 && stats.position.0 < 150 << 20 {
+                std::fs::copy(&first.path, &second.path).unwrap();
+                std::fs::copy(&first.journal, &second.journal).unwrap();
+                left = Some(stats.position);
+            }
+        };
+        receive_disk(&mut supply, &first, &options, &mut progress, &Cancel::default()).unwrap();
+        let left = left.expect("the copy was seen under way");
+        let stats = receive(&controller, &second, data);
+        assert_same(&first.path, &second.path);
+        assert_eq!(stats.done, ByteCount::mib(160));
+        let expected = ByteCount(160 << 20).0 - left.0;
+        assert!(stats.sent.0 < expected + (64 << 20), "{stats:?} after {left}");
+    }
+}
+
+#[test]
+fn the_wrong_controller_is_told_plainly() {
+    let place = Place::new(1);
+    let controller = Controller::start();
+    let other = Controller::start();
+    let mut agent = Agent::start(controller.address(), Some(other.authority()), &place.state(), &[&place.disk]);
+    let shown = agent.wait_for_status("not signed by the CA");
+    assert!(shown.contains(r#""status":"connecting""#), "{shown}");
+}
+
+#[test]
+fn without_a_pin_the_paired_controller_is_remembered() {
+    let place = Place::new(1);
+    let controller = Controller::start();
+    let agent = Agent::start(controller.address(), None, &place.state(), &[&place.disk]);
+    controller.approve();
+    agent.kill();
+    let stored = std::fs::read_to_string(place.state().join("controller.json")).unwrap();
+    assert!(stored.contains(&controller.authority().to_string()), "{stored}");
+    // Another controller at that address is not trusted any more.
+    let stored = stored.replace(&controller.authority().to_string(), &Controller::start().authority().to_string());
+    std::fs::write(place.state().join("controller.json"), stored).unwrap();
+    let mut agent = Agent::start(controller.address(), None, &place.state(), &[&place.disk]);
+    agent.wait_for_status("not signed by the CA");
+}
+
+#[test]
+fn a_token_is_good_once_and_for_its_agent_only() {
+    use protocol::message::{OpenStream, Opening, StreamToken};
+    use protocol::tls::{AgentTls, Identity, Trust};
+    let place = Place::new(1);
+    let controller = Controller::start();
+    let _agent = place.agent(controller.address(), &controller);
+    controller.approve();
+    // The agent's own key, and a stranger's, with tokens that were not given.
+    for identity in [Identity::load_or_create_agent(&place.state()).unwrap(), Identity::create_agent().unwrap()] {
+        let tls = AgentTls::new(&identity, Trust::Authority(controller.authority())).unwrap();
+        let socket = std::net::TcpStream::connect(controller.address()).unwrap();
+        let link = protocol::Connection::connect(socket, &tls).unwrap();
+        let open = Opening::OpenStream(OpenStream { token: StreamToken::random().unwrap() });
+        let error = link.open(&open).unwrap_err();
+        assert_eq!(error.kind, protocol::ErrorKind::Refused, "{error}");
+    }
+    assert_eq!(controller.refused_streams(), 2);
+}
+
+#[test]
+fn a_disk_that_shrank_or_is_another_is_refused_with_a_reason() {
+    let place = Place::new(2);
+    let controller = Controller::start();
+    let _agent = place.agent(controller.address(), &controller);
+    controller.approve();
+    let file = std::fs::File::options().write(true).open(&place.disk).unwrap();
+    file.set_len(1 << 20).unwrap();
+    let replica = place.replica("raw", Format::Raw);
+    let replica =
+        Replica { identity: ImageIdentity { size: ByteCount::mib(2), ..replica.identity.clone() }, ..replica };
+    let mut supply = controller.supply(0, data, Cancel::default());
+    let error = receive_disk(&mut supply, &replica, &ReceiveOptions::default(), &mut |_| {}, &Cancel::default());
+    let error = error.unwrap_err();
+    assert_eq!(error.kind, conversion::ErrorKind::Source, "{error:?}");
+}

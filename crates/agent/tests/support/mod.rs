@@ -1,0 +1,420 @@
+//! The controller's half of the conversation, in this process, and a link that can be made to fail.
+#![allow(dead_code)]
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use conversion::receive::StreamSupply;
+use conversion::{Cancel, DataStream};
+use machine::ByteOffset;
+use protocol::message::{
+    AgentMessage, ControllerMessage, DiskSelector, Opening, REPORT_BYTES_MAX, Report, ServeDisk, StreamMode,
+    StreamToken, read_message, write_message,
+};
+use protocol::pairing::{Pairing, PairingCode, Role};
+use protocol::tls::{ControllerTls, Fingerprint};
+use protocol::{Connection, Version};
+
+/// Whatever a test waits for comes within this time, even on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A controller of one machine.
+#[derive(Clone)]
+pub struct Controller {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    address: SocketAddr,
+    tls: ControllerTls,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Silence on data connections that counts as a dead peer.
+    patience_ms: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    approved: Option<Fingerprint>,
+    code: Option<PairingCode>,
+    session: Option<(Arc<Connection>, u64)>,
+    sessions: u64,
+    report: Option<(Report, u64)>,
+    failures: Vec<String>,
+    expected: HashMap<String, Sender<Connection>>,
+    refused_streams: u32,
+}
+
+fn token_text(token: StreamToken) -> String {
+    String::from(token)
+}
+
+impl Controller {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inner = Arc::new(Inner {
+            address: listener.local_addr().unwrap(),
+            tls: ControllerTls::create().unwrap(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            patience_ms: AtomicU64::new(18_000),
+        });
+        let controller = Self { inner };
+        let accepting = controller.clone();
+        thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                let controller = accepting.clone();
+                thread::spawn(move || {
+                    let _ = controller.converse(socket);
+                });
+            }
+        });
+        controller
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.inner.address
+    }
+
+    pub fn authority(&self) -> Fingerprint {
+        self.inner.tls.authority()
+    }
+
+    pub fn set_patience(&self, patience: Duration) {
+        self.inner.patience_ms.store(u64::try_from(patience.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+
+    /// Waits until `wanted` gives something.
+    fn wait<T>(&self, what: &str, mut wanted: impl FnMut(&mut State) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = self.inner.state.lock().unwrap();
+        loop {
+            if let Some(found) = wanted(&mut state) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no {what} in time; failures: {:?}", state.failures);
+            state = self.inner.changed.wait_timeout(state, left).unwrap().0;
+        }
+    }
+
+    /// The code of the machine that waits.
+    pub fn code(&self) -> PairingCode {
+        self.wait("pairing code", |state| state.code)
+    }
+
+    /// Approves the machine that waits and gives its report.
+    pub fn approve(&self) -> Report {
+        self.code();
+        let session = self.wait("session", |state| state.session.clone()).0;
+        self.inner.state.lock().unwrap().approved = Some(session.agent_key());
+        write_message(&*session, &ControllerMessage::Approved).unwrap();
+        self.report()
+    }
+
+    pub fn report(&self) -> Report {
+        self.wait("report", |state| state.report.clone()).0
+    }
+
+    pub fn failures(&self) -> Vec<String> {
+        self.inner.state.lock().unwrap().failures.clone()
+    }
+
+    pub fn wait_for_failure(&self) -> String {
+        self.wait("failure", |state| state.failures.first().cloned())
+    }
+
+    pub fn refused_streams(&self) -> u32 {
+        self.inner.state.lock().unwrap().refused_streams
+    }
+
+    fn converse(&self, socket: TcpStream) -> protocol::Result<()> {
+        let connection = Connection::accept(socket, &self.inner.tls)?;
+        match connection.opening()? {
+            Opening::Hello(_) => {
+                connection.welcome(Version::V1, "test")?;
+                self.control(Arc::new(connection))
+            }
+            Opening::OpenStream(open) => {
+                let mut state = self.inner.state.lock().unwrap();
+                let known = state.approved == Some(connection.agent_key());
+                let expected = state.expected.remove(&token_text(open.token)).filter(|_| known);
+                if expected.is_none() {
+                    state.refused_streams += 1;
+                }
+                drop(state);
+                match expected {
+                    Some(waiting) => {
+                        connection.welcome(Version::V1, "test")?;
+                        let patience = Duration::from_millis(self.inner.patience_ms.load(Ordering::Relaxed));
+                        connection.set_read_timeout(Some(patience));
+                        let _ = waiting.send(connection);
+                        Ok(())
+                    }
+                    None => connection.refuse("this stream was not asked for", None),
+                }
+            }
+        }
+    }
+
+    fn control(&self, session: Arc<Connection>) -> protocol::Result<()> {
+        let number = {
+            let mut state = self.inner.state.lock().unwrap();
+            state.sessions += 1;
+            let number = state.sessions;
+            state.session = Some((Arc::clone(&session), number));
+            number
+        };
+        let approved = self.inner.state.lock().unwrap().approved == Some(session.agent_key());
+        let mut pairing = None;
+        if approved {
+            write_message(&*session, &ControllerMessage::Approved)?;
+        } else {
+            let ours = Pairing::start(Role::Controller, session.binding().clone())?;
+            write_message(&*session, &ControllerMessage::PairingCommit { commitment: ours.commitment() })?;
+            pairing = Some(ours);
+        }
+        let mut committed = None;
+        let outcome = loop {
+            let message = match read_message(&*session, REPORT_BYTES_MAX) {
+                Ok(message) => message,
+                Err(error) => break Err(error),
+            };
+            match message {
+                AgentMessage::PairingCommit { commitment, .. } => {
+                    committed = pairing.take().map(|ours| ours.receive_commitment(commitment));
+                }
+                AgentMessage::PairingReveal { nonce: theirs } => {
+                    let ours = committed.take().unwrap();
+                    let nonce = ours.nonce();
+                    let code = ours.receive_nonce(theirs)?;
+                    write_message(&*session, &ControllerMessage::PairingReveal { nonce })?;
+                    self.inner.state.lock().unwrap().code = Some(code);
+                }
+                AgentMessage::Report(report) => {
+                    self.inner.state.lock().unwrap().report = Some((*report, number));
+                }
+                AgentMessage::StreamFailed { stream, reason } => {
+                    let mut state = self.inner.state.lock().unwrap();
+                    state.expected.remove(&token_text(stream));
+                    state.failures.push(reason);
+                }
+                AgentMessage::Heartbeat { sequence } => {
+                    write_message(&*session, &ControllerMessage::HeartbeatAck { sequence })?;
+                }
+                AgentMessage::Unknown => {}
+            }
+            self.inner.changed.notify_all();
+        };
+        let mut state = self.inner.state.lock().unwrap();
+        if state.session.as_ref().is_some_and(|(_, n)| *n == number) {
+            state.session = None;
+        }
+        // Streams that were asked for on this session will not come any more.
+        state.expected.clear();
+        outcome
+    }
+
+    /// Asks for a stream once, and waits for it a while.
+    pub fn open_once(&self, disk: u32, mode: StreamMode) -> Option<Connection> {
+        let (session, report) = self.wait("session with report", |state| {
+            let (session, number) = state.session.clone()?;
+            let (report, of) = state.report.clone()?;
+            (of == number).then_some((session, report))
+        });
+        let found = &report.machine.disks[disk as usize];
+        let stream = StreamToken::random().unwrap();
+        let (sender, receiver): (_, Receiver<Connection>) = channel();
+        self.inner.state.lock().unwrap().expected.insert(token_text(stream), sender);
+        let selector = DiskSelector { identity: found.identity.clone(), index: disk, size: found.virtual_size };
+        let wish = ServeDisk { stream, task: "1".into(), disk: selector, mode };
+        write_message(&*session, &ControllerMessage::ServeDisk(wish)).ok()?;
+        receiver.recv_timeout(PATIENCE).ok()
+    }
+
+    /// A supply of streams of one disk.
+    pub fn supply(&self, disk: u32, mode: impl Fn(ByteOffset) -> StreamMode, cancel: Cancel) -> impl StreamSupply {
+        move |resume: ByteOffset| -> conversion::Result<Box<dyn DataStream>> {
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                cancel.check()?;
+                if let Some(stream) = self.open_once(disk, mode(resume)) {
+                    return Ok(Box::new(stream));
+                }
+                assert!(Instant::now() < deadline, "no stream in time");
+            }
+        }
+    }
+}
+
+/// The real program.
+pub struct Agent {
+    child: Child,
+}
+
+impl Agent {
+    pub fn start(controller: SocketAddr, pin: Option<Fingerprint>, state: &Path, disks: &[&Path]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vconverter-agent"));
+        command.args(["--controller", &controller.to_string()]).arg("--state-dir").arg(state);
+        if let Some(pin) = pin {
+            command.args(["--ca-fingerprint", &pin.to_string()]);
+        }
+        for disk in disks {
+            command.arg("--disk").arg(disk);
+        }
+        Self { child: command.stdout(Stdio::piped()).spawn().unwrap() }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its status lines, until one contains `text`.
+    pub fn wait_for_status(&mut self, text: &str) -> String {
+        let mut lines = std::io::BufReader::new(self.child.stdout.as_mut().unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = String::new();
+        while Instant::now() < deadline {
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+            if line.contains(text) {
+                return line;
+            }
+            seen += &line;
+        }
+        panic!("no status with {text:?}: {seen}");
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A link between agent and controller that fails as it is told.
+pub struct Link {
+    pub address: SocketAddr,
+    shared: Arc<LinkState>,
+}
+
+#[derive(Default)]
+struct LinkState {
+    /// Bytes towards the controller after which all connections break; 0 is never. It rearms itself.
+    cut_after: AtomicU64,
+    passed: AtomicU64,
+    cuts: AtomicU64,
+    frozen: AtomicBool,
+    sockets: Mutex<Vec<TcpStream>>,
+}
+
+impl Link {
+    pub fn to(controller: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(LinkState::default());
+        let link = Arc::clone(&shared);
+        thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let Ok(far) = TcpStream::connect(controller) else { continue };
+                let mut sockets = link.sockets.lock().unwrap();
+                sockets.push(near.try_clone().unwrap());
+                sockets.push(far.try_clone().unwrap());
+                drop(sockets);
+                for (from, to, counted) in
+                    [(near.try_clone().unwrap(), far.try_clone().unwrap(), true), (far, near, false)]
+                {
+                    let link = Arc::clone(&link);
+                    thread::spawn(move || link.pass(from, to, counted));
+                }
+            }
+        });
+        Self { address, shared }
+    }
+
+    pub fn cut_every(&self, bytes: u64) {
+        self.shared.passed.store(0, Ordering::SeqCst);
+        self.shared.cut_after.store(bytes, Ordering::SeqCst);
+    }
+
+    pub fn cuts(&self) -> u64 {
+        self.shared.cuts.load(Ordering::SeqCst)
+    }
+
+    pub fn passed(&self) -> u64 {
+        self.shared.passed.load(Ordering::SeqCst)
+    }
+
+    pub fn freeze(&self, frozen: bool) {
+        self.shared.frozen.store(frozen, Ordering::SeqCst);
+    }
+}
+
+impl LinkState {
+    fn pass(&self, mut from: TcpStream, mut to: TcpStream, counted: bool) {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(length) = from.read(&mut buffer) {
+            while self.frozen.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(20));
+            }
+            if length == 0 || to.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+            if counted {
+                let passed = self.passed.fetch_add(length as u64, Ordering::SeqCst) + length as u64;
+                let limit = self.cut_after.load(Ordering::SeqCst);
+                if limit > 0 && passed >= limit {
+                    self.passed.store(0, Ordering::SeqCst);
+                    self.cuts.fetch_add(1, Ordering::SeqCst);
+                    for socket in self.sockets.lock().unwrap().drain(..) {
+                        let _ = socket.shutdown(Shutdown::Both);
+                    }
+                }
+            }
+        }
+        let _ = from.shutdown(Shutdown::Both);
+        let _ = to.shutdown(Shutdown::Both);
+    }
+}
+
+/// A disk of `mib` MiB: noise, text, and zeros by turns, the same for the same seed.
+pub fn make_disk(path: &Path, mib: usize, seed: u64) {
+    let mut file = std::fs::File::create(path).unwrap();
+    let mut state = seed | 1;
+    for n in 0..mib {
+        let mut piece = vec![0_u8; 1 << 20];
+        match n % 4 {
+            0 | 1 => {
+                for word in piece.chunks_exact_mut(8) {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    word.copy_from_slice(&state.to_le_bytes());
+                }
+            }
+            2 => {
+                for (at, byte) in piece.iter_mut().enumerate() {
+                    *byte = b"what a page of text would be "[(at + n) % 29];
+                }
+            }
+            _ => {}
+        }
+        file.write_all(&piece).unwrap();
+    }
+    file.sync_all().unwrap();
+}
