@@ -6,7 +6,10 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 /// Bytes in one buffer, and the largest read or write that the engine makes.
 pub const BUFFER_SIZE: usize = 1 << 20;
@@ -14,14 +17,13 @@ pub const BUFFER_SIZE: usize = 1 << 20;
 /// The alignment of a buffer in memory, enough for direct I/O on every sector size up to 4096.
 pub const BUFFER_ALIGNMENT: usize = 4096;
 
-#[repr(C, align(4096))]
-#[derive(Clone, Copy)]
-struct Page([u8; BUFFER_ALIGNMENT]);
-
-type Pages = Box<[Page]>;
+/// Buffers in one huge page. Direct I/O looks up each page of a buffer: in a huge page that is one look, which halves
+/// the cost of a transfer.
+const BUFFERS_PER_ARENA: usize = 2;
+const ARENA_SIZE: usize = BUFFERS_PER_ARENA * BUFFER_SIZE;
 
 struct Shelf {
-    free: Mutex<Vec<Pages>>,
+    free: Mutex<Vec<Part>>,
     keep: usize,
 }
 
@@ -39,10 +41,15 @@ impl Pool {
 
     /// A buffer of [`BUFFER_SIZE`] bytes with any (initialised) content.
     pub fn take(&self) -> BufferMut {
-        let recycled = self.shelf.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let pages =
-            recycled.unwrap_or_else(|| vec![Page([0; BUFFER_ALIGNMENT]); BUFFER_SIZE / BUFFER_ALIGNMENT].into());
-        BufferMut { slab: Slab { pages, shelf: Arc::downgrade(&self.shelf) } }
+        let mut free = self.shelf.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = free.pop().unwrap_or_else(|| {
+            let mut parts = Arena::parts();
+            let part = parts.next().expect("an arena has parts");
+            free.extend(parts);
+            part
+        });
+        drop(free);
+        BufferMut { slab: Slab { memory: Memory::Part(Some(part)), shelf: Arc::downgrade(&self.shelf) } }
     }
 }
 
@@ -52,30 +59,112 @@ impl fmt::Debug for Pool {
     }
 }
 
+/// A huge page (where the kernel has one to give) that some buffers share.
+struct Arena {
+    mapping: NonNull<u8>,
+    length: usize,
+    start: NonNull<u8>,
+}
+
+// SAFETY: the arena itself only maps and unmaps; its memory is reached through `Part`s, which do not overlap.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// A new arena, cut into buffers.
+    fn parts() -> impl Iterator<Item = Part> {
+        let length = 2 * ARENA_SIZE;
+        // SAFETY: a fresh private mapping at an address of the kernel's choice touches nothing else.
+        let mapping = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                length,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        };
+        // As with every allocation: no memory, no way to go on.
+        let mapping = NonNull::new(mapping.expect("memory for a buffer").cast::<u8>()).expect("a mapping is not null");
+        // SAFETY: the mapping is twice as long as an arena, so the aligned start and the arena behind it lie in it.
+        let start = unsafe { mapping.add(mapping.align_offset(ARENA_SIZE)) };
+        // SAFETY: only advice, on memory of this mapping. Where it is refused, pages stay small.
+        let _ = unsafe { rustix::mm::madvise(start.as_ptr().cast(), ARENA_SIZE, Advice::LinuxHugepage) };
+        let arena = Arc::new(Self { mapping, length, start });
+        (0..BUFFERS_PER_ARENA).map(move |index| Part { arena: Arc::clone(&arena), index })
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: the parts that reach into this mapping keep the arena alive; there are none any more.
+        let _ = unsafe { rustix::mm::munmap(self.mapping.as_ptr().cast(), self.length) };
+    }
+}
+
+/// One buffer of an arena. No two parts of one arena have the same index.
+struct Part {
+    arena: Arc<Arena>,
+    index: usize,
+}
+
+impl Part {
+    fn start(&self) -> NonNull<u8> {
+        // SAFETY: the index is below `BUFFERS_PER_ARENA`, so the result lies in the arena.
+        unsafe { self.arena.start.add(self.index * BUFFER_SIZE) }
+    }
+}
+
+/// Memory of its own, a page at a time.
+#[repr(C, align(4096))]
+#[derive(Clone, Copy)]
+struct Page([u8; BUFFER_ALIGNMENT]);
+
+enum Memory {
+    /// Out of a pool; taken out when it goes back.
+    Part(Option<Part>),
+    Own(Box<[Page]>),
+}
+
 /// The memory of one buffer; goes back to its pool when the last holder lets go.
 struct Slab {
-    pages: Pages,
+    memory: Memory,
     shelf: Weak<Shelf>,
 }
 
 impl Slab {
+    fn view(&self) -> (NonNull<u8>, usize) {
+        match &self.memory {
+            Memory::Part(Some(part)) => (part.start(), BUFFER_SIZE),
+            Memory::Part(None) => (NonNull::dangling(), 0),
+            Memory::Own(pages) => (NonNull::from_ref(&**pages).cast(), size_of_val(&**pages)),
+        }
+    }
+
     fn bytes(&self) -> &[u8] {
-        // SAFETY: `Page` is `repr(C)` around bytes without padding, so the pages are that many initialised bytes.
-        unsafe { std::slice::from_raw_parts(self.pages.as_ptr().cast(), size_of_val(&*self.pages)) }
+        let (start, length) = self.view();
+        // SAFETY: that many initialised bytes (an anonymous mapping begins as zeros; `Page` is plain bytes without
+        // padding) which live as long as the slab and are written only through `&mut self`.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), length) }
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and `&mut self` makes this the only view of them.
-        unsafe { std::slice::from_raw_parts_mut(self.pages.as_mut_ptr().cast(), size_of_val(&*self.pages)) }
+        let start = match &mut self.memory {
+            Memory::Own(pages) => NonNull::from_mut(&mut **pages).cast(),
+            Memory::Part(_) => self.view().0,
+        };
+        let length = self.view().1;
+        // SAFETY: as above, and `&mut self` makes this the only view: a part is in one slab at a time.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), length) }
     }
 }
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        if let Some(shelf) = self.shelf.upgrade() {
+        if let (Memory::Part(part), Some(shelf)) = (&mut self.memory, self.shelf.upgrade()) {
             let mut free = shelf.free.lock().unwrap_or_else(PoisonError::into_inner);
             if free.len() < shelf.keep {
-                free.push(std::mem::take(&mut self.pages));
+                free.extend(part.take());
             }
         }
     }
@@ -124,7 +213,7 @@ impl Buffer {
     /// A buffer of its own that holds a copy of `bytes`, for small things and tests.
     pub fn copy_of(bytes: &[u8]) -> Self {
         let pages = vec![Page([0; BUFFER_ALIGNMENT]); bytes.len().div_ceil(BUFFER_ALIGNMENT)].into();
-        let mut slab = Slab { pages, shelf: Weak::new() };
+        let mut slab = Slab { memory: Memory::Own(pages), shelf: Weak::new() };
         slab.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
         Self { slab: Arc::new(slab), range: 0..bytes.len() }
     }
@@ -160,7 +249,7 @@ mod tests {
 
     #[test]
     fn slices_share_memory_and_a_buffer_returns_to_its_pool_after_the_last_of_them() {
-        let pool = Pool::new(4);
+        let pool = Pool::new(1);
         let mut filled = pool.take();
         filled[..3].copy_from_slice(b"abc");
         let address = filled.as_ptr();
@@ -169,16 +258,29 @@ mod tests {
         let tail = whole.slice(1..3);
         assert_eq!(&*tail.slice(1..2), b"c");
         assert_eq!(tail.as_ptr(), address.wrapping_add(1));
+        let other = pool.take(); // the other half of the arena
+        assert_ne!(other.as_ptr(), address);
         drop(whole);
         assert!(pool.shelf.free.lock().unwrap().is_empty());
         drop(tail);
         assert_eq!(pool.take().as_ptr(), address);
+        drop(pool);
+        assert_eq!((other.len(), other[BUFFER_SIZE - 1]), (BUFFER_SIZE, 0));
     }
 
     #[test]
-    fn a_pool_keeps_no_more_than_it_was_told() {
+    fn a_pool_keeps_no_more_than_it_was_told_and_buffers_never_overlap() {
         let pool = Pool::new(2);
-        drop((0..5).map(|_| pool.take()).collect::<Vec<_>>());
+        let mut taken: Vec<_> = (0..7).map(|_| pool.take()).collect();
+        for (fill, buffer) in (1..).zip(&mut taken) {
+            buffer.fill(fill);
+        }
+        for (fill, buffer) in (1..).zip(&taken) {
+            assert!(buffer.iter().all(|&byte| byte == fill));
+        }
+        drop(taken);
         assert_eq!(pool.shelf.free.lock().unwrap().len(), 2);
+        let own = Buffer::copy_of(&[5; 5000]);
+        assert!(own.is_aligned() && *own == [5; 5000]);
     }
 }
