@@ -14,6 +14,7 @@ mod fat;
 mod field;
 pub mod files;
 mod firmware;
+pub mod fuzz;
 mod layout;
 mod logical;
 mod lvm;

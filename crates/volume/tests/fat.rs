@@ -23,7 +23,7 @@ fn made(options: &str) -> (TempDir, PathBuf) {
              mmd -i $1 ::/EFI ::/EFI/debian ::/many
              for i in 1 2 3; do head -c $((i * 700001)) /dev/urandom > $1.$i; mcopy -i $1 $1.$i \"::/EFI/debian/Grub x64 number $i.efi\"; done
              mcopy -i $1 $1.1 ::/EFI/debian/SHIM.EFI
-             for i in $(seq 80); do mcopy -i $1 - ::/many/a-name-that-is-long-$i < /dev/null; done
+             mkdir $1.d; for i in $(seq 80); do : > $1.d/a-name-that-is-long-$i; done; mcopy -i $1 $1.d/* ::/many
              mdel -i $1 '::/EFI/debian/Grub x64 number 2.efi'"
         ),
         &[&image],
@@ -118,7 +118,7 @@ fn a_fat_that_lies_is_copied_whole() {
     };
     let (_folder, image) = made("-F 16");
     let (fat, length) = (u16_at(&image, 14) * 512, u16_at(&image, 22) * 512);
-    patch(&image, fat + 1000, &[0, 0]);
+    patch(&image, fat + 1000, &[0xff, 0xff]);
     whole(&image, "copies of its allocation table differ");
     let (_folder, image) = made("-F 16");
     for copy in [fat, fat + length] {

@@ -65,6 +65,18 @@ impl Inode {
     }
 }
 
+/// A walk over the blocks of a file.
+struct Visit<'a> {
+    /// Blocks of the file that are asked for.
+    wanted: std::ops::Range<u64>,
+    /// The file's next block that has not been seen.
+    next: u64,
+    /// Blocks of the tree that were read.
+    nodes: usize,
+    /// Takes a run: its first block in the file, its first block on the disk, its length.
+    put: &'a mut dyn FnMut(u64, u64, u64) -> Result<()>,
+}
+
 fn kind_of_mode(mode: u16) -> Option<FileKind> {
     Some(match mode >> 12 {
         0x1 => FileKind::Fifo,
@@ -133,137 +145,125 @@ impl ExtFiles {
         Ok(Inode { number, bytes })
     }
 
-    /// The contents of an inode, which are not longer than `limit`.
+    /// All of an inode's contents, which are not longer than `limit`.
     fn contents(&self, inode: &Inode, limit: ByteCount) -> Result<Vec<u8>> {
-        let wrong = |what: &str| Error::new(ErrorKind::Malformed, format!("ext: inode {}: {what}", inode.number));
         let size = inode.size();
-        if size > limit.0 {
-            let context = format!("ext: inode {}: {size} bytes, the limit is {}", inode.number, limit.0);
-            return Err(Error::new(ErrorKind::TooLarge, context));
+        match usize::try_from(size).ok().filter(|_| size <= limit.0) {
+            Some(length) => self.read_inode(inode, 0, length),
+            None => {
+                let context = format!("ext: inode {}: {size} bytes, the limit is {}", inode.number, limit.0);
+                Err(Error::new(ErrorKind::TooLarge, context))
+            }
         }
+    }
+
+    /// `length` bytes of an inode's contents from `offset`.
+    fn read_inode(&self, inode: &Inode, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let wrong = |what: &str| Error::new(ErrorKind::Malformed, format!("ext: inode {}: {what}", inode.number));
         if inode.flags() & FLAG_ENCRYPTED != 0 {
             return Err(Error::new(ErrorKind::Unsupported, format!("ext: inode {}: encrypted", inode.number)));
         }
-        let length = usize::try_from(size).map_err(|_| wrong("too large for memory"))?;
+        let end = offset.checked_add(length as u64).ok_or_else(|| wrong("a range beyond 2^64"))?;
         if inode.flags() & FLAG_INLINE_DATA != 0 {
             let mut bytes = inode.root().to_vec();
             bytes.extend(self.inline_rest(inode).unwrap_or_default());
-            bytes.truncate(length);
-            return if bytes.len() == length { Ok(bytes) } else { Err(wrong("inline data shorter than its size")) };
+            let range = usize::try_from(offset).ok().zip(usize::try_from(end).ok());
+            let part = range.and_then(|(start, end)| bytes.get(start..end)).map(<[u8]>::to_vec);
+            return part.ok_or_else(|| wrong("inline data shorter than its size"));
         }
-        let blocks = size.div_ceil(self.geometry.block_size);
+        let block_size = self.geometry.block_size;
         let mut contents = vec![0; length];
-        let mut nodes = 0;
         let mut put = |first: u64, start: u64, count: u64| -> Result<()> {
-            let at = first * self.geometry.block_size;
-            let bytes = (count * self.geometry.block_size).min(size.saturating_sub(at));
-            let end = start.checked_add(count).filter(|&end| end <= self.geometry.blocks);
-            let (Ok(from), Ok(bytes)) = (usize::try_from(at), usize::try_from(bytes)) else {
-                return Err(wrong("too large for memory"));
-            };
-            let place = contents.get_mut(from..from + bytes).filter(|_| end.is_some());
-            let place = place.ok_or_else(|| wrong("a block outside of the filesystem"))?;
-            let offset = machine::ByteOffset(start * self.geometry.block_size);
-            self.source.read_at(offset, place).map_err(|e| Error::read(format!("ext: inode {}", inode.number), e))
+            if start.checked_add(count).is_none_or(|end| end > self.geometry.blocks) {
+                return Err(wrong("a block outside of the filesystem"));
+            }
+            // The part of the run that was asked for.
+            let from = (first * block_size).max(offset);
+            let until = ((first + count) * block_size).min(end);
+            if from >= until {
+                return Ok(());
+            }
+            let place = usize::try_from(from - offset).ok().zip(usize::try_from(until - offset).ok());
+            let place = place.and_then(|(from, until)| contents.get_mut(from..until));
+            let place = place.ok_or_else(|| wrong("too large for memory"))?;
+            let at = machine::ByteOffset(start * block_size + (from - first * block_size));
+            self.source.read_at(at, place).map_err(|e| Error::read(format!("ext: inode {}", inode.number), e))
         };
+        let mut visit =
+            Visit { wanted: offset / block_size..end.div_ceil(block_size), next: 0, nodes: 0, put: &mut put };
         if inode.flags() & FLAG_EXTENTS != 0 {
-            let depth = le16(inode.root(), 6);
-            let mut next = 0;
-            self.extents(inode.root(), depth, blocks, &mut next, &mut nodes, &mut put)?;
+            self.extents(inode.root(), le16(inode.root(), 6), &mut visit)?;
         } else {
-            self.pointers(inode.root(), blocks, &mut nodes, &mut put)?;
+            for slot in 0..15 {
+                let level = u32::try_from(slot).unwrap_or(0).saturating_sub(11);
+                self.pointer(le32(inode.root(), slot * 4).into(), level, &mut visit)?;
+            }
         }
         Ok(contents)
     }
 
-    /// Visits the extents of a tree's node in ascending order, up to block `blocks` of the file.
-    fn extents(
-        &self,
-        node: &[u8],
-        depth: u16,
-        blocks: u64,
-        next: &mut u64,
-        nodes: &mut usize,
-        put: &mut dyn FnMut(u64, u64, u64) -> Result<()>,
-    ) -> Result<()> {
+    /// Visits the extents of a tree's node that lie in the wanted range, in ascending order.
+    fn extents(&self, node: &[u8], depth: u16, visit: &mut Visit<'_>) -> Result<()> {
         let wrong = |what: &str| Error::new(ErrorKind::Malformed, format!("ext: extent tree: {what}"));
-        *nodes += 1;
-        if le16(node, 0) != 0xf30a || le16(node, 6) != depth || depth > DEPTH_MAX || *nodes > NODES_MAX {
+        visit.nodes += 1;
+        if le16(node, 0) != 0xf30a || le16(node, 6) != depth || depth > DEPTH_MAX || visit.nodes > NODES_MAX {
             return Err(wrong("not a node of that depth"));
         }
         let count = usize::from(le16(node, 2));
         let entries = node.get(12..12 + count * 12).ok_or_else(|| wrong("more entries than fit the node"))?;
-        for entry in entries.chunks_exact(12) {
+        for (index, entry) in entries.chunks_exact(12).enumerate() {
             let first = u64::from(le32(entry, 0));
-            if first < *next {
+            if first < visit.next {
                 return Err(wrong("entries that are not ascending"));
             }
-            if first >= blocks {
+            if first >= visit.wanted.end {
                 break;
             }
             if depth > 0 {
-                *next = first;
+                // A child ends where the next one begins.
+                let following = entries.get((index + 1) * 12..).filter(|rest| !rest.is_empty());
+                visit.next = first;
+                if following.is_some_and(|next| u64::from(le32(next, 0)) <= visit.wanted.start) {
+                    continue;
+                }
                 let child = self.block(u64::from(le32(entry, 4)) | u64::from(le16(entry, 8)) << 32)?;
-                self.extents(&child, depth - 1, blocks, next, nodes, put)?;
+                self.extents(&child, depth - 1, visit)?;
                 continue;
             }
             let length = u32::from(le16(entry, 4));
             let start = u64::from(le32(entry, 8)) | u64::from(le16(entry, 6)) << 32;
             let written = length <= EXTENT_LENGTH_MAX;
             let length = u64::from(if written { length } else { length - EXTENT_LENGTH_MAX });
-            *next = first + length;
-            if written && length > 0 {
-                put(first, start, length.min(blocks - first))?;
+            visit.next = first + length;
+            if written && length > 0 && visit.next > visit.wanted.start {
+                (visit.put)(first, start, length)?;
             }
         }
         Ok(())
     }
 
-    /// Visits the blocks that direct and indirect pointers name.
-    fn pointers(
-        &self,
-        root: &[u8],
-        blocks: u64,
-        nodes: &mut usize,
-        put: &mut dyn FnMut(u64, u64, u64) -> Result<()>,
-    ) -> Result<()> {
-        let mut next = 0;
-        for slot in 0..15 {
-            let level = u32::try_from(slot).unwrap_or(0).saturating_sub(11);
-            self.pointer(le32(root, slot * 4).into(), level, blocks, &mut next, nodes, put)?;
-        }
-        Ok(())
-    }
-
-    fn pointer(
-        &self,
-        block: u64,
-        level: u32,
-        blocks: u64,
-        next: &mut u64,
-        nodes: &mut usize,
-        put: &mut dyn FnMut(u64, u64, u64) -> Result<()>,
-    ) -> Result<()> {
-        if *next >= blocks {
+    /// Visits the blocks that a pointer names, through `level` blocks of pointers.
+    fn pointer(&self, block: u64, level: u32, visit: &mut Visit<'_>) -> Result<()> {
+        if visit.next >= visit.wanted.end {
             return Ok(());
         }
-        let per_block = self.geometry.block_size / 4;
-        if block == 0 {
-            *next = next.saturating_add(per_block.saturating_pow(level));
+        let span = (self.geometry.block_size / 4).saturating_pow(level);
+        if block == 0 || visit.next.saturating_add(span) <= visit.wanted.start {
+            visit.next = visit.next.saturating_add(span);
             return Ok(());
         }
         if level == 0 {
-            put(*next, block, 1)?;
-            *next += 1;
+            (visit.put)(visit.next, block, 1)?;
+            visit.next += 1;
             return Ok(());
         }
-        *nodes += 1;
-        if *nodes > NODES_MAX {
+        visit.nodes += 1;
+        if visit.nodes > NODES_MAX {
             return Err(Error::new(ErrorKind::Malformed, "ext: too many blocks of pointers"));
         }
         let table = self.block(block)?;
         for entry in table.chunks_exact(4) {
-            self.pointer(le32(entry, 0).into(), level - 1, blocks, next, nodes, put)?;
+            self.pointer(le32(entry, 0).into(), level - 1, visit)?;
         }
         Ok(())
     }
@@ -377,8 +377,8 @@ impl Tree for ExtFiles {
         Ok(self.records(directory)?.iter().find(|record| record.name == name).map(|record| Node(record.inode)))
     }
 
-    fn read(&self, node: Node, limit: ByteCount) -> Result<Vec<u8>> {
-        self.contents(&self.inode(node.0)?, limit)
+    fn read(&self, node: Node, offset: u64, length: usize) -> Result<Vec<u8>> {
+        self.read_inode(&self.inode(node.0)?, offset, length)
     }
 
     fn read_link(&self, node: Node) -> Result<Vec<u8>> {

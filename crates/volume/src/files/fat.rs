@@ -161,21 +161,23 @@ impl Tree for FatFiles {
         Ok(found.map(|r| Node(r.place)))
     }
 
-    fn read(&self, node: Node, limit: ByteCount) -> Result<Vec<u8>> {
-        let size = self.metadata(node)?.size.0;
-        if size > limit.0 {
-            return Err(Error::new(ErrorKind::TooLarge, format!("vfat: {size} bytes, the limit is {}", limit.0)));
-        }
+    fn read(&self, node: Node, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let end = offset.saturating_add(length as u64);
         let mut contents = Vec::new();
-        for (at, length) in self.pieces(node, size)? {
-            let left = size - contents.len() as u64;
-            let bytes = usize::try_from(length.min(left)).ok().and_then(|length| peek(&*self.source, at, length));
-            contents.extend(bytes.ok_or_else(|| Error::malformed(at, "vfat: no readable cluster there"))?);
+        let mut position = 0;
+        for (at, bytes) in self.pieces(node, end)? {
+            let (from, until) = (position.max(offset), (position + bytes).min(end));
+            if from < until {
+                let part = usize::try_from(until - from).ok();
+                let part = part.and_then(|length| peek(&*self.source, at + (from - position), length));
+                contents.extend(part.ok_or_else(|| Error::malformed(at, "vfat: no readable cluster there"))?);
+            }
+            position += bytes;
         }
-        if contents.len() as u64 == size {
+        if contents.len() == length {
             Ok(contents)
         } else {
-            Err(Error::malformed(node.0, format!("vfat: a chain of {} bytes for {size}", contents.len())))
+            Err(Error::malformed(node.0, format!("vfat: a chain of {position} bytes ends before byte {end}")))
         }
     }
 

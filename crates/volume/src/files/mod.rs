@@ -88,8 +88,8 @@ trait Tree: Send + Sync {
     fn metadata(&self, node: Node) -> Result<Metadata>;
     fn list(&self, directory: Node) -> Result<Vec<Entry>>;
     fn find(&self, directory: Node, name: &[u8]) -> Result<Option<Node>>;
-    /// The contents, which are at most `limit`.
-    fn read(&self, node: Node, limit: ByteCount) -> Result<Vec<u8>>;
+    /// `length` bytes from `offset`, which the file has by its size; holes read as zeros.
+    fn read(&self, node: Node, offset: u64, length: usize) -> Result<Vec<u8>>;
     fn read_link(&self, node: Node) -> Result<Vec<u8>>;
 }
 
@@ -116,16 +116,27 @@ impl Files {
     /// what is no plain file, or is encrypted.
     pub fn read(&self, path: impl AsRef<Path>, limit: ByteCount) -> Result<Vec<u8>> {
         let path = path.as_ref();
-        let node = self.walk(path, true)?;
-        let metadata = self.tree.metadata(node)?;
-        if metadata.kind != FileKind::Regular {
-            return Err(Error::new(ErrorKind::Unsupported, format!("{}: not a plain file", path.display())));
+        let (node, size) = self.plain_file(path)?;
+        match size.to_usize().filter(|_| size <= limit) {
+            Some(length) => self.tree.read(node, 0, length),
+            None => {
+                let context = format!("{}: {} bytes, the limit is {}", path.display(), size.0, limit.0);
+                Err(Error::new(ErrorKind::TooLarge, context))
+            }
         }
-        if metadata.size > limit {
-            let context = format!("{}: {} bytes, the limit is {}", path.display(), metadata.size.0, limit.0);
-            return Err(Error::new(ErrorKind::TooLarge, context));
+    }
+
+    /// Reads a part of a file, following links: from `offset`, at most `length` bytes, less only at its end.
+    ///
+    /// # Errors
+    /// As [`Files::read`], but never [`ErrorKind::TooLarge`].
+    pub fn read_range(&self, path: impl AsRef<Path>, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let (node, size) = self.plain_file(path.as_ref())?;
+        let left = size.0.saturating_sub(offset);
+        match usize::try_from(left).unwrap_or(usize::MAX).min(length) {
+            0 => Ok(Vec::new()),
+            length => self.tree.read(node, offset, length),
         }
-        self.tree.read(node, limit)
     }
 
     /// Lists a directory, following links; without `.` and `..`, by name.
@@ -151,6 +162,14 @@ impl Files {
         self.tree.metadata(self.walk(path.as_ref(), false)?)
     }
 
+    /// What is known of a file, links followed to the end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], for a link that leads nowhere too.
+    pub fn target_metadata(&self, path: impl AsRef<Path>) -> Result<Metadata> {
+        self.tree.metadata(self.walk(path.as_ref(), true)?)
+    }
+
     /// Where a link points to, as it is written.
     ///
     /// # Errors
@@ -162,6 +181,15 @@ impl Files {
             return Err(Error::new(ErrorKind::Unsupported, format!("{}: not a link", path.display())));
         }
         Ok(std::ffi::OsStr::from_bytes(&self.tree.read_link(node)?).to_owned())
+    }
+
+    fn plain_file(&self, path: &Path) -> Result<(Node, ByteCount)> {
+        let node = self.walk(path, true)?;
+        let metadata = self.tree.metadata(node)?;
+        if metadata.kind != FileKind::Regular {
+            return Err(Error::new(ErrorKind::Unsupported, format!("{}: not a plain file", path.display())));
+        }
+        Ok((node, metadata.size))
     }
 
     /// Finds the file of a path, from the root; a link at its end is followed only if told to.

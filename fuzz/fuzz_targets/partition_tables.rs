@@ -1,0 +1,4 @@
+//! Any bytes as a partition table: never a panic, a loop or memory without bound.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volume::fuzz::table(bytes));
