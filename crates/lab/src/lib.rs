@@ -1,0 +1,27 @@
+//! Physical machines made of QEMU, and networks made of namespaces, to develop and test with. Never shipped.
+//!
+//! Machines are made from Debian packages without mounting anything on the host: filesystems are filled by their own
+//! tools, and the one step that needs a block device (LVM's metadata) holds a loop device that the kernel takes away
+//! with our process. Networks live in namespaces without names that end with the last process inside.
+//!
+//! Everything here needs root.
+
+mod base;
+mod boot_loader;
+mod cache;
+mod content;
+mod error;
+mod filesystem;
+mod loop_device;
+mod recipe;
+mod session;
+mod source_machine;
+mod tool;
+mod uefi_variables;
+mod volume_group;
+
+pub use base::ROOT_PASSWORD;
+pub use content::{CheckedFile, FILES};
+pub use error::{Error, Result};
+pub use session::{Answer, Session};
+pub use source_machine::{Boot, Kind, SourceMachine, VolumeFact};

@@ -1,0 +1,98 @@
+//! `vconverter-lab`: makes and runs the lab's machines by hand.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+use lab::{Boot, Kind, SourceMachine};
+use qemu::NicBackend;
+
+/// Physical machines made of QEMU, to develop and demonstrate with. Needs root.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes a source machine in a folder: its disk, its firmware's variables, and `machine.json` with its facts.
+    Make {
+        /// `a`, `b` or `c`.
+        machine: Kind,
+        /// Folder, made if missing.
+        folder: PathBuf,
+    },
+    /// Runs a source machine with its serial console on this terminal, until it switches itself off.
+    Run {
+        /// `a`, `b` or `c`.
+        machine: Kind,
+        /// Folder of `make`; made if missing.
+        folder: PathBuf,
+        /// Boot this ISO from the CD drive.
+        #[arg(long)]
+        iso: Option<PathBuf>,
+        /// Save the screen there as PNG every five seconds.
+        #[arg(long)]
+        screen: Option<PathBuf>,
+        /// End after so many seconds.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprint!("vconverter-lab: {e}");
+            let mut cause = std::error::Error::source(&e);
+            while let Some(inner) = cause {
+                eprint!(": {inner}");
+                cause = inner.source();
+            }
+            eprintln!();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> lab::Result<()> {
+    match arguments.command {
+        Command::Make { machine, folder } => {
+            let machine = SourceMachine::make(machine, &folder)?;
+            println!("{}", machine.disk.display());
+            Ok(())
+        }
+        Command::Run { machine, folder, iso, screen, seconds } => {
+            let machine = SourceMachine::make(machine, &folder)?;
+            let boot = iso.as_deref().map_or(Boot::Disk, Boot::Iso);
+            let network = NicBackend::User { restricted: false, forwards: Vec::new() };
+            let vm = machine.hardware(boot, network).start()?;
+            let mut reader = vm.serial(0).reader();
+            let start = Instant::now();
+            let mut shot = Instant::now();
+            while start.elapsed() < Duration::from_secs(seconds) {
+                print!("{}", reader.available());
+                let _ = std::io::stdout().flush();
+                if let Some(exit) = vm.wait(Duration::from_millis(200)) {
+                    println!(
+                        "\n{:?} after {:.0?}, {:.0?} of processor time",
+                        exit.kind,
+                        start.elapsed(),
+                        vm.cpu_time()?
+                    );
+                    return Ok(());
+                }
+                if let Some(path) = screen.as_ref().filter(|_| shot.elapsed() > Duration::from_secs(5)) {
+                    shot = Instant::now();
+                    std::fs::write(path, vm.screenshot()?).map_err(|e| lab::Error::file(path, e))?;
+                }
+            }
+            println!("\nended after {seconds} s, {:.0?} of processor time", vm.cpu_time()?);
+            Ok(())
+        }
+    }
+}
