@@ -13,7 +13,7 @@ use guest::appliance::{Job, Segment};
 use machine::Machine;
 
 use super::device_mapper::{self, Linear};
-use crate::{Error, Result};
+use crate::{Error, Result, modules};
 
 /// Time in which the disks and their partitions must have appeared.
 const APPEAR: Duration = Duration::from_secs(20);
@@ -93,6 +93,10 @@ pub(super) fn volumes(machine: &Machine, disks: &[PathBuf]) -> Vec<Device> {
 pub(super) fn map_logical_volumes(job: &Job, disks: &[PathBuf]) -> Result<Vec<Device>> {
     let parts = || job.facts.disks.iter().flat_map(|disk| &disk.layout.volumes).flat_map(|volume| &volume.parts);
     let mut devices = Vec::new();
+    if !job.logical_volumes.is_empty() {
+        // No hardware asks for it.
+        modules::load(&["dm-mod"])?;
+    }
     for (index, volume) in job.logical_volumes.iter().enumerate() {
         let Some(part) = parts().find(|part| part.name == volume.name) else { continue };
         let lines: Result<Vec<Linear>> = volume.segments.iter().map(|segment| linear(job, disks, segment)).collect();

@@ -50,8 +50,7 @@ pub fn parse_menu(text: &str) -> Menu {
     let mut top = 0;
     let mut current: Option<MenuEntry> = None;
     let joined = text.replace("\\\n", " ");
-    for line in joined.lines() {
-        let words = words(line);
+    for words in joined.lines().flat_map(statements) {
         let Some(first) = words.first() else { continue };
         let opens = words.last().is_some_and(|word| word == "{");
         match first.as_str() {
@@ -169,7 +168,37 @@ fn title_and_id(words: &[String]) -> (String, Option<String>) {
     (title, id)
 }
 
-/// Words of one line; quotes are taken away, a comment ends it, `;` separates nothing that matters here.
+/// Statements of one line, as words: they end at `;` and behind `{`, and a `}` is one by itself.
+fn statements(line: &str) -> Vec<Vec<String>> {
+    let mut statements = vec![Vec::new()];
+    for word in words(line) {
+        let current = statements.last_mut().filter(|current| word != "}" || current.is_empty());
+        let current = match current {
+            Some(current) => current,
+            None => {
+                statements.push(Vec::new());
+                let last = statements.len() - 1;
+                &mut statements[last]
+            }
+        };
+        let (word, ends) = match word.strip_suffix(';') {
+            Some(word) => (word.to_owned(), true),
+            None => {
+                let ends = word == "{" || word == "}";
+                (word, ends)
+            }
+        };
+        if !word.is_empty() {
+            current.push(word);
+        }
+        if ends {
+            statements.push(Vec::new());
+        }
+    }
+    statements
+}
+
+/// Words of one line; quotes are taken away, a comment ends it.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
@@ -244,8 +273,8 @@ submenu 'Advanced options for Debian GNU/Linux' $menuentry_id_option 'gnulinux-a
 		initrd	/boot/initrd.img-6.1.0-9-amd64
 	}
 }
-menuentry 'Memtest' { linux16 /boot/memtest.bin
-}
+menuentry 'Memtest' { insmod x; linux16 /boot/memtest.bin }
+menuentry 'After' { linux /boot/vmlinuz-after }
 "#;
 
     fn kernel(default: &str, saved: Option<&str>) -> String {
@@ -258,6 +287,8 @@ menuentry 'Memtest' { linux16 /boot/memtest.bin
         assert!(kernel("0", None).ends_with("32-amd64"));
         assert!(kernel("1>1", None).ends_with("-9-amd64"));
         assert!(kernel("1", None).ends_with("32-amd64"));
+        assert_eq!(kernel("2", None), "/boot/memtest.bin");
+        assert_eq!(kernel("After", None), "/boot/vmlinuz-after");
         assert!(kernel("Advanced options for Debian GNU/Linux>Debian, with Linux 6.1.0-9", None).ends_with("-9-amd64"));
         assert!(kernel("gnulinux-advanced-1>gnulinux-6.1.0-9-advanced-1", None).ends_with("-9-amd64"));
         assert!(
