@@ -41,8 +41,9 @@ pub fn run() -> Result<()> {
 }
 
 fn work(reporter: &mut Reporter) -> Result<()> {
-    let job = load_job()?;
+    let mut job = load_job()?;
     let disks = devices::wait_for_disks(&job.facts)?;
+    devices::complete(&mut job, &disks)?;
     let mut volumes = devices::volumes(&job.facts, &disks);
     volumes.extend(devices::map_logical_volumes(&job, &disks)?);
     let writable = !matches!(job.mode, Mode::Plan);

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use guest::appliance::{Job, Segment};
+use guest::appliance::{Job, LogicalVolume, Segment};
 use machine::Machine;
 
 use super::device_mapper::{self, Linear};
@@ -50,6 +50,37 @@ pub(super) fn wait_for_disks(machine: &Machine) -> Result<Vec<PathBuf>> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Detects on the disks themselves what the job does not say: where logical volumes lie, or what the disks hold at all.
+///
+/// # Errors
+/// A disk cannot be read, or its partition table is damaged.
+pub(super) fn complete(job: &mut Job, disks: &[PathBuf]) -> Result<()> {
+    let volumes = || job.facts.disks.iter().flat_map(|disk| &disk.layout.volumes);
+    let logical = job.logical_volumes.is_empty() && volumes().any(|volume| volume.kind == "LVM2_member");
+    if !logical && volumes().next().is_some() {
+        return Ok(());
+    }
+    let open = |node: &PathBuf| {
+        let opened = block::open_source(node).map_err(|e| Error { context: e.to_string(), source: e.source })?;
+        Ok(opened.source)
+    };
+    let sources = disks.iter().map(open).collect::<Result<Vec<_>>>()?;
+    let layout = volume::detect_layout(&sources).map_err(|e| Error::new(format!("layout of the disks: {e}")))?;
+    for (disk, detected) in job.facts.disks.iter_mut().zip(layout.disks()) {
+        disk.layout = detected.clone();
+    }
+    let segment = |s: &volume::LinearSegment| Segment { disk: s.disk, offset: s.offset, length: s.length };
+    job.logical_volumes = layout
+        .logical_volumes()
+        .iter()
+        .map(|volume| LogicalVolume {
+            name: volume.name.clone(),
+            segments: volume.segments.iter().map(segment).collect(),
+        })
+        .collect();
+    wait_for_disks(&job.facts).map(|_| ())
 }
 
 /// `vda`, `vdb`, …, `vdz`, `vdaa`.
