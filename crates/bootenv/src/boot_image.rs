@@ -16,7 +16,7 @@ use crate::disks::{is_disk, list_disks, set_all_read_only, set_read_only};
 use crate::operator::{self, Dialog, Outcome};
 use crate::status::{Picture, Status};
 use crate::uevent::{Event, Events};
-use crate::{agent, inspection, modules, mounts, network, reaper, screen};
+use crate::{agent, inspection, medium, modules, mounts, network, reaper, screen};
 
 const HOSTNAME: &str = "vconverter";
 /// Disks behind slow controllers come late; nobody waits longer for the first inspection.
@@ -203,9 +203,14 @@ fn see_device(event: &Event, status: &Status, settled: &Settled) {
     if get("SUBSYSTEM") == "block" && is_disk(get("DEVNAME")) {
         settled.touch();
         if is_new && let Err(error) = set_read_only(get("DEVNAME")) {
-            log(error.chain());
+            // What went away before its event was read needs no protection.
+            let gone = error.source.as_ref().is_some_and(|source| source.kind() == std::io::ErrorKind::NotFound);
+            if !gone {
+                log(error.chain());
+            }
         }
         if get("DEVTYPE") == "disk" {
+            detach_medium(get("DEVNAME"));
             show_disks(status);
         }
     }
@@ -225,7 +230,19 @@ fn protect_disks(status: &Status) {
     for failure in set_all_read_only() {
         log(failure.chain());
     }
+    for disk in list_disks() {
+        detach_medium(&disk.name);
+    }
     show_disks(status);
+}
+
+/// Takes the medium that we came from out of the machine's disks: everything of it is in memory.
+fn detach_medium(name: &str) {
+    match medium::detach_own(name) {
+        Ok(false) => {}
+        Ok(true) => log(format!("disk {name}: the boot medium; it is no longer needed and can be removed")),
+        Err(error) => log(error.chain()),
+    }
 }
 
 fn show_disks(status: &Status) {

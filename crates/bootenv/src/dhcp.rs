@@ -235,5 +235,19 @@ fn back_off(tries: u32) -> Duration {
     Duration::from_secs(1 << tries.min(4)).min(RETRY_MAX)
 }
 
+/// For fuzzing: a packet, as offer and as acknowledgement to a client that waits for it.
+pub fn fuzz_packet(bytes: &[u8]) {
+    let Some(answer) = parse_datagram(bytes) else { return };
+    let mut client = Client::new(answer.mac, "vconverter", answer.transaction, Duration::ZERO);
+    client.wake(Duration::ZERO);
+    client.receive(Duration::from_secs(1), &Answer { is_acknowledgement: false, ..answer.clone() });
+    client.receive(Duration::from_secs(2), &Answer { is_acknowledgement: true, ..answer });
+    for _ in 0..20 {
+        let now = client.deadline();
+        client.wake(now);
+        assert!(client.deadline() > now, "a deadline that is due again at once");
+    }
+}
+
 #[cfg(test)]
 mod tests;

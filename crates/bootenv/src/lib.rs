@@ -15,6 +15,7 @@ pub mod disks;
 mod error;
 pub mod inspection;
 pub mod letters;
+pub mod medium;
 pub mod modules;
 pub mod mounts;
 pub mod network;

@@ -64,7 +64,7 @@ fn encode(lines: &[Line]) -> String {
             Line::Plain(plain) => text.push_str(plain),
             Line::Bar(bar) => text.push_str(&format!("\x1b[7m{bar}\x1b[0m")),
             Line::Blocks(blocks) => {
-                for run in blocks.split_inclusive(|c| c == ' ') {
+                for run in blocks.split_inclusive(' ') {
                     let lit = run.trim_end();
                     text.push_str(&format!("\x1b[7m{}\x1b[0m{}", " ".repeat(lit.len()), &run[lit.len()..]));
                 }

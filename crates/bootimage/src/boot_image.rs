@@ -85,10 +85,6 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
     fs::copy(&kernel.vmlinuz, made("vmlinuz")).map_err(|e| Error::path("copy", &kernel.vmlinuz, e))?;
     fs::write(made("vconverter.toml"), &configuration)
         .map_err(|e| Error::path("write", &made("vconverter.toml"), e))?;
-    let mut archive = Archive::new();
-    archive.add_bytes("vconverter.toml", 0o644, configuration)?;
-    fs::write(made("configuration.img"), archive.to_bytes()?)
-        .map_err(|e| Error::path("write", &made("configuration.img"), e))?;
     progress(&format!("making the initramfs with Linux {}", kernel.release));
     copy_stripped(&bootenv, &made("bootenv"), progress)?;
     copy_stripped(&agent, &made("agent"), progress)?;
@@ -106,12 +102,18 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
         sizes.unpacked >> 20,
         sizes.compressed >> 20
     ));
+    let identity = identity(&[&made("vmlinuz"), &made("initramfs.img"), &made("vconverter.toml")])?;
+    let mut archive = Archive::new();
+    archive.add_bytes("vconverter.toml", 0o644, configuration)?;
+    archive.add_bytes("vconverter.medium", 0o644, identity.as_bytes())?;
+    fs::write(made("configuration.img"), archive.to_bytes()?)
+        .map_err(|e| Error::path("write", &made("configuration.img"), e))?;
     let contents = Contents {
         vmlinuz: &made("vmlinuz"),
         initramfs: &made("initramfs.img"),
         configuration: &made("vconverter.toml"),
         configuration_archive: &made("configuration.img"),
-        identity: &identity(&[&made("vmlinuz"), &made("initramfs.img"), &made("vconverter.toml")])?,
+        identity: &identity,
         epoch: epoch(&kernel)?,
     };
     write_iso(&contents, &made("vconverter.iso"), progress)?;

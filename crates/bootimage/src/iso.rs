@@ -82,6 +82,10 @@ pub(crate) fn write_iso(contents: &Contents<'_>, output: &Path, progress: &mut d
     command.env("SOURCE_DATE_EPOCH", contents.epoch.to_string());
     command.args(["-as", "mkisofs", "-quiet", "-r", "-V", "VCONVERTER", "-J", "-joliet-long", "-graft-points"]);
     command.args(["-b", "boot/grub/eltorito.img", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"]);
+    // SOURCE_DATE_EPOCH does not reach the times of folders, nor the access times of files.
+    command.arg("--set_all_file_dates").arg(format!("={}", contents.epoch));
+    // By this name bootenv knows the medium it came from.
+    command.args(["-volset", contents.identity]);
     command.arg("--grub2-boot-info").arg("--grub2-mbr").arg(hybrid).arg("--protective-msdos-label");
     command.args(["--efi-boot", "boot/grub/efi.img", "-efi-boot-part", "--efi-boot-image"]);
     command.arg("-o").arg(output).arg(&tree);
@@ -208,5 +212,70 @@ impl Staging<'_> {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(self.epoch);
         let file = File::options().write(true).open(path).map_err(|e| Error::path("open", path, e))?;
         file.set_modified(time).map_err(|e| Error::path("set the time of", path, e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn build(folder: &Path, name: &str) -> PathBuf {
+        let file = |name: &str, bytes: &[u8]| {
+            let path = folder.join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        let contents = Contents {
+            vmlinuz: &file("vmlinuz", &[1; 5000]),
+            initramfs: &file("initramfs.img", &[2; 9000]),
+            configuration: &file("vconverter.toml", b"controller = \"c:1\"\n"),
+            configuration_archive: &file("configuration.img", &[3; 512]),
+            identity: "0123456789abcdef",
+            epoch: 1_700_000_000,
+        };
+        let output = folder.join(name);
+        write_iso(&contents, &output, &mut |_| {}).unwrap();
+        output
+    }
+
+    fn xorriso(iso: &Path, arguments: &[&str]) -> String {
+        let mut command = Command::new("xorriso");
+        let output = command.arg("-indev").arg(iso).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    #[test]
+    fn an_iso_starts_by_bios_and_uefi_and_is_the_same_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let iso = build(folder.path(), "one.iso");
+        let report = xorriso(&iso, &["-report_el_torito", "plain", "-report_system_area", "plain"]);
+        assert!(report.contains("BIOS") && report.contains("UEFI"), "{report}");
+        assert!(report.contains("grub2-mbr") && report.contains("GPT"), "{report}");
+        let files = xorriso(&iso, &["-find", "/", "-type", "f"]);
+        for name in ["/boot/vmlinuz", "/boot/initramfs.img", "/boot/configuration.img", "/vconverter.toml"] {
+            assert!(files.contains(&format!("'{name}'")), "{name} in {files}");
+        }
+        // Time stamps of folders come from the clock unless something prevents it.
+        std::thread::sleep(Duration::from_millis(2100));
+        assert!(fs::read(&iso).unwrap() == fs::read(build(folder.path(), "two.iso")).unwrap(), "two builds differ");
+        let bytes = fs::read(&iso).unwrap();
+        assert_eq!(&bytes[32769..32774], b"CD001");
+        assert_eq!(&bytes[32768 + 190..][..16], b"0123456789abcdef");
+    }
+
+    #[test]
+    fn the_esp_holds_the_signed_chain() {
+        let folder = tempfile::tempdir().unwrap();
+        let iso = build(folder.path(), "one.iso");
+        let esp = folder.path().join("efi.img");
+        xorriso(&iso, &["-osirrox", "on", "-extract", "/boot/grub/efi.img", esp.to_str().unwrap()]);
+        for (inside, packaged) in [("BOOTX64.EFI", SHIM), ("grubx64.efi", SIGNED_GRUB), ("mmx64.efi", MOK_MANAGER)] {
+            let mut command = Command::new("mtype");
+            let found = command.arg("-i").arg(&esp).arg(format!("::/EFI/BOOT/{inside}")).output().unwrap();
+            assert!(found.stdout == fs::read(packaged).unwrap(), "{inside}");
+        }
     }
 }

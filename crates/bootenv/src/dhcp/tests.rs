@@ -252,15 +252,6 @@ proptest! {
                 *byte = value;
             }
         }
-        if let Some(answer) = parse_datagram(&bytes) {
-            let mut client = Client::new(MAC, "h", 7, at(0));
-            client.wake(at(0));
-            client.receive(at(1), &Answer { is_acknowledgement: false, ..answer.clone() });
-            client.receive(at(2), &answer);
-            for _ in 0..50 {
-                let now = client.deadline();
-                client.wake(now);
-            }
-        }
+        fuzz_packet(&bytes);
     }
 }

@@ -1,0 +1,62 @@
+//! The medium that the boot image came from: a USB stick with it is no disk of the machine.
+//!
+//! The builder writes one name into the initramfs' configuration and into the ISO, as its volume set identifier (ECMA-119,
+//! section 8.4.19). Only a disk that bears the same name is let go; a CD is none of the machine's disks anyway.
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// Where the builder puts the name.
+const NAME: &str = "/vconverter.medium";
+/// The primary volume descriptor lies in sector 16 of 2048 bytes.
+const DESCRIPTOR_OFFSET: u64 = 16 * 2048;
+const VOLUME_SET: std::ops::Range<usize> = 190..318;
+
+/// Makes the kernel let go of disk `name` if it is the own medium; whether it was.
+///
+/// # Errors
+/// The kernel keeps it.
+pub fn detach_own(name: &str) -> Result<bool> {
+    let own = fs::read_to_string(NAME).unwrap_or_default();
+    let mut descriptor = [0; 2048];
+    let device = Path::new("/dev").join(name);
+    let read = fs::File::open(&device).and_then(|mut disk| {
+        disk.seek(SeekFrom::Start(DESCRIPTOR_OFFSET))?;
+        disk.read_exact(&mut descriptor)
+    });
+    // What cannot be read there is no medium of ours.
+    if read.is_err() || !bears(&descriptor, own.trim()) {
+        return Ok(false);
+    }
+    let delete = Path::new("/sys/block").join(name).join("device/delete");
+    fs::write(&delete, "1").map_err(|e| Error::path("let the boot medium go:", &delete, e))?;
+    Ok(true)
+}
+
+/// Whether a primary volume descriptor bears the name `own` of a boot image.
+fn bears(descriptor: &[u8; 2048], own: &str) -> bool {
+    let set = &descriptor[VOLUME_SET];
+    let end = set.iter().rposition(|&b| b != b' ' && b != 0).map_or(0, |last| last + 1);
+    descriptor[..6] == *b"\x01CD001" && own.len() >= 16 && set[..end] == *own.as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_name_is_the_own_medium() {
+        let mut descriptor = [0; 2048];
+        descriptor[..6].copy_from_slice(b"\x01CD001");
+        descriptor[VOLUME_SET].fill(b' ');
+        descriptor[VOLUME_SET][..16].copy_from_slice(b"0123456789abcdef");
+        assert!(bears(&descriptor, "0123456789abcdef"));
+        assert!(!bears(&descriptor, "0123456789abcdee") && !bears(&descriptor, ""));
+        descriptor[VOLUME_SET.start + 16] = b'x';
+        assert!(!bears(&descriptor, "0123456789abcdef"));
+        assert!(!bears(&[0; 2048], "0123456789abcdef") && !bears(&[b' '; 2048], ""));
+    }
+}

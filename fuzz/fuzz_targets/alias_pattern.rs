@@ -1,0 +1,6 @@
+//! Two texts as pattern and alias of a module: never a panic or exponential time.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|texts: (&str, &str)| {
+    bootenv::modules::matches(texts.0, texts.1);
+});
