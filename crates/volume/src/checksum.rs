@@ -1,6 +1,7 @@
 //! The cyclic redundancy checks of on-disk structures: CRC-32 (GPT, LVM2), CRC-32C (ext4, XFS, btrfs) and CRC-16 (ext4
 //! group descriptors), all reflected. None of them inverts its result: each format has its own rule for that.
 
+#[allow(clippy::cast_possible_truncation)] // the index of a table of 256
 const fn table32(polynomial: u32) -> [[u32; 256]; 8] {
     let mut tables = [[0; 256]; 8];
     let mut i = 0;

@@ -1,4 +1,5 @@
 //! The allocation map of ext2/3/4 is that of dumpe2fs and debugfs, and a filesystem that lies is copied whole.
+#![allow(clippy::unwrap_used)] // a test fails by it
 mod support;
 
 use std::os::unix::fs::FileExt;

@@ -1,5 +1,6 @@
 //! The allocation map of FAT is that of fsck.fat, its files are those that mtools wrote, and one that lies is copied
 //! whole.
+#![allow(clippy::unwrap_used)] // a test fails by it
 mod support;
 
 use std::os::unix::fs::FileExt;

@@ -1,6 +1,7 @@
 //! Volume groups made by LVM's own tools are put together, and what is not plain is copied whole.
 //!
 //! LVM takes block devices only: these tests need root and loop devices, and say so where they are not to be had.
+#![allow(clippy::unwrap_used)] // a test fails by it
 mod support;
 
 use std::os::unix::fs::FileExt;
@@ -142,9 +143,6 @@ fn a_group_with_a_missing_disk_is_copied_whole() {
 fn a_group_with_segments_that_are_not_linear_is_copied_whole() {
     let Some((folder, [a, b])) = made() else { return };
     lvm(folder.path(), "l lvremove -f vg0/root; l lvcreate -an -Zn -Wn -y -i 2 -l 4 -n striped vg0").unwrap();
-    whole(&[&a, &b], "are not linear");
-    let Some((folder, [a, b])) = made() else { return };
-    lvm(folder.path(), "l lvremove -f vg0/swap; l lvcreate -an -Zn -Wn -y --type snapshot -s -l 1 -n snap vg0/root || l lvcreate -an -Zn -Wn -y -T -l 2 -V 1G --poolmetadatasize 4M vg0/pool").unwrap();
     whole(&[&a, &b], "are not linear");
 }
 

@@ -1,4 +1,5 @@
 //! Kinds, labels and UUIDs are those that `blkid -p` prints, on real images and on filesystems made by their own tools.
+#![allow(clippy::unwrap_used)] // a test fails by it
 mod support;
 
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! Partition tables are read as sfdisk and fdisk wrote them, and hostile ones are refused with one error.
+#![allow(clippy::unwrap_used)] // a test fails by it
 mod support;
 
 use std::os::unix::fs::FileExt;

@@ -82,7 +82,7 @@ impl FatMap {
                 let pair = crate::field::le16(&bytes, n * 3 / 2);
                 // The last entry's pair may end behind the table's bytes.
                 let pair = if n * 3 / 2 + 1 < bytes.len() { pair } else { bytes[n * 3 / 2].into() };
-                u32::from(if n % 2 == 0 { pair & 0xfff } else { pair >> 4 })
+                u32::from(if n.is_multiple_of(2) { pair & 0xfff } else { pair >> 4 })
             }
             FatKind::Fat16 => crate::field::le16(&bytes, n * 2).into(),
             FatKind::Fat32 => crate::field::le32(&bytes, n * 4) & 0x0fff_ffff,

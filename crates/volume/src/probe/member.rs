@@ -38,12 +38,12 @@ pub(super) fn linux_raid(source: &dyn BlockSource) -> Option<Found> {
 pub(super) fn ddf(source: &dyn BlockSource) -> Option<Found> {
     [1, 257].into_iter().find_map(|sectors: u64| {
         let anchor = peek(source, source.size().0.checked_sub(sectors * 512)?, 512)?;
-        let word: (fn(&[u8], usize) -> u32, u64) = match [0xde, 0x11, 0xde, 0x11] {
-            magic if anchor[..4] == magic => (be32, be64(&anchor, 96)),
-            magic if anchor[..4] == [magic[3], magic[2], magic[1], magic[0]] => (le32, le64(&anchor, 96)),
+        let primary_sector = match anchor[..4] {
+            [0xde, 0x11, 0xde, 0x11] => be64(&anchor, 96),
+            [0x11, 0xde, 0x11, 0xde] => le64(&anchor, 96),
             _ => return None,
         };
-        let primary = peek(source, word.1.checked_mul(512)?, 512)?;
+        let primary = peek(source, primary_sector.checked_mul(512)?, 512)?;
         (primary[..4] == anchor[..4]).then(|| Found {
             kind: "ddf_raid_member",
             label: None,

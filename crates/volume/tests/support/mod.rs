@@ -1,5 +1,5 @@
 //! What the tests share: files as disks, real tools, real data.
-#![allow(dead_code, unreachable_pub)] // each test program uses its own part
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test program uses its own part
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
