@@ -40,7 +40,9 @@ pub(super) fn wait_for_disks(machine: &Machine) -> Result<Vec<PathBuf>> {
     let nodes: Vec<PathBuf> = (0..machine.disks.len()).map(|index| Path::new("/dev").join(name(index))).collect();
     let mut needed = nodes.clone();
     for (disk, node) in machine.disks.iter().zip(&nodes) {
-        needed.extend(disk.layout.volumes.iter().map(|volume| partition(node, volume.number)));
+        // The kernel may not show a partition that holds nothing known; nobody will ask for it.
+        let used = disk.layout.volumes.iter().filter(|volume| volume.kind != "unknown");
+        needed.extend(used.map(|volume| partition(node, volume.number)));
     }
     let end = Instant::now() + APPEAR;
     loop {
@@ -166,7 +168,7 @@ fn linear(job: &Job, disks: &[PathBuf], segment: &Segment) -> Result<Linear> {
     });
     let volume = volume.ok_or_else(outside)?;
     let start = segment.offset.0 - volume.offset.0;
-    if start % SECTOR != 0 || segment.length.0 % SECTOR != 0 || segment.length.0 == 0 {
+    if !start.is_multiple_of(SECTOR) || !segment.length.0.is_multiple_of(SECTOR) || segment.length.0 == 0 {
         return Err(Error::new(format!("segment at {} is not made of whole sectors", segment.offset)));
     }
     let node = partition(node, volume.number);

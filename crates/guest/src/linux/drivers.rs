@@ -136,3 +136,86 @@ fn initramfs_tools_policy(tree: &dyn FileTree) -> Result<String> {
     }
     Ok(policy)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::linux::module_index::Index;
+    use crate::plan::apply;
+    use crate::{MemoryTree, State};
+
+    const FOLDER: &str = "/usr/lib/modules/6.1";
+
+    fn kernel() -> BootKernel {
+        let initramfs = Some("/boot/initrd.img-6.1".to_owned());
+        BootKernel { version: "6.1".into(), image: "/boot/vmlinuz-6.1".into(), initramfs, chosen_by: "test" }
+    }
+
+    fn packed(text: &str) -> Vec<u8> {
+        let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn guest(initramfs: &[u8]) -> MemoryTree {
+        let dep = "kernel/virtio_blk.ko.xz: kernel/virtio.ko.xz\nkernel/virtio_pci.ko.xz: kernel/virtio.ko.xz\n\
+                   kernel/virtio.ko.xz:\nkernel/ahci.ko.xz:\n";
+        MemoryTree::new()
+            .with_link("/lib", "usr/lib")
+            .with(&format!("{FOLDER}/modules.dep"), dep)
+            .with(&format!("{FOLDER}/modules.alias"), "alias virtio:d00000002v* virtio_blk\nalias pci:v8086* ahci\n")
+            .with(&format!("{FOLDER}/kernel/virtio_blk.ko.xz"), packed("block"))
+            .with(&format!("{FOLDER}/kernel/virtio_pci.ko.xz"), packed("pci"))
+            .with(&format!("{FOLDER}/kernel/virtio.ko.xz"), packed("base"))
+            .with("/usr/bin/dracut", "")
+            .with("/boot/initrd.img-6.1", initramfs)
+    }
+
+    fn made(tree: &MemoryTree) -> crate::Plan {
+        let mut warnings = Vec::new();
+        let (fixup, buses) = plan(tree, Some(&kernel()), &mut warnings);
+        assert!(warnings.is_empty() && buses.disk == DiskBus::Virtio, "{warnings:?}");
+        let empty = crate::Plan::without_fixups(machine::FirmwareKind::Bios, machine::Family::Linux);
+        crate::Plan { fixups: fixup.into_iter().collect(), ..empty }
+    }
+
+    #[test]
+    fn missing_drivers_come_with_dependencies_and_an_index_that_keeps_what_was_there() {
+        let mut old = Index::default();
+        old.insert("ahci", "kernel/ahci.ko:");
+        let image = initramfs::archive(&[
+            ("usr/lib/modules/6.1/kernel/ahci.ko", b"x"),
+            ("usr/lib/modules/6.1/modules.dep.bin", &old.to_bytes()),
+        ]);
+        let mut tree = guest(&image);
+        let plan = made(&tree);
+        assert_eq!(apply(&plan, &[], &mut tree)[0].state, State::Done);
+        let after = initramfs::read(&tree, "/boot/initrd.img-6.1", 0, "6.1", &BTreeSet::new()).unwrap();
+        assert_eq!(after.modules["virtio_blk"], "usr/lib/modules/6.1/kernel/virtio_blk.ko");
+        let index = Index::parse(&after.indexes["modules.dep.bin"]).unwrap();
+        assert_eq!(index.values("virtio_pci"), ["kernel/virtio_pci.ko: kernel/virtio.ko"]);
+        assert_eq!(index.values("ahci"), ["kernel/ahci.ko:"]);
+        let aliases = Index::parse(&after.indexes["modules.alias.bin"]).unwrap();
+        assert_eq!(aliases.values("virtio:d00000002v*"), ["virtio_blk"]);
+        assert!(tree.text("/etc/dracut.conf.d/50-virtio.conf").unwrap().unwrap().contains("virtio_blk"));
+        assert!(made(&tree).already_so());
+    }
+
+    #[test]
+    fn a_kernel_without_virtio_gets_another_bus_and_a_warning() {
+        let tree = MemoryTree::new().with("/lib/modules/6.1/modules.dep", "kernel/ahci.ko:\n");
+        let mut warnings = Vec::new();
+        let (fixup, buses) = plan(&tree, Some(&kernel()), &mut warnings);
+        assert!(fixup.is_none() && buses.disk == DiskBus::Sata && warnings[0].contains("virtio_pci"), "{warnings:?}");
+    }
+
+    #[test]
+    fn drivers_built_into_the_kernel_need_no_initramfs() {
+        let tree = MemoryTree::new()
+            .with("/lib/modules/6.1/modules.dep", "")
+            .with("/lib/modules/6.1/modules.builtin", "kernel/virtio_pci.ko\nkernel/virtio_blk.ko\n");
+        assert!(made(&tree).already_so());
+    }
+}

@@ -200,6 +200,16 @@ fn normal(name: &str) -> String {
     name.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/")
 }
 
+/// An archive for tests.
+#[cfg(test)]
+pub(super) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut writer = cpio::Writer::new();
+    for (name, data) in files {
+        writer.file(name, data, 0o644);
+    }
+    writer.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -208,14 +218,6 @@ mod tests {
     use crate::MemoryTree;
 
     const VERSION: &str = "6.1.0-1-amd64";
-
-    fn archive(files: &[(&str, &str)]) -> Vec<u8> {
-        let mut writer = cpio::Writer::new();
-        for (name, data) in files {
-            writer.file(name, data.as_bytes(), 0o644);
-        }
-        writer.finish()
-    }
 
     fn pack(compression: Compression, bytes: &[u8]) -> Vec<u8> {
         let xz = |format| {
@@ -250,10 +252,10 @@ mod tests {
 
     fn sample() -> Vec<u8> {
         archive(&[
-            ("usr/lib/modules/6.1.0-1-amd64/kernel/drivers/ata/ata-piix.ko", "a"),
-            ("usr/lib/modules/6.1.0-1-amd64/kernel/drivers/block/virtio_blk.ko.xz", "bb"),
-            ("usr/lib/modules/6.1.0-1-amd64/modules.dep", "x"),
-            ("etc/zzz", &"z".repeat(300_000)),
+            ("usr/lib/modules/6.1.0-1-amd64/kernel/drivers/ata/ata-piix.ko", b"a"),
+            ("usr/lib/modules/6.1.0-1-amd64/kernel/drivers/block/virtio_blk.ko.xz", b"bb"),
+            ("usr/lib/modules/6.1.0-1-amd64/modules.dep", b"x"),
+            ("etc/zzz", &[b'z'; 300_000]),
         ])
     }
 
@@ -261,10 +263,10 @@ mod tests {
     fn every_compression_is_read_behind_an_early_archive_and_before_an_appended_one() {
         use Compression::{Bzip2, Gzip, Lz4, Lzma, None, Xz, Zstd};
         for compression in [None, Gzip, Xz, Lzma, Zstd, Lz4, Bzip2] {
-            let mut image = archive(&[("kernel/x86/microcode/GenuineIntel.bin", "microcode")]);
+            let mut image = archive(&[("kernel/x86/microcode/GenuineIntel.bin", b"microcode")]);
             image.resize(image.len().next_multiple_of(512), 0);
             image.extend(pack(compression, &sample()));
-            let more = archive(&[("usr/lib/modules/6.1.0-1-amd64/kernel/virtio.ko", "v")]);
+            let more = archive(&[("usr/lib/modules/6.1.0-1-amd64/kernel/virtio.ko", b"v")]);
             if compression == Lz4 {
                 image.extend(pack(Lz4, &more));
             } else {
@@ -302,7 +304,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn damaged_images_are_survived(position in 0usize..2000, value: u8, packed: bool) {
-            let files = [("usr/lib/modules/6.1.0/kernel/a.ko", "1"), ("usr/lib/modules/6.1.0/modules.dep.bin", "2")];
+            let files = [("usr/lib/modules/6.1.0/kernel/a.ko", b"1".as_slice()), ("usr/lib/modules/6.1.0/modules.dep.bin", b"2")];
             let mut image = archive(&files);
             if packed {
                 image = pack(Compression::Gzip, &image);
