@@ -72,8 +72,24 @@ struct Session<'a> {
     _heartbeats: Sender<Infallible>,
 }
 
-/// Running streams; `None` while one is still connecting.
-type Streams = Arc<Mutex<HashMap<StreamToken, Option<Arc<Connection>>>>>;
+/// Running streams.
+type Streams = Arc<Mutex<HashMap<StreamToken, Stream>>>;
+
+struct Stream {
+    /// Names the disk within its task.
+    task: String,
+    disk: u32,
+    /// `None` while it is still connecting.
+    connection: Option<Arc<Connection>>,
+}
+
+impl Stream {
+    fn abort(&self) {
+        if let Some(connection) = &self.connection {
+            connection.abort();
+        }
+    }
+}
 
 impl<'a> Session<'a> {
     fn begin(config: &'a Config, screen: &'a Screen, identity: &Identity, instance: Bytes32) -> Result<Self> {
@@ -136,9 +152,8 @@ impl<'a> Session<'a> {
             },
             ControllerMessage::ServeDisk(wish) => self.serve(wish),
             ControllerMessage::CancelStream { stream } => {
-                let found = lock(&self.streams).remove(&stream);
-                if let Some(connection) = found.flatten() {
-                    connection.abort();
+                if let Some(running) = lock(&self.streams).remove(&stream) {
+                    running.abort();
                 }
                 Ok(())
             }
@@ -187,21 +202,30 @@ impl<'a> Session<'a> {
         let token = wish.stream;
         {
             let mut streams = lock(&self.streams);
+            // A controller that asks again has given up the earlier stream, whose link may be frozen for long.
+            streams.retain(|_, running| {
+                let again = running.task == wish.task && running.disk == wish.disk.index;
+                if again {
+                    running.abort();
+                }
+                !again
+            });
             if streams.len() >= STREAMS_MAX || streams.contains_key(&token) {
                 return self.say(&AgentMessage::StreamFailed { stream: token, reason: "too many streams".into() });
             }
-            streams.insert(token, None);
+            streams.insert(token, Stream { task: wish.task.clone(), disk: wish.disk.index, connection: None });
         }
         let (streams, control) = (Arc::clone(&self.streams), Arc::clone(&self.connection));
         let (tls, controller, screen) = (self.tls.clone(), self.config.controller.clone(), self.screen.clone());
         thread::spawn(move || {
             let outcome = serve_stream(&wish, &inventory, &controller, &tls, &streams, &screen);
-            let was_running = lock(&streams).remove(&token).flatten().is_some();
+            // Gone from the list: cancelled, and nobody waits for it.
+            let was_waited_for = lock(&streams).remove(&token).is_some_and(|stream| stream.connection.is_none());
             match outcome {
                 Ok(()) => screen.show(Status::Ready),
                 Err(error) => {
                     screen.show(Status::Failed { detail: error.chain() });
-                    if !was_running {
+                    if was_waited_for {
                         let reason = error.chain();
                         let _ = write_message(&*control, &AgentMessage::StreamFailed { stream: token, reason });
                     }
@@ -217,9 +241,7 @@ impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.connection.abort();
         for (_, stream) in lock(&self.streams).drain() {
-            if let Some(connection) = stream {
-                connection.abort();
-            }
+            stream.abort();
         }
     }
 }
@@ -236,7 +258,7 @@ fn serve_stream(
     let connection = Arc::new(dial(controller, tls)?);
     connection.open(&Opening::OpenStream(OpenStream { token: wish.stream }))?;
     match lock(streams).get_mut(&wish.stream) {
-        Some(place) => *place = Some(Arc::clone(&connection)),
+        Some(stream) => stream.connection = Some(Arc::clone(&connection)),
         None => return Err(Error::new(ErrorKind::Link, "the stream was cancelled")),
     }
     stream::serve(&connection, &disk, &wish.mode, screen)

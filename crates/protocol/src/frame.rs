@@ -316,19 +316,19 @@ impl Ack {
 
 /// For the fuzzer: everything that parses frames.
 pub fn fuzz_frame(bytes: &[u8]) {
-    if let Some((header, payload)) = bytes.split_first_chunk::<HEADER_BYTES>() {
-        if let Ok(parsed) = Header::parse(header) {
-            assert_eq!(parsed.to_bytes(), *header, "a header that was read can be sent");
-            let _ = parsed.end();
-            if let (Kind::Data(Codec::Zstd), Some(length)) = (parsed.kind, parsed.length.to_usize()) {
-                let mut content = vec![0; length];
-                if let Ok(mut decompressor) = crate::codec::Decompressor::new() {
-                    let _ = decompressor.decompress(payload, &mut content).and_then(|()| parsed.check(&content));
-                }
+    if let Some((header, payload)) = bytes.split_first_chunk::<HEADER_BYTES>()
+        && let Ok(parsed) = Header::parse(header)
+    {
+        assert_eq!(parsed.to_bytes(), *header, "a header that was read can be sent");
+        let _ = parsed.end();
+        if let (Kind::Data(Codec::Zstd), Some(length)) = (parsed.kind, parsed.length.to_usize()) {
+            let mut content = vec![0; length];
+            if let Ok(mut decompressor) = crate::codec::Decompressor::new() {
+                let _ = decompressor.decompress(payload, &mut content).and_then(|()| parsed.check(&content));
             }
-            if parsed.kind == Kind::Error {
-                let _ = StreamError::from_payload(payload);
-            }
+        }
+        if parsed.kind == Kind::Error {
+            let _ = StreamError::from_payload(payload);
         }
     }
     if let Some((ack, _)) = bytes.split_first_chunk::<ACK_BYTES>() {

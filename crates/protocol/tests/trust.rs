@@ -1,4 +1,5 @@
 //! Who trusts whom, over real sockets.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -76,15 +76,15 @@ unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
 pub(super) fn permanent_mac(name: &str) -> Option<MacAddress> {
     const SIOCETHTOOL: libc::Ioctl = 0x8946;
     const ETHTOOL_GPERMADDR: u32 = 0x20;
-    const ADDRESS_BYTES_MAX: usize = 32;
+    const ADDRESS_BYTES_MAX: u32 = 32;
     #[repr(C)]
     struct PermanentAddress {
         command: u32,
         size: u32,
-        data: [u8; ADDRESS_BYTES_MAX],
+        data: [u8; ADDRESS_BYTES_MAX as usize],
     }
     let mut answer =
-        PermanentAddress { command: ETHTOOL_GPERMADDR, size: ADDRESS_BYTES_MAX as u32, data: [0; ADDRESS_BYTES_MAX] };
+        PermanentAddress { command: ETHTOOL_GPERMADDR, size: ADDRESS_BYTES_MAX, data: [0; ADDRESS_BYTES_MAX as usize] };
     // SAFETY: zeros are a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // The last byte stays zero.

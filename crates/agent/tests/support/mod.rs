@@ -1,5 +1,5 @@
 //! The controller's half of the conversation, in this process, and a link that can be made to fail.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
