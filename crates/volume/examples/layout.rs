@@ -2,8 +2,6 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use block::AllocationMap;
-
 fn main() {
     let disks: Vec<_> = std::env::args().skip(1).map(|path| support::disk(path.as_ref())).collect();
     let layout = match volume::detect_layout(&disks) {
