@@ -51,7 +51,7 @@ impl MachineIdentity {
 /// Values that firmware shows where nothing was set (DSP0134, 7.2.1 for the UUID; the texts are makers' habits).
 fn is_placeholder(text: &str) -> bool {
     let bare: String = text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    let repeated = bare.chars().all(|c| Some(c) == bare.chars().next());
+    let repeated = bare.bytes().all(|byte| bare.as_bytes().first() == Some(&byte));
     let known = [
         "tobefilledbyoem",
         "defaultstring",

@@ -39,7 +39,8 @@ pub struct Progress {
 impl Progress {
     /// Whole percent of the step; `None` while the total is not known.
     pub fn percent(&self) -> Option<u64> {
-        (self.total > 0).then(|| (u128::from(self.done.min(self.total)) * 100 / u128::from(self.total)) as u64)
+        let percent = u128::from(self.done.min(self.total)) * 100 / u128::from(self.total.max(1));
+        (self.total > 0).then(|| u64::try_from(percent).unwrap_or(100))
     }
 }
 

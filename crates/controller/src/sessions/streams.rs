@@ -37,7 +37,7 @@ pub(super) struct Expected {
 
 enum Answer {
     Waiting,
-    Connected(Connection, Pass),
+    Connected(Box<Connection>, Pass),
     Failed(String),
 }
 
@@ -69,7 +69,7 @@ impl Sessions {
         if let Some(entry) = expected.get_mut(&open.token)
             && let Answer::Waiting = entry.answer
         {
-            entry.answer = Answer::Connected(connection, pass);
+            entry.answer = Answer::Connected(Box::new(connection), pass);
             drop(expected);
             self.0.answered.notify_all();
         }
@@ -217,7 +217,7 @@ impl RemoteMachine for ConnectedMachine {
 
 /// One data connection. It is cut when it is dropped, so that an agent never sends into nothing.
 struct Stream {
-    connection: Connection,
+    connection: Box<Connection>,
     cancel: Cancel,
     _pass: Pass,
 }
@@ -226,7 +226,7 @@ impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let start = Instant::now();
         loop {
-            match (&self.connection).read(buffer) {
+            match (&*self.connection).read(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::TimedOut => {
                     if self.cancel.is_cancelled() {
                         return Err(io::Error::other("cancelled"));
@@ -244,11 +244,11 @@ impl Read for Stream {
 
 impl Write for Stream {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        (&self.connection).write(buffer)
+        (&*self.connection).write(buffer)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        (&self.connection).flush()
+        (&*self.connection).flush()
     }
 }
 

@@ -1,4 +1,6 @@
 //! A controller in a folder of its own, a client that speaks plain HTTP over its socket, and an agent made of `protocol`.
+//! Shared by the tests of two crates, of which each uses its part.
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
