@@ -1,4 +1,5 @@
 //! A running controller, with agents made of `protocol` on its port and a plain HTTP client on its socket.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

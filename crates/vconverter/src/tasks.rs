@@ -5,6 +5,7 @@ use std::time::Duration;
 use controller::api::TaskView;
 use controller::progress::Progress;
 use controller::store::{LogEntry, LogLevel, TaskState};
+use conversion::Step;
 use serde::Serialize;
 use serde_json::json;
 
@@ -14,6 +15,8 @@ use crate::outcome;
 use crate::progress_line::{ProgressLine, duration};
 use crate::table::{Table, plain};
 
+/// Steps as the log of a task names them.
+const STEPS: [Step; 6] = [Step::Check, Step::Copy, Step::Verify, Step::FixUp, Step::Define, Step::Prove];
 /// Pause between two looks at a task.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// A controller that is started again is waited for this long.
@@ -133,7 +136,7 @@ enum Line<'a> {
 
 /// Follows a task to its end. A controller that is started again in between is waited for.
 pub(crate) fn watch(client: &Client, id: &str, json: bool) -> Result<()> {
-    let mut watched = Watched { line: ProgressLine::new(), json, after: 0, step: None, progress: None };
+    let mut watched = Watched { line: ProgressLine::new(), json, after: 0, progress: None };
     let mut absent = 0;
     let mut task = get(client, id)?;
     loop {
@@ -161,7 +164,6 @@ struct Watched {
     line: ProgressLine,
     json: bool,
     after: i64,
-    step: Option<String>,
     progress: Option<Progress>,
 }
 
@@ -175,14 +177,6 @@ impl Watched {
             self.after = last.id;
             for entry in &entries {
                 self.show_entry(task, entry)?;
-            }
-        }
-        if task.step != self.step {
-            self.step.clone_from(&task.step);
-            if self.json
-                && let Some(step) = &task.step
-            {
-                crate::print_json_line(&Line::Step { step: step.replace(' ', "-") })?;
             }
         }
         let step = task.step.clone().unwrap_or_default();
@@ -204,6 +198,10 @@ impl Watched {
         match (self.json, entry.level) {
             // The error that ended the task is told at its end.
             _ if is_end => Ok(()),
+            // The log holds a line for each step, however short; polling alone would miss some.
+            (true, LogLevel::Info) if STEPS.iter().any(|step| step.to_string() == entry.message) => {
+                crate::print_json_line(&Line::Step { step: entry.message.replace(' ', "-") })
+            }
             (true, LogLevel::Info) => crate::print_json_line(&Line::Log { message: &entry.message }),
             (true, _) => crate::print_json_line(&Line::Warning { message: &entry.message }),
             (false, LogLevel::Info) => {

@@ -1,5 +1,6 @@
 //! The program as an operator and a script meet it: exit codes, one clear line for each error, and a controller that is
 //! killed.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../../controller/tests/support/mod.rs"]
 mod support;
@@ -244,7 +245,12 @@ fn what_was_acknowledged_survives_sigkill() {
     report(&connection, &machine("B5BRN12"));
     assert!(matches!(receive(&connection), ControllerMessage::ServeDisk(_)), "it goes on by itself");
     assert!(run(&data, &["tasks", "cancel", &task]).status.success());
-    let watched = run(&data, &["tasks", "watch", &task]);
+    let watched = run(&data, &["tasks", "watch", &task, "--json"]);
     assert_eq!(watched.status.code(), Some(130), "{}", String::from_utf8_lossy(&watched.stderr));
+    let lines = String::from_utf8(watched.stdout).unwrap();
+    let told: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(told.iter().any(|line| line["event"] == "step" && line["step"] == "copy"), "{lines}");
+    let last = told.last().unwrap();
+    assert_eq!((&last["event"], &last["state"]), (&"failed".into(), &"cancelled".into()), "{lines}");
     assert!(!folder.path().join("web1").exists(), "nothing half-made has the final name");
 }
