@@ -24,7 +24,7 @@ use protocol::{Connection, VersionRange};
 use serde_json::Value;
 
 /// A conversion made of a closure.
-pub struct Fake<F>(pub F);
+pub(crate) struct Fake<F>(pub(crate) F);
 
 impl<F> Converter for Fake<F>
 where
@@ -42,17 +42,17 @@ where
 }
 
 /// A conversion that is done at once.
-pub fn nothing() -> Arc<dyn Converter> {
+pub(crate) fn nothing() -> Arc<dyn Converter> {
     Arc::new(Fake(|_, _: &dyn Observer, _: &Cancel| Ok(Value::Null)))
 }
 
-pub fn start(data: &Path, converter: Arc<dyn Converter>) -> Controller {
+pub(crate) fn start(data: &Path, converter: Arc<dyn Converter>) -> Controller {
     let listen = ([127, 0, 0, 1], 0).into();
     Controller::start(Config { data_directory: DataDirectory::new(data), listen, converter }).unwrap()
 }
 
 /// One request; the answer's status, content type and JSON.
-pub fn http(data: &Path, method: &str, path: &str, body: &str) -> (u16, String, Value) {
+pub(crate) fn http(data: &Path, method: &str, path: &str, body: &str) -> (u16, String, Value) {
     let mut stream = UnixStream::connect(data.join("controller.sock")).unwrap();
     let length = body.len();
     write!(
@@ -72,20 +72,20 @@ pub fn http(data: &Path, method: &str, path: &str, body: &str) -> (u16, String, 
     (status, content_type, serde_json::from_str(body).unwrap_or(Value::Null))
 }
 
-pub fn get(data: &Path, path: &str) -> Value {
+pub(crate) fn get(data: &Path, path: &str) -> Value {
     let (status, _, body) = http(data, "GET", path, "");
     assert_eq!(status, 200, "{path}: {body}");
     body
 }
 
 /// Approves in a thread: the answer waits for the machine's report.
-pub fn approve(data: &Path, code: &str) -> std::thread::JoinHandle<(u16, String, Value)> {
+pub(crate) fn approve(data: &Path, code: &str) -> std::thread::JoinHandle<(u16, String, Value)> {
     let (data, body) = (data.to_owned(), format!("{{\"code\":\"{code}\"}}"));
     std::thread::spawn(move || http(&data, "POST", "/machines/approve", &body))
 }
 
 /// Waits until something is so.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < Duration::from_secs(20), "never: {what}");
@@ -94,14 +94,14 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// An agent that does what a test says.
-pub struct Agent {
+pub(crate) struct Agent {
     tls: AgentTls,
     status: Status,
-    pub instance: Bytes32,
+    pub(crate) instance: Bytes32,
 }
 
 impl Agent {
-    pub fn new(status: &Status) -> Self {
+    pub(crate) fn new(status: &Status) -> Self {
         let identity = Identity::create_agent().unwrap();
         let trust = Trust::Authority(status.ca_fingerprint.parse().unwrap());
         Self {
@@ -112,7 +112,7 @@ impl Agent {
     }
 
     /// The same agent for a controller that was started again on another port.
-    pub fn follow(&mut self, status: &Status) {
+    pub(crate) fn follow(&mut self, status: &Status) {
         self.status = status.clone();
     }
 
@@ -124,7 +124,7 @@ impl Agent {
     }
 
     /// A control connection, if the controller lets it in.
-    pub fn hello(&self) -> protocol::Result<Connection> {
+    pub(crate) fn hello(&self) -> protocol::Result<Connection> {
         let connection = self.connect();
         let hello = Hello {
             protocol: VersionRange::SPOKEN,
@@ -138,14 +138,14 @@ impl Agent {
     }
 
     /// A data connection, if the token is good.
-    pub fn open_stream(&self, token: StreamToken) -> protocol::Result<Connection> {
+    pub(crate) fn open_stream(&self, token: StreamToken) -> protocol::Result<Connection> {
         let connection = self.connect();
         connection.open(&Opening::OpenStream(OpenStream { token }))?;
         Ok(connection)
     }
 
     /// Connects, pairs, is approved and reports; the control connection and the machine's id.
-    pub fn enrol(&self, data: &Path, machine: &Machine) -> (Connection, String) {
+    pub(crate) fn enrol(&self, data: &Path, machine: &Machine) -> (Connection, String) {
         let connection = self.hello().unwrap();
         let code = pair(&connection);
         eventually("the machine waits", || {
@@ -162,7 +162,7 @@ impl Agent {
 }
 
 /// The agent's side of a pairing; the code on its screen.
-pub fn pair(connection: &Connection) -> String {
+pub(crate) fn pair(connection: &Connection) -> String {
     let ControllerMessage::PairingCommit { commitment } = receive(connection) else { panic!("no commitment") };
     let pairing = Pairing::start(Role::Agent, connection.binding().clone()).unwrap();
     let about = About { product: "KVM".into(), serial: "S1".into(), hostname: "phys-a".into() };
@@ -173,21 +173,21 @@ pub fn pair(connection: &Connection) -> String {
     committed.receive_nonce(nonce).unwrap().to_string()
 }
 
-pub fn send(connection: &Connection, message: &AgentMessage) {
+pub(crate) fn send(connection: &Connection, message: &AgentMessage) {
     write_message(connection, message).unwrap();
 }
 
-pub fn report(connection: &Connection, machine: &Machine) {
+pub(crate) fn report(connection: &Connection, machine: &Machine) {
     let report = Report { machine: machine.clone(), kernel: "6.1.0".into(), warnings: vec![] };
     send(connection, &AgentMessage::Report(Box::new(report)));
 }
 
-pub fn receive(connection: &Connection) -> ControllerMessage {
+pub(crate) fn receive(connection: &Connection) -> ControllerMessage {
     read_message(connection, MESSAGE_BYTES_MAX).unwrap()
 }
 
 /// Whether the controller ends the connection.
-pub fn is_closed(connection: &Connection) -> bool {
+pub(crate) fn is_closed(connection: &Connection) -> bool {
     loop {
         match read_message::<ControllerMessage>(connection, MESSAGE_BYTES_MAX) {
             Ok(_) => {}
@@ -197,7 +197,7 @@ pub fn is_closed(connection: &Connection) -> bool {
 }
 
 /// A machine with one disk of 1 GiB.
-pub fn machine(serial: &str) -> Machine {
+pub(crate) fn machine(serial: &str) -> Machine {
     let disk = Disk {
         path: "/dev/sda".into(),
         format: "raw".into(),
