@@ -43,12 +43,14 @@ pub(crate) fn arguments(
         args.pair("-append", &boot.command_line);
     }
     let mut buses = Buses::new(hardware.machine);
-    let first_disk = u32::from(hardware.boot_from_cdrom);
+    // A kernel that QEMU loads itself is an option ROM with boot index 0.
+    let first = u32::from(hardware.kernel.is_some());
+    let first_disk = first + u32::from(hardware.boot_from_cdrom);
     for (index, disk) in (0..).zip(&hardware.disks) {
         args.disk(index, index + first_disk, disk, &mut buses, files)?;
     }
     if let Some(iso) = &hardware.cdrom {
-        let order = if hardware.boot_from_cdrom { 0 } else { buses.disks };
+        let order = first + if hardware.boot_from_cdrom { 0 } else { buses.disks };
         args.cdrom(iso, order, &mut buses, files)?;
     }
     for (index, nic) in hardware.nics.iter().enumerate() {
