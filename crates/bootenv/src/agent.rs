@@ -59,7 +59,9 @@ impl AgentLine {
             "waiting_for_approval" => "waiting for the operator's approval".to_owned(),
             other => other.replace('_', " "),
         };
-        let parts = [Some(state), self.disk.clone(), self.detail.clone().filter(|detail| !detail.is_empty())];
+        // What to do with a code stands beside the code.
+        let detail = self.detail.clone().filter(|detail| !detail.is_empty() && self.pairing_code.is_none());
+        let parts = [Some(state), self.disk.clone(), detail];
         parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
     }
 }

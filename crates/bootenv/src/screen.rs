@@ -117,7 +117,9 @@ pub fn draw(picture: &Picture, log: &[String], columns: usize, rows: usize) -> V
         }
         lines.push(Line::Bar(fit(&format!(" {} {}_", question.text, question.typed), columns, true)));
     } else if let Some(code) = &picture.agent.pairing_code {
-        lines.push(Line::Plain(fit(" Pairing code, to be compared with the one in the console:", columns, false)));
+        let detail = picture.agent.detail.as_deref().filter(|detail| !detail.is_empty());
+        let what = detail.unwrap_or("to be compared with the one in the console");
+        lines.push(Line::Plain(fit(&format!(" Pairing code; {what}"), columns, false)));
         match block_letters(code, columns.saturating_sub(4)) {
             Some(blocks) => lines.extend(blocks.into_iter().map(|row| Line::Blocks(format!("    {row}")))),
             None => lines.push(Line::Bar(fit(&format!(" {code} "), columns, false))),
@@ -226,6 +228,17 @@ mod tests {
         let lines = draw(&picture, &log, 80, 24);
         assert_eq!(text(&lines[22]), " line 39");
         assert_eq!(text(&lines[21]), " line 38");
+    }
+
+    #[test]
+    fn what_to_do_with_the_code_is_shown_whole() {
+        let mut picture = picture(1, 1);
+        picture.agent.status = "waiting_for_approval".into();
+        picture.agent.detail = Some("on the controller: vconverter machines approve 7Q4K-9XZM".into());
+        let lines = draw(&picture, &[], 80, 24);
+        let shown = |wanted: &str| lines.iter().any(|line| text(line).ends_with(wanted));
+        assert!(shown("Pairing code; on the controller: vconverter machines approve 7Q4K-9XZM"), "{lines:?}");
+        assert!(shown("waiting for the operator's approval"), "{lines:?}");
     }
 
     #[test]
