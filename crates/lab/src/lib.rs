@@ -9,6 +9,7 @@
 mod base;
 mod boot_loader;
 mod cache;
+mod cold_clone;
 mod content;
 mod error;
 mod filesystem;
@@ -18,16 +19,19 @@ mod loop_device;
 mod namespace;
 mod recipe;
 mod session;
+mod site;
 mod source_machine;
 mod tool;
 mod uefi_variables;
 mod volume_group;
 
 pub use base::ROOT_PASSWORD;
+pub use cold_clone::{ColdClone, cold_clone};
 pub use content::{CheckedFile, FILES};
 pub use error::{Error, Result};
 pub use hash::hash_file;
 pub use lan::{CONTROLLER, Cable, GATEWAY, Lan};
 pub use namespace::Namespace;
 pub use session::{Answer, Session};
+pub use site::Site;
 pub use source_machine::{Boot, Kind, SourceMachine, VolumeFact};

@@ -18,6 +18,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Clones a source machine over a network into a VM that boots, and shows it.
+    Demo {
+        /// `a`, `b` or `c`.
+        #[arg(default_value = "a")]
+        machine: Kind,
+        /// Folder for everything that is made; it must not exist. Without it a folder for temporary files.
+        #[arg(long)]
+        folder: Option<PathBuf>,
+    },
     /// Makes a source machine in a folder: its disk, its firmware's variables, and `machine.json` with its facts.
     Make {
         /// `a`, `b` or `c`.
@@ -61,6 +70,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> lab::Result<()> {
     match arguments.command {
+        Command::Demo { machine, folder } => demo(machine, folder),
         Command::Make { machine, folder } => {
             let machine = SourceMachine::make(machine, &folder)?;
             println!("{}", machine.disk.display());
@@ -95,4 +105,23 @@ fn run(arguments: Arguments) -> lab::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Everything for one machine, told step by step.
+fn demo(kind: Kind, folder: Option<PathBuf>) -> lab::Result<()> {
+    let start = Instant::now();
+    let folder = folder.unwrap_or_else(|| std::env::temp_dir().join(format!("vconverter-demo-{}", std::process::id())));
+    std::fs::create_dir(&folder).map_err(|e| lab::Error::file(&folder, e))?;
+    let clone = lab::cold_clone(kind, &folder, &|line| println!("[{:>4} s] {line}", start.elapsed().as_secs()))?;
+    println!();
+    println!("The VM is in {}", clone.result.display());
+    println!("  look at it in a window:  sh {}/look.sh", clone.result.display());
+    println!("  give it to libvirt:      virsh define {}/{}.xml", clone.result.display(), clone.machine.hostname);
+    println!("  what was seen of it:     {}/proof/screen.png and serial.log", clone.result.display());
+    println!(
+        "Log in as root with the password {:?}. Remove {} when you have seen enough.",
+        clone.machine.root_password,
+        folder.display()
+    );
+    Ok(())
 }

@@ -1,0 +1,183 @@
+//! A customer's site: a LAN, and on its controller's host a real `vconverter serve`, driven through its command line as an
+//! operator would. End-to-end tests and the demonstration are told with it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use qemu::{NicBackend, Vm};
+use serde_json::Value;
+
+use crate::lan::{CONTROLLER, Cable, Lan};
+use crate::namespace::Daemon;
+use crate::{Boot, Error, Result, SourceMachine};
+
+/// The controller's agent port.
+const PORT: u16 = 7770;
+/// How long a machine may take from power-on to its pairing code, and a command of the controller to answer.
+const PAIRING: Duration = Duration::from_secs(600);
+
+/// A LAN with a running controller. Dropping it ends everything.
+pub struct Site {
+    controller: Option<Daemon>,
+    lan: Lan,
+    folder: PathBuf,
+    programs: PathBuf,
+}
+
+impl Site {
+    /// A site whose files lie in `folder`; its controller is started.
+    pub fn new(folder: &Path) -> Result<Self> {
+        let site = folder.join("vms");
+        fs::create_dir_all(&site).map_err(|e| Error::file(&site, e))?;
+        let mut site = Self { controller: None, lan: Lan::new()?, folder: folder.to_path_buf(), programs: programs()? };
+        site.start_controller()?;
+        Ok(site)
+    }
+
+    /// The network.
+    pub fn lan(&mut self) -> &mut Lan {
+        &mut self.lan
+    }
+
+    /// Where results appear.
+    pub fn output(&self) -> PathBuf {
+        self.folder.join("vms")
+    }
+
+    /// Where agents find the controller.
+    pub fn controller_address(&self) -> String {
+        format!("{CONTROLLER}:{PORT}")
+    }
+
+    /// Starts the controller, if it does not run, and waits until it answers.
+    pub fn start_controller(&mut self) -> Result<()> {
+        let log = self.folder.join("controller.log");
+        let log = File::options().create(true).append(true).open(&log).map_err(|e| Error::file(&log, e))?;
+        let mut command = self.program("vconverter");
+        command.args(["serve", "--listen", &self.controller_address()]).env("RUST_LOG", "info");
+        command.stdout(Stdio::null()).stderr(log);
+        self.controller = Some(Daemon::start(command)?);
+        let start = Instant::now();
+        loop {
+            match self.json(&["tasks"]) {
+                Ok(_) => return Ok(()),
+                Err(error) if start.elapsed() > Duration::from_secs(30) => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            }
+        }
+    }
+
+    /// Kills the controller with SIGKILL.
+    pub fn kill_controller(&mut self) {
+        self.controller = None;
+    }
+
+    /// One of our programs, on the controller's host, with the controller's data directory.
+    pub fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.programs.join(name));
+        command.env("VCONVERTER_DATA", self.folder.join("data")).stdin(Stdio::null());
+        self.lan.controller().enter(&mut command);
+        command
+    }
+
+    /// Runs `vconverter` and returns how it ended and what it printed.
+    pub fn vconverter(&self, arguments: &[&str]) -> Result<(ExitStatus, String)> {
+        let mut command = self.program("vconverter");
+        command.args(arguments).stderr(Stdio::inherit());
+        let output = command.output().map_err(|e| Error::io("running vconverter", e))?;
+        Ok((output.status, String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
+    /// Runs `vconverter --json …`, which has to succeed, and returns its answer.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let mut command = self.program("vconverter");
+        let output = command.arg("--json").args(arguments).output().map_err(|e| Error::io("running vconverter", e))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
+            return Err(Error::new(format!("vconverter {}: {}: {said}", arguments.join(" "), output.status)));
+        }
+        serde_json::from_slice(&output.stdout)
+            .map_err(|e| Error::new(format!("vconverter {}: no JSON: {e}", arguments.join(" "))))
+    }
+
+    /// Builds the boot image for this site's controller and returns its ISO.
+    pub fn boot_image(&self) -> Result<PathBuf> {
+        let folder = self.folder.join("boot");
+        let folder_text = folder.display().to_string();
+        let arguments = ["boot-image", "build", "--output", &folder_text, "--controller", &self.controller_address()];
+        let (status, said) = self.vconverter(&arguments)?;
+        match status.success() {
+            true => Ok(folder.join("vconverter.iso")),
+            false => Err(Error::new(format!("boot-image build: {status}: {said}"))),
+        }
+    }
+
+    /// Plugs the machine into the LAN and switches it on.
+    pub fn switch_on(&mut self, machine: &SourceMachine, boot: Boot<'_>) -> Result<(Vm, Cable)> {
+        let mut hardware = machine.hardware(boot, NicBackend::Unplugged);
+        let cable = self.lan.plug(&mut hardware, 0)?;
+        Ok((hardware.start()?, cable))
+    }
+
+    /// Waits for the pairing code on a machine's serial console, types it into the controller, and returns it with the
+    /// machine's id.
+    pub fn pair(&self, vm: &Vm) -> Result<(String, String)> {
+        let mut reader = vm.serial(0).reader();
+        reader.wait_for("pairing code: ", PAIRING)?;
+        let line = reader.next_line(Duration::from_secs(30))?;
+        let code = line.unwrap_or_default().trim().to_string();
+        self.json(&["machines", "approve", &code])?;
+        Ok((code, self.ready_machine(PAIRING)?))
+    }
+
+    /// Waits until a machine is connected, approved and reported, and returns its id.
+    pub fn ready_machine(&self, timeout: Duration) -> Result<String> {
+        let start = Instant::now();
+        loop {
+            let machines = self.json(&["machines"])?;
+            let ready = machines
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|machine| machine["id"].is_string() && machine["state"] == "ready");
+            if let Some(machine) = ready {
+                return Ok(machine["id"].as_str().unwrap_or_default().to_string());
+            }
+            if start.elapsed() > timeout {
+                return Err(Error::new(format!("no machine became ready: {machines}")));
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// Waits until a task has ended and returns it.
+    pub fn wait_for_task(&self, id: &str, timeout: Duration) -> Result<Value> {
+        let start = Instant::now();
+        loop {
+            let task = self.json(&["tasks", "show", id])?;
+            if matches!(task["state"].as_str(), Some("done" | "failed" | "cancelled")) {
+                return Ok(task);
+            }
+            if start.elapsed() > timeout {
+                return Err(Error::new(format!("task {id} did not end in time: {task}")));
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    /// What the controller logged.
+    pub fn controller_log(&self) -> String {
+        fs::read_to_string(self.folder.join("controller.log")).unwrap_or_default()
+    }
+}
+
+/// The folder of our programs: beside this one, or above a test.
+fn programs() -> Result<PathBuf> {
+    let executable = std::env::current_exe().map_err(|e| Error::io("finding our own program", e))?;
+    let folders = executable.ancestors().skip(1).take(2);
+    folders.map(Path::to_path_buf).find(|folder| folder.join("vconverter").is_file()).ok_or_else(|| {
+        Error::new(format!("no program vconverter near {}: build it first (make build)", executable.display()))
+    })
+}
