@@ -93,7 +93,8 @@ impl Stream {
 
 impl<'a> Session<'a> {
     fn begin(config: &'a Config, screen: &'a Screen, identity: &Identity, instance: Bytes32) -> Result<Self> {
-        let pin = config.ca_fingerprint.or_else(|| PairedController::load(config));
+        let paired = || PairedController::load(config).filter(|paired| paired.approved);
+        let pin = config.ca_fingerprint.or_else(|| paired().map(|paired| paired.ca_fingerprint));
         let trust = pin.map_or(Trust::Pairing, Trust::Authority);
         let tls = AgentTls::new(identity, trust)?;
         let connection = Arc::new(dial(&config.controller, &tls)?);
@@ -141,6 +142,10 @@ impl<'a> Session<'a> {
                 let committed = self.pairing.take().ok_or_else(|| out_of_order("a nonce before its commitment"))?;
                 let pairing_code = committed.receive_nonce(nonce)?.to_string();
                 self.paired = true;
+                if self.trust == Trust::Pairing {
+                    // The approval may come after a cut link, when the controller does not pair again.
+                    PairedController::store(self.config, self.authority(), false)?;
+                }
                 let detail = format!("on the controller: vconverter machines approve {pairing_code}");
                 self.screen.show(Status::WaitingForApproval { pairing_code, detail });
                 Ok(())
@@ -172,6 +177,10 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn authority(&self) -> Fingerprint {
+        self.connection.binding().controller_authority
+    }
+
     fn say(&self, message: &AgentMessage) -> Result<()> {
         Ok(write_message(&*self.connection, message)?)
     }
@@ -179,10 +188,11 @@ impl<'a> Session<'a> {
     fn be_approved(&mut self) -> Result<()> {
         if self.trust == Trust::Pairing {
             // Whoever answered at the address that was typed is only known by a code that an operator compared.
-            if !self.paired {
+            let earlier = PairedController::load(self.config).map(|paired| paired.ca_fingerprint);
+            if !self.paired && earlier != Some(self.authority()) {
                 return Err(out_of_order("an approval without pairing"));
             }
-            PairedController::store(self.config, self.connection.binding().controller_authority)?;
+            PairedController::store(self.config, self.authority(), true)?;
         }
         self.report()?;
         self.screen.show(Status::Ready);
@@ -286,6 +296,8 @@ fn send_heartbeats(connection: Arc<Connection>) -> Sender<Infallible> {
 struct PairedController {
     controller: String,
     ca_fingerprint: Fingerprint,
+    /// Whether it said that an operator approved; from then on it is pinned.
+    approved: bool,
 }
 
 impl PairedController {
@@ -293,16 +305,16 @@ impl PairedController {
         config.state_dir.join("controller.json")
     }
 
-    fn load(config: &Config) -> Option<Fingerprint> {
+    fn load(config: &Config) -> Option<Self> {
         let text = fs::read(Self::path(config)).ok()?;
         let stored: Self = serde_json::from_slice(&text).ok()?;
-        (stored.controller == config.controller).then_some(stored.ca_fingerprint)
+        (stored.controller == config.controller).then_some(stored)
     }
 
-    fn store(config: &Config, ca_fingerprint: Fingerprint) -> Result<()> {
+    fn store(config: &Config, ca_fingerprint: Fingerprint, approved: bool) -> Result<()> {
         let (path, beside) = (Self::path(config), config.state_dir.join("controller.json.new"));
         let unwritten = |e| Error::new(ErrorKind::Config, format!("cannot write {}", path.display())).because(e);
-        let text = serde_json::to_vec(&Self { controller: config.controller.clone(), ca_fingerprint });
+        let text = serde_json::to_vec(&Self { controller: config.controller.clone(), ca_fingerprint, approved });
         let text = text.map_err(|e| Error::new(ErrorKind::Config, "the controller's fingerprint").because(e))?;
         fs::write(&beside, text).and_then(|()| fs::rename(&beside, &path)).map_err(unwritten)
     }

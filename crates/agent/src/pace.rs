@@ -111,7 +111,11 @@ mod tests {
         for _ in 0..1000 {
             if pace.try_next(&rate) {
                 tried += 1;
-                pace.learn(1_000_000, (1e6 * left) as usize, Duration::from_secs_f64(1e6 / compressor));
+                pace.learn(
+                    1_000_000,
+                    if left < 1.0 { 400_000 } else { 1_000_000 },
+                    Duration::from_secs_f64(1e6 / compressor),
+                );
             }
         }
         f64::from(tried) / 1000.0
