@@ -1,0 +1,91 @@
+//! The whole way, for each machine of the lab: cloned over a network or from its disk, fixed up, seen to boot, and
+//! compared with its source by tools of others. Each prints what it saw. Needs root.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use lab::{Judge, Kind, SourceMachine, cold_clone, hash_file};
+use serde_json::Value;
+
+/// A running commentary with times.
+fn commentary() -> impl Fn(&str) {
+    let start = Instant::now();
+    move |line| println!("[{:>4} s] {line}", start.elapsed().as_secs())
+}
+
+/// Hostname, SSH host keys and file checksums of the result are the source's, and the boot proof passed.
+fn is_its_source(machine: &SourceMachine, outcome: &Value, result: &Path, say: &dyn Fn(&str)) {
+    let proof = &outcome["proof"];
+    assert_eq!(proof["verdict"], "passed", "{proof}");
+    assert_eq!(proof["guest"]["hostname"], machine.hostname.as_str(), "{proof}");
+    assert!(result.join("proof/screen.png").exists() && result.join("proof/serial.log").exists());
+    assert_eq!(outcome["verified"], true);
+    assert_eq!(outcome["incomplete"], false);
+
+    let scratch = tempfile::tempdir().unwrap();
+    let disk = result.join(outcome["disks"][0]["file"].as_str().unwrap());
+    let judge = Judge::new(&disk, machine, scratch.path()).unwrap();
+    assert_eq!(judge.text("/etc/hostname").unwrap().trim(), machine.hostname);
+    assert_eq!(judge.ssh_host_keys().unwrap(), machine.ssh_host_keys);
+    for file in &machine.files {
+        assert_eq!(judge.sha256(&file.path).unwrap(), file.sha256, "{}", file.path);
+    }
+    say(&format!(
+        "equal to the source: host name, {} SSH host keys, {} files",
+        machine.ssh_host_keys.len(),
+        machine.files.len()
+    ));
+}
+
+fn is_cold_cloned_over_the_network(kind: Kind, firmware: &str) {
+    let (folder, say) = (tempfile::tempdir().unwrap(), commentary());
+    let clone = cold_clone(kind, folder.path(), &say).unwrap();
+    assert_eq!(clone.before, clone.after, "the source's disk was changed");
+    let report = &clone.reported["report"];
+    assert_eq!(report["firmware"]["kind"], firmware);
+    assert_eq!(report["disks"][0]["identity"]["serial"], clone.machine.disk_serial.as_str());
+    assert_eq!(report["nics"][0]["mac"], clone.machine.mac.as_str());
+    assert_eq!(report["smbios"]["serial"], clone.machine.smbios[2].as_str());
+    assert_eq!(report["guest"]["hostname"], clone.machine.hostname.as_str());
+    is_its_source(&clone.machine, &clone.outcome, &clone.result, &say);
+}
+
+#[test]
+fn a_bios_machine_is_cold_cloned_from_the_iso() {
+    is_cold_cloned_over_the_network(Kind::A, "bios");
+}
+
+#[test]
+fn a_uefi_machine_with_lvm_is_cold_cloned_from_the_iso() {
+    is_cold_cloned_over_the_network(Kind::B, "uefi");
+}
+
+#[test]
+fn a_machine_whose_initramfs_lacks_virtio_is_converted_from_its_disk() {
+    let (folder, say) = (tempfile::tempdir().unwrap(), commentary());
+    let machine = SourceMachine::make(Kind::C, folder.path()).unwrap();
+    let before = hash_file(&machine.disk).unwrap();
+    let vconverter = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("vconverter");
+    let output = Command::new(vconverter)
+        .args(["--json", "convert", "--verify", "--name", "phys-c", "--output"])
+        .arg(folder.path())
+        .arg(&machine.disk)
+        .output()
+        .unwrap();
+    let lines = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}\n{lines}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!(last["event"], "done");
+    let outcome = &last["outcome"];
+    lab::tell(outcome, &say);
+    let drivers = outcome["fixups"].as_array().unwrap().iter().find(|f| f["id"] == "boot-drivers").unwrap();
+    assert_eq!(drivers["result"], "made");
+    // Deleted files fill the free blocks: what is copied is what is used.
+    let (copied, used) = (outcome["disks"][0]["total"].as_u64().unwrap(), machine.used_bytes());
+    say(&format!("copied {copied} bytes of {used} used, on a disk of {}", machine.disk_size));
+    assert!(copied < used + used / 10, "free blocks were copied: {copied} bytes for {used} used");
+    assert_eq!(before, hash_file(&machine.disk).unwrap(), "the source's disk was changed");
+    is_its_source(&machine, outcome, &folder.path().join("phys-c"), &say);
+}
