@@ -14,6 +14,7 @@ use qemu::{Hardware, NicBackend};
 use tempfile::TempDir;
 
 use crate::namespace::{Daemon, Namespace};
+use crate::tool::Tool;
 use crate::{Error, Result};
 
 /// Address of the controller's host.
@@ -80,6 +81,28 @@ impl Lan {
     /// Joins a cut cable.
     pub fn join(&self, cable: &Cable) -> Result<()> {
         self.lan.ip(&format!("link set {} master br0", cable.0))
+    }
+
+    /// Slows the controller's cable down to `megabit_per_s` in the direction to the controller.
+    pub fn slow_down(&self, megabit_per_s: u32) -> Result<()> {
+        let arguments = format!("qdisc replace dev ctl0 root tbf rate {megabit_per_s}mbit burst 256k latency 100ms");
+        let tool = Tool::new("tc", "iproute2").args(arguments.split_ascii_whitespace());
+        tool.prepared(|command| {
+            self.lan.enter(command);
+        })
+        .run()
+        .map(drop)
+    }
+
+    /// Bytes that were sent to the controller, with all headers.
+    pub fn sent_to_controller(&self) -> Result<u64> {
+        let tool = Tool::new("ip", "iproute2").args(["-json", "-stats", "link", "show", "ctl0"]);
+        let shown = tool.prepared(|command| {
+            self.lan.enter(command);
+        });
+        let shown: serde_json::Value =
+            serde_json::from_str(&shown.run()?).map_err(|e| Error::new(format!("ip -json: {e}")))?;
+        Ok(shown[0]["stats64"]["tx"]["bytes"].as_u64().unwrap_or_default())
     }
 
     /// The controller's cable.

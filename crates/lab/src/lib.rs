@@ -35,5 +35,5 @@ pub use judge::Judge;
 pub use lan::{CONTROLLER, Cable, GATEWAY, Lan};
 pub use namespace::Namespace;
 pub use session::{Answer, Session};
-pub use site::Site;
+pub use site::{RunningAgent, Site};
 pub use source_machine::{Boot, Kind, SourceMachine, VolumeFact};

@@ -132,6 +132,38 @@ impl Site {
         Ok((code, self.ready_machine(PAIRING)?))
     }
 
+    /// Starts an agent on the LAN that serves `disk` as a machine's only one. It runs until it is dropped (SIGKILL), and
+    /// keeps its key in `folder`, where its status lines go too.
+    pub fn start_agent(&self, disk: &Path, folder: &Path) -> Result<RunningAgent> {
+        fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+        let log = folder.join("agent.log");
+        let output = File::options().create(true).append(true).open(&log).map_err(|e| Error::file(&log, e))?;
+        let mut command = Command::new(self.programs.join("vconverter-agent"));
+        let status = self.json(&["status"])?;
+        let fingerprint = status["ca_fingerprint"].as_str().unwrap_or_default();
+        command.args(["--controller", &self.controller_address(), "--ca-fingerprint", fingerprint, "--state-dir"]);
+        command.arg(folder.join("state")).arg("--disk").arg(disk).stdout(output).stderr(Stdio::inherit());
+        self.lan.machines().enter(&mut command);
+        Ok(RunningAgent { _process: Daemon::start(command)?, log })
+    }
+
+    /// Types the pairing code that the agent shows into the controller, and returns the machine's id.
+    pub fn pair_agent(&self, agent: &RunningAgent) -> Result<String> {
+        let start = Instant::now();
+        loop {
+            let log = fs::read_to_string(&agent.log).unwrap_or_default();
+            let code = log.split("\"pairing_code\":\"").nth(1).and_then(|rest| rest.split('"').next());
+            if let Some(code) = code {
+                self.json(&["machines", "approve", code])?;
+                return self.ready_machine(PAIRING);
+            }
+            if start.elapsed() > Duration::from_secs(60) {
+                return Err(Error::new(format!("the agent shows no pairing code: {log}")));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     /// Waits until a machine is connected, approved and reported, and returns its id.
     pub fn ready_machine(&self, timeout: Duration) -> Result<String> {
         let start = Instant::now();
@@ -171,6 +203,12 @@ impl Site {
     pub fn controller_log(&self) -> String {
         fs::read_to_string(self.folder.join("controller.log")).unwrap_or_default()
     }
+}
+
+/// An agent that runs beside the lab's machines. Dropping it kills it with SIGKILL.
+pub struct RunningAgent {
+    _process: Daemon,
+    log: PathBuf,
 }
 
 /// The folder of our programs: beside this one, or above a test.

@@ -48,6 +48,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run the controller: wait for machines, convert them, serve the other commands
     Serve(Serve),
+    /// Show whether the controller runs, where agents find it, and the fingerprint by which they know it
+    Status,
     /// Show the machines that wait for approval, and those that are known
     Machines(Machines),
     /// Convert a machine of the controller, or local disk images and block devices, into a VM

@@ -53,6 +53,7 @@ fn run(arguments: Arguments) -> Result<()> {
     let directory = arguments.data_dir.map_or_else(DataDirectory::from_environment, DataDirectory::new);
     match arguments.command {
         Command::Serve(serve) => serve::serve(&serve, directory, json),
+        Command::Status => serve::status(&Client::new(&directory)?, json),
         Command::Machines(machines) => {
             let client = Client::new(&directory)?;
             match machines.action {

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use controller::api::Status;
 use controller::tasks::Converter;
 use controller::{Config, Controller, DataDirectory};
 use conversion::{Cancel, Observer, Request, Source};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::Serve;
+use crate::client::Client;
 use crate::failure::{Code, Failure, Result};
 
 /// The conversions of a controller.
@@ -62,4 +64,16 @@ fn wait_for_signal() -> std::io::Result<()> {
         std::process::exit(Code::Interrupted as i32);
     });
     Ok(())
+}
+
+/// `vconverter status`.
+pub(crate) fn status(client: &Client, json: bool) -> Result<()> {
+    let status: Status = client.get("/status")?;
+    if json {
+        return crate::print_json(&status);
+    }
+    crate::print(&format!(
+        "controller  version {}, process {}, since {}\nagents      {}\nCA          {}\ndata        {}\n",
+        status.version, status.pid, status.started_at, status.agent_address, status.ca_fingerprint, status.data_dir
+    ))
 }
