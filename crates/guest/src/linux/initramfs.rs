@@ -24,6 +24,10 @@ use input::Input;
 /// Bytes that all archives together may unpack to.
 const UNPACKED_MAX: u64 = 4 << 30;
 
+/// Bytes of names, link targets and indexes that are kept of all archives together; some megabytes in a real one. A
+/// few kilobytes may unpack to very many of them.
+const KEPT_MAX: usize = 64 << 20;
+
 /// Entries of all archives together.
 const ENTRIES_MAX: usize = 1 << 20;
 
@@ -76,7 +80,7 @@ pub fn read(tree: &dyn FileTree, path: &str, start: u64, version: &str, wanted: 
     let mut contents = Contents::default();
     let mut missing = wanted.clone();
     let mut input = Input::open(tree, path, start)?;
-    let mut bounds = Bounds { bytes: UNPACKED_MAX, entries: ENTRIES_MAX };
+    let mut bounds = Bounds { bytes: UNPACKED_MAX, entries: ENTRIES_MAX, kept: KEPT_MAX };
     loop {
         input.skip_zeros().map_err(|e| fault(e, path))?;
         let head = input.peek(6).map_err(|e| fault(e, path))?;
@@ -126,6 +130,20 @@ fn fault(error: std::io::Error, path: &str) -> Error {
 struct Bounds {
     bytes: u64,
     entries: usize,
+    kept: usize,
+}
+
+fn too_large(what: &str) -> Error {
+    Error::new(ErrorKind::TooLarge, format!("initramfs with more than {what}"))
+}
+
+impl Bounds {
+    /// Counts `length` bytes that are about to be kept.
+    fn keep(&mut self, length: usize) -> Result<()> {
+        let left = self.kept.checked_sub(length);
+        self.kept = left.ok_or_else(|| too_large("64 MiB of names and indexes"))?;
+        Ok(())
+    }
 }
 
 /// Walks the archives in one unpacked stream.
@@ -137,13 +155,12 @@ fn visit(
     missing: &mut BTreeSet<String>,
     bounds: &mut Bounds,
 ) -> Result<ControlFlow<()>> {
-    let mut archive = cpio::Reader::new(stream, plain);
+    let mut archive = cpio::Reader::new(stream, plain, bounds.bytes);
     let searching = !missing.is_empty();
     while let Some(entry) = archive.next_entry()? {
-        let too_large = |what: &str| Error::new(ErrorKind::TooLarge, format!("initramfs with more than {what}"));
         bounds.entries = bounds.entries.checked_sub(1).ok_or_else(|| too_large("1048576 entries"))?;
-        bounds.bytes = bounds.bytes.checked_sub(entry.size + 110).ok_or_else(|| too_large("4 GiB unpacked"))?;
         let name = normal(&entry.name);
+        bounds.keep(name.len())?;
         match entry.kind() {
             cpio::Kind::Folder => {
                 contents.folders.insert(name);
@@ -151,6 +168,7 @@ fn visit(
             cpio::Kind::Link if !name.contains("/modules/") && contents.links.len() < NAMES_MAX => {
                 // A module's path has few links on its way; their targets are short.
                 let target = archive.contents(entry.size.min(4096))?;
+                bounds.keep(target.len())?;
                 if let Ok(target) = String::from_utf8(target) {
                     contents.links.insert(name, target);
                 }
@@ -176,6 +194,7 @@ fn visit(
                     contents.modules_folder = Some(folder.to_owned());
                     let file = file.to_owned();
                     let bytes = archive.contents(entry.size)?;
+                    bounds.keep(bytes.len())?;
                     contents.indexes.insert(file, bytes);
                 } else if contents.names.len() < NAMES_MAX {
                     contents.names.insert(name);
@@ -184,6 +203,7 @@ fn visit(
             _ => {}
         }
     }
+    bounds.bytes = bounds.bytes.saturating_sub(archive.position());
     Ok(ControlFlow::Continue(()))
 }
 
@@ -299,6 +319,21 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::Unsupported);
         assert!(error.context.contains("lzop"), "{error}");
         assert_eq!(read_bytes(b"MZ this is a program").unwrap_err().kind, ErrorKind::Malformed);
+    }
+
+    /// A stream of zeros is an archive without an end; one of many indexes would fill the memory of the appliance.
+    #[test]
+    fn what_unpacks_without_bound_is_refused() {
+        let zeros = pack(Compression::Zstd, &vec![0; 8 << 20]);
+        assert_eq!(read_bytes(&zeros).unwrap_err().kind, ErrorKind::Malformed);
+        let index = vec![0; 16 << 20];
+        let names: Vec<String> = (0..5).map(|n| format!("lib/modules/6.1.0/modules.{n}")).collect();
+        let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), index.as_slice())).collect();
+        let packed = pack(Compression::Zstd, &archive(&files));
+        assert!(packed.len() < 1 << 20);
+        let error = read_bytes(&packed).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::TooLarge);
+        assert!(error.context.contains("indexes"), "{error}");
     }
 
     proptest::proptest! {

@@ -22,6 +22,10 @@ const ENTRIES_MAX: usize = 1 << 20;
 /// Nodes visited when an index is read: more means that nodes are shared or in a ring.
 const NODES_MAX: usize = 1 << 22;
 
+/// Bytes of keys and values that are taken over, counted at every node on the way: a few megabytes in a distribution's
+/// index. A file of a few kilobytes whose nodes share one long text would otherwise fill the memory.
+const TAKEN_MAX: usize = 64 << 20;
+
 /// Longest key; depth of the tree is at most this.
 const KEY_MAX: usize = 1024;
 
@@ -46,7 +50,7 @@ impl Index {
         let mut index = Self::default();
         // A node and the key on the way to it.
         let mut open = vec![(source.number(8)?, Vec::new())];
-        let (mut nodes, mut entries) = (0, 0);
+        let (mut nodes, mut entries, mut taken) = (0, 0, 0_usize);
         while let Some((node, mut key)) = open.pop() {
             nodes += 1;
             let mut at = (node & POSITION) as usize;
@@ -68,6 +72,7 @@ impl Index {
                     let child = source.number(at)?;
                     at += 4;
                     if child & POSITION != 0 {
+                        take(&mut taken, key.len() + 1)?;
                         let mut below = key.clone();
                         below.push(character);
                         open.push((child, below));
@@ -85,6 +90,7 @@ impl Index {
                     if entries > ENTRIES_MAX {
                         return Err(Error::new(ErrorKind::TooLarge, "index of modules with too many entries"));
                     }
+                    take(&mut taken, key.len() + value.len())?;
                     index.entries.entry(key.clone()).or_default().push((priority, value.to_vec()));
                 }
             }
@@ -127,6 +133,16 @@ impl Index {
         bytes[8..12].copy_from_slice(&root.to_be_bytes());
         bytes
     }
+}
+
+/// Counts bytes that are about to be taken over.
+fn take(taken: &mut usize, length: usize) -> Result<()> {
+    *taken = taken.saturating_add(length);
+    if *taken > TAKEN_MAX {
+        let found = format!("index of modules with keys and values of more than {TAKEN_MAX} bytes");
+        return Err(Error::new(ErrorKind::TooLarge, found));
+    }
+    Ok(())
 }
 
 type Keyed<'e> = (&'e [u8], &'e Vec<(u32, Vec<u8>)>);
@@ -229,6 +245,23 @@ mod tests {
         bytes.extend((12 | CHILDREN).to_be_bytes());
         bytes.extend((12 | CHILDREN).to_be_bytes());
         assert_eq!(Index::parse(&bytes).unwrap_err().kind, ErrorKind::TooLarge);
+    }
+
+    /// 16 KiB that would fill 60 GiB: every path through a chain of nodes leads to the same long text.
+    #[test]
+    fn shared_nodes_with_a_long_text_are_refused() {
+        let mut bytes = [MAGIC, VERSION, 12 | CHILDREN].iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<_>>();
+        for level in 1..=22 {
+            bytes.extend([b'a', b'b']);
+            let next = if level == 22 { VALUES } else { CHILDREN } | (12 + 10 * level);
+            bytes.extend([next.to_be_bytes(), next.to_be_bytes()].concat());
+        }
+        bytes.extend([1_u32.to_be_bytes(), 0_u32.to_be_bytes()].concat());
+        bytes.extend([b'x'; 16 << 10]);
+        bytes.push(0);
+        let error = Index::parse(&bytes).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::TooLarge);
+        assert!(error.context.contains("keys and values"), "{error}");
     }
 
     proptest::proptest! {

@@ -8,6 +8,9 @@ use crate::{Error, ErrorKind, Result};
 /// Longest name, as the kernel's PATH_MAX.
 const NAME_MAX: u64 = 4096;
 
+/// NULs between two archives of one stream; a few kilobytes in a real one. A packed stream of nothing else has no end.
+const PADDING_MAX: u64 = 1 << 20;
+
 /// Name of the entry that ends an archive.
 const TRAILER: &str = "TRAILER!!!";
 
@@ -43,6 +46,7 @@ impl Entry {
 pub(super) struct Reader<'s> {
     stream: &'s mut dyn Read,
     position: u64,
+    limit: u64,
     /// Bytes of the present entry's contents that were not read yet.
     left: u64,
     plain: bool,
@@ -50,9 +54,14 @@ pub(super) struct Reader<'s> {
 }
 
 impl<'s> Reader<'s> {
-    /// A reader of unpacked bytes; a `plain` one ends with the first archive.
-    pub(super) fn new(stream: &'s mut dyn Read, plain: bool) -> Self {
-        Self { stream, position: 0, left: 0, plain, scratch: vec![0; 64 << 10] }
+    /// A reader of unpacked bytes, of which there may be `limit`; a `plain` one ends with the first archive.
+    pub(super) fn new(stream: &'s mut dyn Read, plain: bool, limit: u64) -> Self {
+        Self { stream, position: 0, limit, left: 0, plain, scratch: vec![0; 64 << 10] }
+    }
+
+    /// Bytes unpacked so far.
+    pub(super) fn position(&self) -> u64 {
+        self.position
     }
 
     /// The next entry of this or a following archive in the stream; `None` at its end.
@@ -72,6 +81,7 @@ impl<'s> Reader<'s> {
         self.skip(self.left)?;
         self.left = 0;
         self.align()?;
+        let start = self.position;
         let mut header = [0; 110];
         loop {
             // NULs fill the room between archives, in units of 4.
@@ -81,6 +91,9 @@ impl<'s> Reader<'s> {
             }
             if header[..4] != [0; 4] {
                 break;
+            }
+            if self.position - start > PADDING_MAX {
+                return Err(self.malformed("expected a cpio header, found only NULs"));
             }
         }
         if header[..4] != *b"0707" {
@@ -103,6 +116,10 @@ impl<'s> Reader<'s> {
         self.align()?;
         name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(name.len()));
         self.left = u64::from(size);
+        if self.position + self.left > self.limit {
+            let what = format!("initramfs unpacks to more than the {} bytes that are left to it", self.limit);
+            return Err(Error::new(ErrorKind::TooLarge, what));
+        }
         let name = String::from_utf8_lossy(&name).into_owned();
         Ok(Some(Entry { name, size: u64::from(size), mode }))
     }
