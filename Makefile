@@ -31,13 +31,13 @@ test: build ## every test, a representative row of each matrix
 test-full: build ## every row of every matrix
 	@VCONVERTER_ROWS=full tools/test
 
-soak: build ## the long ones: kills and cuts at random moments, again and again
-	@VCONVERTER_ROWS=soak tools/test -E 'binary(soak)'
+soak: build ## the interruptions again and again (SOAK_ROUNDS=10)
+	@for round in $$(seq $${SOAK_ROUNDS:-10}); do VCONVERTER_ROWS=full tools/test -E 'binary(resume)'; done
 
 lint: ## formatting, clippy, and the rules of ARCHITECTURE.md
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
-	cargo test --locked -q -p lab --test rooms
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	cargo test --release --locked -q -p lab --test rooms
 
 bench: build ## the measured gates, each paired with its peer in one run
 	@tools/setup bench
