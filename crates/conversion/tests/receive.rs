@@ -1,5 +1,6 @@
 //! What a receiver does with frames that no honest agent sends, and with streams that break off.
-#![allow(clippy::unwrap_used)]
+// Sizes here are small constants.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use std::io::{self, Cursor, Read, Write};
 use std::sync::{Arc, Mutex};
