@@ -5,8 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vconverter
-# Outside the tree, so that a fresh clone does not build the dependencies again.
-export CARGO_TARGET_DIR ?= $(CACHE)/target
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export VCONVERTER_TESTDATA ?= $(abspath ../shared/testdata)
 
 PROGRAMS := $(CARGO_TARGET_DIR)/x86_64-unknown-linux-gnu/release

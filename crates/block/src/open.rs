@@ -130,12 +130,15 @@ fn open_backing(
 }
 
 fn detect_format(file: &FileSource) -> Result<Format> {
+    // First: the end of a qcow2 may be a data cluster, and that of a disk that once was a VHD holds a VHD's footer.
+    if starts_with(file, &qcow2::MAGIC)? {
+        return Ok(Format::Qcow2);
+    }
     match detect_foreign(file)? {
         Some(foreign) => Err(Error::new(
             ErrorKind::Unsupported,
             format!("this is {foreign}, which is not read directly: {}", foreign.advice()),
         )),
-        None if starts_with(file, &qcow2::MAGIC)? => Ok(Format::Qcow2),
         None => Ok(Format::Raw),
     }
 }
