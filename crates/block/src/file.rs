@@ -96,7 +96,7 @@ impl BlockSource for FileSource {
         if !self.has_holes {
             return Everything.extents(within);
         }
-        Box::new(DataExtents { file: &self.file, rest: within })
+        Box::new(DataExtents { file: &self.file, size: self.size, rest: within })
     }
 
     fn raw_file(&self) -> Option<BorrowedFd<'_>> {
@@ -118,6 +118,8 @@ pub(crate) fn shrank(offset: ByteOffset, size: ByteCount) -> Error {
 /// Walks the data of a sparse file by SEEK_DATA and SEEK_HOLE.
 struct DataExtents<'a> {
     file: &'a File,
+    /// Of the file when it was opened.
+    size: ByteCount,
     rest: Extent,
 }
 
@@ -131,8 +133,12 @@ impl Iterator for DataExtents<'_> {
         let rest = std::mem::replace(&mut self.rest, Extent::first(ByteCount::ZERO));
         let data = match seek(self.file, SeekFrom::Data(rest.start().0)) {
             Ok(offset) => ByteOffset(offset),
-            Err(rustix::io::Errno::NXIO) => return None, // no data behind here
-            Err(_) => return Some(Ok(rest)),             // cannot be asked: everything counts
+            // No data behind here: a hole up to the end, unless the end has come nearer since the file was opened.
+            Err(rustix::io::Errno::NXIO) => {
+                let end = seek(self.file, SeekFrom::End(0)).map_or(rest.end(), ByteOffset);
+                return (end < rest.end()).then(|| Err(shrank(end, self.size)));
+            }
+            Err(_) => return Some(Ok(rest)), // cannot be asked: everything counts
         };
         let hole = match seek(self.file, SeekFrom::Hole(data.0)) {
             Ok(offset) if offset > data.0 => ByteOffset(offset),

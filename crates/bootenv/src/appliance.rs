@@ -11,7 +11,8 @@ mod filesystems;
 mod report;
 
 use guest::appliance::{Job, Mode, Report};
-use guest::{Directory, State};
+use guest::{Directory, Plan, State};
+use machine::Family;
 
 use crate::{Error, Result, console};
 use report::Reporter;
@@ -47,7 +48,10 @@ fn work(reporter: &mut Reporter) -> Result<()> {
     let mut volumes = devices::volumes(&job.facts, &disks);
     volumes.extend(devices::map_logical_volumes(&job, &disks)?);
     let writable = !matches!(job.mode, Mode::Plan);
-    let root = filesystems::find_root(&volumes, |text| reporter.log(text))?;
+    let Some(root) = filesystems::find_root(&volumes, |text| reporter.log(text))? else {
+        devices::unmap_logical_volumes(&job);
+        return without_root(&job, reporter);
+    };
     let mounted = filesystems::mount_guest(root, &volumes, &job.facts, writable, |text| reporter.log(text))?;
     // The tree is closed before anything is unmounted.
     let result = change(&job, reporter);
@@ -55,6 +59,15 @@ fn work(reporter: &mut Reporter) -> Result<()> {
     let unmounted = mounted.unmount();
     devices::unmap_logical_volumes(&job);
     result.and(unmounted)
+}
+
+/// A guest without a Linux root is converted as it is, if nobody has seen Linux there.
+fn without_root(job: &Job, reporter: &mut Reporter) -> Result<()> {
+    let family = job.facts.guest.family;
+    if family == Family::Linux || matches!(job.mode, Mode::Proof(_)) {
+        return Err(Error::new("no root filesystem of a Linux system was found"));
+    }
+    reporter.send(&Report::Plan { plan: Plan::without_fixups(job.facts.firmware.kind, family) })
 }
 
 /// Plans, and applies what is wanted, in the guest that is mounted.

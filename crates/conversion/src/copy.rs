@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use block::{
     AllocationMap, BlockSource, CopyOptions, CreateOptions, Extent, ExtentIter, ImageWriter, OnUnreadable, ReadOptions,
+    intersect,
 };
 use machine::{ByteCount, ByteOffset, Disk};
 
@@ -74,7 +75,10 @@ impl LocalCopy<'_> {
     pub(crate) fn copy(&self, replica: &Replica, skip_unreadable: bool, meter: &mut Meter<'_>) -> Result<Copied> {
         let whole = Extent::first(self.disk.virtual_size);
         let total = self.grain_total(whole)?;
-        let mut image = replica.open(&CreateOptions { expected: Some(total), ..CreateOptions::default() })?;
+        // Holes of the source become none of the image's clusters, so that they need no room.
+        let held = intersect(self.used.extents(whole), self.source.allocated(whole));
+        let room = grain_total(held, whole.length()).map_err(|error| self.failed(error))?;
+        let mut image = replica.open(&CreateOptions { expected: Some(room), ..CreateOptions::default() })?;
         let rest = Extent::between(image.durable(), whole.end());
         let before = ByteCount(total.0.saturating_sub(self.grain_total(rest)?.0));
         let mut progress = CopyProgress { disk: self.place, total, done: before, ..CopyProgress::default() };

@@ -37,7 +37,7 @@ pub(crate) fn define(pipeline: &mut Pipeline<'_>) -> Result<()> {
         fs::write(&path, text).context(ErrorKind::Target, || path.display().to_string())?;
     }
     if machine.firmware.kind == FirmwareKind::Unknown && capabilities.firmware != FirmwareKind::Unknown {
-        let message = "the firmware of the source was not known; the guest's boot loader decided it".to_string();
+        let message = "the firmware of the source is not known: it was chosen by what lies on its disks".to_string();
         pipeline.warn(message);
     }
     Ok(())

@@ -4,7 +4,7 @@ use guest::appliance::Mode;
 use machine::Machine;
 use qemu::Image;
 
-use crate::fixup::{FixUps, job};
+use crate::fixup::{FixUps, job, plan_without_guest};
 use crate::overlay::Overlay;
 use crate::pipeline::Origin;
 use crate::{Cancel, ConvertedDisk, CopyProgress, Event, Observer, Outcome, Proof, Request, Result, Step, appliance};
@@ -39,9 +39,12 @@ pub(crate) fn dry_run(
             copy_seconds: 0.0,
         });
     }
-    let fixups = match origin {
-        Origin::Local(local) => {
-            warnings.extend(local.layout().warnings().iter().map(ToString::to_string));
+    if let Origin::Local(local) = origin {
+        warnings.extend(local.layout().warnings().iter().map(ToString::to_string));
+    }
+    let fixups = match (origin, plan_without_guest(&machine)) {
+        (_, Some(plan)) => Some(FixUps { plan, applied: Vec::new() }),
+        (Origin::Local(local), None) => {
             observer.event(Event::Step { step: Step::FixUp });
             let scratch = tempfile::tempdir().map_err(|error| {
                 crate::Error::because(crate::ErrorKind::Target, "folder for temporary files", error)
@@ -59,7 +62,7 @@ pub(crate) fn dry_run(
                 appliance::run(&job(&request.name, Mode::Plan, &machine), stack, scratch.path(), observer, cancel)?;
             answer.plan.map(|plan| FixUps { plan, applied: Vec::new() })
         }
-        Origin::Remote(_) => {
+        (Origin::Remote(_), None) => {
             warnings.push("fix-ups are planned on the replica, once the disks are here".into());
             None
         }

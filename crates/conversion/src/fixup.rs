@@ -2,7 +2,7 @@
 
 use guest::appliance::{Job, LogicalVolume, Mode};
 use guest::{Plan, State};
-use machine::Machine;
+use machine::{Family, Machine};
 use qemu::Image;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,10 @@ impl FixUps {
 
 /// Makes a fresh overlay over each replica, and has the appliance plan and apply the fix-ups there.
 pub(crate) fn fix_up(pipeline: &mut Pipeline<'_>) -> Result<FixUps> {
+    if let Some(plan) = plan_without_guest(&selected_machine(pipeline)) {
+        plan.warnings.iter().for_each(|warning| pipeline.warn(warning.clone()));
+        return Ok(FixUps { plan, applied: Vec::new() });
+    }
     let mut overlays = Vec::new();
     let mut disks = Vec::new();
     for (place, disk) in pipeline.disks() {
@@ -77,6 +81,17 @@ pub(crate) fn fix_up(pipeline: &mut Pipeline<'_>) -> Result<FixUps> {
         synced.context(ErrorKind::Target, || overlay.path().display().to_string())?;
     }
     Ok(fixups)
+}
+
+/// The plan for disks on which no volume can hold a guest, so that no appliance need be started to find none.
+///
+/// Only what is known to be none counts: a root on XFS is first seen in the appliance.
+pub(crate) fn plan_without_guest(machine: &Machine) -> Option<Plan> {
+    let empty = |kind: &str| matches!(kind, "swap" | "unknown" | "");
+    let volumes = || machine.disks.iter().flat_map(|disk| &disk.layout.volumes);
+    let none = machine.guest.family == Family::Unknown
+        && volumes().all(|volume| empty(&volume.kind) && volume.parts.iter().all(|part| empty(&part.kind)));
+    none.then(|| Plan::without_fixups(machine.firmware.kind, Family::Unknown))
 }
 
 /// The machine with only the disks that are converted, in the order in which VMs and appliances get them.

@@ -1,10 +1,12 @@
 //! Disks of this machine: image files and block devices, opened read-only, and what lies on them.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use block::{BlockSource, Format};
 use machine::{ByteCount, Cpu, Disk, DiskIdentity, Firmware, Guest, MacAddress, Machine, Nic, Smbios};
+use serde::{Deserialize, Serialize};
 use volume::Layout;
 
 use crate::copy::LocalCopy;
@@ -18,6 +20,14 @@ const DISKS_MAX: usize = 256;
 pub(crate) struct LocalDisks {
     disks: Vec<LocalDisk>,
     layout: Layout,
+}
+
+/// What changes when the file of a disk is replaced or written. A block device has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    inode: u64,
+    modified_s: i64,
+    modified_ns: i64,
 }
 
 /// One opened disk.
@@ -47,6 +57,15 @@ impl LocalDisks {
             _ => "disks of the source".into(),
         })?;
         Ok(Self { disks, layout })
+    }
+
+    /// The files as they are now. A file that went away has none, as it would had it never been there.
+    pub(crate) fn stamps(&self) -> Vec<Option<Stamp>> {
+        let stamp = |disk: &LocalDisk| {
+            let metadata = disk.path.metadata().ok().filter(|metadata| metadata.is_file())?;
+            Some(Stamp { inode: metadata.ino(), modified_s: metadata.mtime(), modified_ns: metadata.mtime_nsec() })
+        };
+        self.disks.iter().map(stamp).collect()
     }
 
     /// One disk.

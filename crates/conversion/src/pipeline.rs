@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::copy::{Copied, Meter, RemoteCopy};
 use crate::error::Context;
 use crate::fixup::FixUps;
-use crate::local::LocalDisks;
+use crate::local::{LocalDisks, Stamp};
 use crate::overlay::Overlay;
 use crate::replica::Replica;
 use crate::workdir::{Workdir, remove_if_present};
@@ -38,9 +38,13 @@ pub fn convert(source: &Source, request: &Request, observer: &dyn Observer, canc
         return crate::dry_run::dry_run(&origin, &machine, &selected, request, observer, cancel);
     }
     let workdir = Workdir::open(request)?;
+    let stamps = origin.stamps();
     let record = match workdir.load::<Record>()? {
-        Some(record) => record.go_on(request, &machine, &selected, &workdir, observer)?,
-        None => Record::new(request, &machine, selected),
+        Some(record) => {
+            record.is_of_unchanged(&stamps, &machine, &workdir)?;
+            record.go_on(request, &machine, &selected, &workdir, observer)?
+        }
+        None => Record { stamps, ..Record::new(request, &machine, selected) },
     };
     let mut pipeline = Pipeline { origin, workdir, record, observer, cancel };
     pipeline.run()?;
@@ -60,6 +64,14 @@ impl Origin {
         match source {
             Source::Local(paths) => LocalDisks::open(paths).map(Self::Local),
             Source::Remote(remote) => Ok(Self::Remote(Arc::clone(remote))),
+        }
+    }
+
+    /// For each disk of this machine, what changes when its file is replaced or written.
+    fn stamps(&self) -> Vec<Option<Stamp>> {
+        match self {
+            Self::Local(disks) => disks.stamps(),
+            Self::Remote(_) => Vec::new(),
         }
     }
 
@@ -83,6 +95,9 @@ pub(crate) struct Record {
     pub request: Request,
     /// The source as it was when the conversion began.
     pub machine: Machine,
+    /// The source's files as they were then, where it lies here: halves of two states make no disk.
+    #[serde(default)]
+    pub stamps: Vec<Option<Stamp>>,
     /// Which of its disks are taken.
     pub selected: Vec<usize>,
     /// For each of them, once it is copied: what became of it.
@@ -109,6 +124,7 @@ impl Record {
             version: RECORD_VERSION,
             request: request.clone(),
             machine: machine.clone(),
+            stamps: Vec::new(),
             copied: vec![None; selected.len()],
             selected,
             verified: None,
@@ -120,6 +136,18 @@ impl Record {
         }
     }
 
+    /// Refuses a source whose files were replaced or written since the conversion began.
+    fn is_of_unchanged(&self, now: &[Option<Stamp>], machine: &Machine, workdir: &Workdir) -> Result<()> {
+        let changed = self.stamps.iter().zip(now).position(|(then, now)| then != now);
+        let Some(disk) = changed.and_then(|index| machine.disks.get(index)) else { return Ok(()) };
+        let context = format!(
+            "{} is not the file that the unfinished conversion in {} began with, or was written since: remove that folder to start anew, or choose another --name",
+            disk.path,
+            workdir.path().display()
+        );
+        Err(Error::new(ErrorKind::Refused, context))
+    }
+
     /// Goes on with what an earlier run left, if it was the same conversion.
     fn go_on(
         mut self,
@@ -129,12 +157,15 @@ impl Record {
         workdir: &Workdir,
         observer: &dyn Observer,
     ) -> Result<Self> {
-        let disk = |m: &Machine, index: usize| m.disks.get(index).map(|d| (d.identity.clone(), d.virtual_size));
+        let disk = |m: &Machine, index: usize| {
+            m.disks.get(index).map(|d| (d.identity.clone(), d.virtual_size, d.layout.partition_table_id.clone()))
+        };
         let same_disks =
             self.selected == selected && selected.iter().all(|&i| disk(&self.machine, i) == disk(machine, i));
         let same_kind = self.version == RECORD_VERSION
             && self.request.format == request.format
-            && self.request.skip_unreadable == request.skip_unreadable;
+            // What was skipped is not read again; but a copy that stopped at a bad sector goes on behind it.
+            && (request.skip_unreadable || !self.request.skip_unreadable);
         if !same_disks || !same_kind {
             let context = format!(
                 "{} holds an unfinished conversion of another source or with other settings: choose another --name, or remove that folder",
@@ -272,7 +303,11 @@ impl Pipeline<'_> {
         let skip = self.record.request.skip_unreadable;
         let mut meter = Meter::new(Step::Copy, self.observer, self.cancel);
         let Copied { progress, unreadable } = match &self.origin {
-            Origin::Local(disks) => disks.copy_of(place, index, &disk, |copy| copy.copy(&replica, skip, &mut meter))?,
+            Origin::Local(disks) => {
+                let copied = disks.copy_of(place, index, &disk, |copy| copy.copy(&replica, skip, &mut meter))?;
+                self.record.is_of_unchanged(&disks.stamps(), &self.record.machine, &self.workdir)?;
+                copied
+            }
             Origin::Remote(machine) => {
                 let copy = RemoteCopy { place, index, disk: &disk, machine: machine.as_ref() };
                 copy.copy(&replica, skip, &mut meter, self.cancel)?
@@ -301,6 +336,12 @@ impl Pipeline<'_> {
 
     fn verify_disks(&mut self) -> Result<()> {
         self.step(Step::Verify)?;
+        if self.incomplete() {
+            // What cannot be read cannot be compared either, and nothing would make this result a verified one.
+            self.warn("not verified: the result is incomplete".into());
+            self.record.verified = Some(false);
+            return self.store();
+        }
         for place in 0..self.record.selected.len() {
             let index = self.record.selected[place];
             let disk = self.record.machine.disks[index].clone();
@@ -323,7 +364,7 @@ impl Pipeline<'_> {
                 return Err(Error::new(ErrorKind::NotProven, context));
             }
         }
-        self.record.verified = Some(!self.incomplete());
+        self.record.verified = Some(true);
         self.store()
     }
 

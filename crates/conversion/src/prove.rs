@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use guest::appliance::Mode;
 use guest::proof::{Probe, Verdict as Seen, classify, parse_probe_line};
-use machine::{Capabilities, DiskBus, FirmwareKind, Machine, NicModel};
+use machine::{Capabilities, DiskBus, Family, FirmwareKind, Machine, NicModel};
 use qemu::{Accelerator, Clock, Confinement, Hardware, Image, MachineType, NicBackend, SerialPort, Vm};
 
 use crate::error::Context;
@@ -44,8 +44,12 @@ pub(crate) fn prove(pipeline: &mut Pipeline<'_>) -> Result<Proof> {
     let mut throw_away = Vec::new();
     for (place, _) in pipeline.disks() {
         let base = Image::new(pipeline.image(place), pipeline.record.request.format.extension());
-        let below = Image::new(pipeline.overlay_path(place), "qcow2").over(base);
-        let overlay = Overlay::create(pipeline.workdir.file(format!("proof-disk{place}.qcow2")), &below.path, "qcow2")?;
+        let below = match Overlay::existing(pipeline.overlay_path(place)) {
+            Some(overlay) => Image::new(overlay.path(), "qcow2").over(base),
+            None => base,
+        };
+        let overlay =
+            Overlay::create(pipeline.workdir.file(format!("proof-disk{place}.qcow2")), &below.path, &below.format)?;
         stacks.push(Image::new(overlay.path(), "qcow2").over(below));
         throw_away.push(overlay);
     }
@@ -62,6 +66,12 @@ fn qemu_is_here() -> bool {
 /// Adds the probe to the throw-away overlays and returns its nonce; `None` where this guest cannot take one, so that
 /// only what it shows by itself can prove it.
 fn add_probe(pipeline: &mut Pipeline<'_>, stacks: &[Image]) -> Result<Option<String>> {
+    let planned = pipeline.record.fixed_up.as_ref().map(|fixed_up| fixed_up.plan.guest.family);
+    if planned != Some(Family::Linux) {
+        let message = "boot proof: only the screen and the serial line are watched, no probe is known for this guest";
+        pipeline.observer.event(Event::Log { message: message.into() });
+        return Ok(None);
+    }
     let nonce = blake3::hash(format!("{:?}{}", std::time::SystemTime::now(), std::process::id()).as_bytes());
     let nonce = nonce.to_hex()[..32].to_string();
     let probe = Probe { nonce: nonce.clone(), port: "ttyS1".into(), patience_s: 90, serial_console: true };

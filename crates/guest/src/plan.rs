@@ -67,7 +67,11 @@ pub struct Plan {
 
 impl Plan {
     /// The plan for a guest of a family that has no fix-ups here.
-    pub(crate) fn without_fixups(firmware: FirmwareKind, family: Family) -> Self {
+    ///
+    /// Without anything that tells its firmware, a BIOS starts it: a disk that only UEFI can start has an EFI system
+    /// partition, which does tell.
+    pub fn without_fixups(firmware: FirmwareKind, family: Family) -> Self {
+        let firmware = if firmware == FirmwareKind::Unknown { FirmwareKind::Bios } else { firmware };
         let named = match family {
             Family::Linux => "Linux",
             Family::Windows => "Windows",

@@ -75,18 +75,22 @@ fn mount_device(device: &Device, target: &Path, writable: bool, more: &str) -> R
 
 /// Looks, read-only and without replaying journals, for the filesystem that is the root of a Linux system.
 ///
+/// `None` where all filesystems could be looked at, and none is one.
+///
 /// # Errors
-/// There is none.
-pub(super) fn find_root(devices: &[Device], mut log: impl FnMut(&str)) -> Result<Root> {
+/// None was found, and some filesystem could not be mounted: it may be there.
+pub(super) fn find_root(devices: &[Device], mut log: impl FnMut(&str)) -> Result<Option<Root>> {
     let target = Path::new(GUEST);
     fs::create_dir_all(target).map_err(|e| Error::path("create", target, e))?;
     let mut found = Vec::new();
+    let mut not_seen = None;
     for device in devices {
         if device.kind == "vfat" || driver(&device.kind, false).is_none() {
             continue;
         }
         if let Err(error) = mount_device(device, target, false, "") {
             log(&error.chain());
+            not_seen = not_seen.or(Some(error));
             continue;
         }
         let root = look(device);
@@ -103,9 +107,16 @@ pub(super) fn find_root(devices: &[Device], mut log: impl FnMut(&str)) -> Result
         log(&format!("several systems were found: {}", list.join(", ")));
     }
     if found.is_empty() {
-        return Err(Error::new("no root filesystem of a Linux system was found"));
+        let unsure = |error: Error| {
+            let context = format!(
+                "no root filesystem of a Linux system was found, and one could not be looked at: {}",
+                error.chain()
+            );
+            Err(Error::new(context))
+        };
+        return not_seen.map_or(Ok(None), unsure);
     }
-    Ok(found.swap_remove(own.unwrap_or(0)))
+    Ok(Some(found.swap_remove(own.unwrap_or(0))))
 }
 
 /// The root that is mounted for a look, if it is one.
