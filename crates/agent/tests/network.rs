@@ -193,7 +193,12 @@ fn a_killed_controller_goes_on_behind_its_journal() {
         let (first, second) = (place.replica("first", format), place.replica("second", format));
         let mut supply = controller.supply(0, data, Cancel::default());
         let mut left = None;
-        let options = ReceiveOptions { sync_bytes: ByteCount::mib(16), ..ReceiveOptions::default() };
+        // Told of every frame, so that a fast copy is seen under way too.
+        let options = ReceiveOptions {
+            sync_bytes: ByteCount::mib(16),
+            progress_interval: Duration::ZERO,
+            ..ReceiveOptions::default()
+        };
         let mut progress = |stats: &ReceiveStats| {
             if left.is_none() && stats.position.0 > 60 << 20 && stats.position.0 < 150 << 20 {
                 std::fs::copy(&first.path, &second.path).unwrap();

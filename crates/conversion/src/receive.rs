@@ -40,13 +40,20 @@ pub struct ReceiveOptions {
     pub sync_bytes: ByteCount,
     /// And after that time, if anything came.
     pub sync_interval: Duration,
+    /// Least time between two calls of `progress`.
+    pub progress_interval: Duration,
     /// How the image is made.
     pub create: CreateOptions,
 }
 
 impl Default for ReceiveOptions {
     fn default() -> Self {
-        Self { sync_bytes: ByteCount::mib(32), sync_interval: Duration::from_secs(1), create: CreateOptions::default() }
+        Self {
+            sync_bytes: ByteCount::mib(32),
+            sync_interval: Duration::from_secs(1),
+            progress_interval: Duration::from_millis(200),
+            create: CreateOptions::default(),
+        }
     }
 }
 
@@ -79,8 +86,6 @@ pub struct ReceiveStats {
 const FRUITLESS_MAX: u32 = 20;
 /// Pause after a stream that brought nothing.
 const FRUITLESS_PAUSE: Duration = Duration::from_millis(500);
-/// Pause between two calls of `progress`.
-const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 /// A stream may begin before the position that was asked for by less than this: agents read whole grains.
 const OVERLAP_MAX: u64 = CONTENT_BYTES_MAX as u64;
 
@@ -326,7 +331,7 @@ impl<'a> Receiver<'a> {
     }
 
     fn show(&mut self, progress: &mut dyn FnMut(&ReceiveStats)) {
-        if self.shown_at.is_none_or(|at| at.elapsed() >= PROGRESS_PAUSE) {
+        if self.shown_at.is_none_or(|at| at.elapsed() >= self.options.progress_interval) {
             self.stats.written = self.image.bytes_written();
             progress(&self.stats);
             self.shown_at = Some(Instant::now());
