@@ -57,6 +57,24 @@ impl Namespace {
         }
     }
 
+    /// Runs `work` on a thread inside. Threads that it starts are inside too, and stay there.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let namespace = self.file.as_raw_fd();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                // SAFETY: setns changes only the calling thread's network namespace, and the descriptor is ours.
+                match unsafe { libc::setns(namespace, libc::CLONE_NEWNET) } {
+                    0 => Ok(work()),
+                    _ => Err(Error::io("entering a network namespace", io::Error::last_os_error())),
+                }
+            });
+            match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
     /// Runs ip(8) inside.
     pub(crate) fn ip(&self, arguments: &str) -> Result<()> {
         let tool = Tool::new("ip", "iproute2").args(arguments.split_ascii_whitespace());

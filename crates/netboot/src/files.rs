@@ -1,0 +1,199 @@
+//! The fixed map of names to boot files. A request can only name an entry of it, so no path escapes it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::{Error, ErrorKind, Firmware, Mac, Result, loader};
+
+/// Longer names are none of ours.
+const NAME_LENGTH_MAX: usize = 200;
+
+/// Names and what they stand for.
+#[derive(Clone, Debug, Default)]
+pub struct BootFiles {
+    entries: BTreeMap<String, Entry>,
+}
+
+#[derive(Clone, Debug)]
+enum Entry {
+    File(PathBuf),
+    Bytes(Arc<[u8]>),
+}
+
+/// Where boot files lie below the folder that `vconverter boot-image build` made.
+const FOLDER: &[(&str, &str)] = &[
+    ("vmlinuz", "vmlinuz"),
+    ("initramfs.img", "initramfs.img"),
+    ("configuration.img", "configuration.img"),
+    ("vconverter.efi", "netboot/vconverter.efi"),
+    ("pxelinux.0", "netboot/pxelinux.0"),
+    ("ldlinux.c32", "netboot/ldlinux.c32"),
+    ("shimx64.efi", "netboot/shimx64.efi"),
+    ("grubx64.efi", "netboot/grubx64.efi"),
+];
+
+impl BootFiles {
+    /// The boot image in `folder`, with the loaders' configurations.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoFiles`] where no firmware at all could be served.
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        let mut files = Self::default();
+        for (name, path) in FOLDER {
+            let path = folder.join(path);
+            if path.is_file() {
+                files.entries.insert((*name).to_owned(), Entry::File(path));
+            }
+        }
+        files.insert("pxelinux.cfg", loader::pxelinux_configuration().into_bytes());
+        files.insert("grub.cfg", loader::grub_configuration().into_bytes());
+        let served = [Firmware::Bios, Firmware::UefiPxe, Firmware::UefiHttp];
+        if served.into_iter().all(|firmware| !loader::missing_files(firmware, &files).is_empty()) {
+            let context = format!(
+                "{}: no boot image for the network: expected the output folder of `vconverter boot-image build`",
+                folder.display()
+            );
+            return Err(Error::new(ErrorKind::NoFiles, context));
+        }
+        Ok(files)
+    }
+
+    /// Takes bytes under a name, in place of what had it.
+    pub fn insert(&mut self, name: &str, bytes: Vec<u8>) {
+        self.entries.insert(name.to_owned(), Entry::Bytes(bytes.into()));
+    }
+
+    /// Takes a file under a name; it is opened anew for each request.
+    pub fn insert_file(&mut self, name: &str, path: PathBuf) {
+        self.entries.insert(name.to_owned(), Entry::File(path));
+    }
+
+    /// Whether there is such a name.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Opens what a path names; `None` where it names nothing.
+    pub(crate) fn open(&self, path: &BootPath) -> Option<io::Result<Content>> {
+        Some(match self.entries.get(&path.file)? {
+            Entry::Bytes(bytes) => Ok(Content::Bytes(Arc::clone(bytes))),
+            Entry::File(path) => Content::open(path),
+        })
+    }
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootPath {
+    /// The machine, where the path carries it.
+    pub machine: Option<Mac>,
+    /// The name in the map.
+    pub file: String,
+}
+
+/// Reads the path of a request: `m/525400123456/vmlinuz`, or `vmlinuz` of a DHCP server that names this service itself.
+pub fn parse_path(path: &str) -> Option<BootPath> {
+    let path = path.trim_start_matches('/');
+    if path.len() > NAME_LENGTH_MAX {
+        return None;
+    }
+    let (machine, file) = match path.strip_prefix("m/").and_then(|rest| rest.split_once('/')) {
+        Some((machine, file)) => (Some(machine.parse().ok().filter(|_| machine.len() == 12)?), file),
+        None => (None, path),
+    };
+    // PXELINUX looks for a configuration by UUID, MAC and address, signed GRUB in its built-in folder: all is one.
+    let file = match file.split_once('/') {
+        Some(("pxelinux.cfg", name)) if !name.contains('/') => "pxelinux.cfg",
+        Some(("grub", "grub.cfg" | "x86_64-efi/grub.cfg")) => "grub.cfg",
+        Some(_) => return None,
+        None => file,
+    };
+    Some(BootPath { machine, file: file.to_owned() })
+}
+
+/// An open boot file.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    Bytes(Arc<[u8]>),
+    File { file: Arc<File>, size: u64 },
+}
+
+impl Content {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        Ok(Self::File { file: Arc::new(file), size: metadata.len() })
+    }
+
+    /// Size in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { size, .. } => *size,
+        }
+    }
+
+    /// Fills `buffer` from `offset` on; less is there only when the file was cut since it was opened.
+    pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::Bytes(bytes) => {
+                let cut = || io::Error::from(io::ErrorKind::UnexpectedEof);
+                let start = usize::try_from(offset).map_err(|_| cut())?;
+                let end = start.checked_add(buffer.len()).ok_or_else(cut)?;
+                buffer.copy_from_slice(bytes.get(start..end).ok_or_else(cut)?);
+                Ok(())
+            }
+            Self::File { file, .. } => file.read_exact_at(buffer, offset),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_carry_their_machine() {
+        let mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+        let path = |machine, file: &str| Some(BootPath { machine, file: file.into() });
+        assert_eq!(parse_path("m/525400123456/vmlinuz"), path(Some(mac), "vmlinuz"));
+        assert_eq!(parse_path("/vmlinuz"), path(None, "vmlinuz"));
+        assert_eq!(parse_path("m/525400123456/pxelinux.cfg/01-52-54-00-12-34-56"), path(Some(mac), "pxelinux.cfg"));
+        assert_eq!(parse_path("/grub/x86_64-efi/grub.cfg"), path(None, "grub.cfg"));
+        for wrong in
+            ["m/x/vmlinuz", "m/52:54:00:12:34:56/vmlinuz", "a/b", "../vmlinuz", "m/525400123456/../../etc/passwd"]
+        {
+            assert_eq!(parse_path(wrong), None, "{wrong}");
+        }
+        assert_eq!(parse_path(&"x".repeat(201)), None);
+    }
+
+    #[test]
+    fn only_what_is_in_the_map_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("secret"), b"s").unwrap();
+        std::fs::write(folder.path().join("vmlinuz"), b"kernel").unwrap();
+        assert_eq!(BootFiles::from_folder(folder.path()).unwrap_err().kind, ErrorKind::NoFiles);
+        std::fs::create_dir(folder.path().join("netboot")).unwrap();
+        std::fs::write(folder.path().join("netboot/vconverter.efi"), b"uki").unwrap();
+        let files = BootFiles::from_folder(folder.path()).unwrap();
+        let open = |name: &str| parse_path(name).and_then(|path| files.open(&path));
+        let kernel = open("vmlinuz").unwrap().unwrap();
+        let mut buffer = [0; 3];
+        kernel.read_at(3, &mut buffer).unwrap();
+        assert_eq!((kernel.size(), &buffer), (6, b"nel"));
+        assert!(kernel.read_at(4, &mut buffer).is_err());
+        for name in ["secret", "netboot/vconverter.efi", "pxelinux.0", ".", ""] {
+            assert!(open(name).is_none(), "{name}");
+        }
+        let configuration = open("pxelinux.cfg/default").unwrap().unwrap();
+        assert!(configuration.size() > 50 && configuration.read_at(u64::MAX, &mut buffer).is_err());
+    }
+}
