@@ -268,9 +268,10 @@ fn a_running_task_goes_on_with_the_next_controller() {
     let (_connection, id) = agent.enrol(&data, &machine("B5BRN12"));
     let (_, _, task) = new_task(&data, &id, "web1");
     let task = task["id"].as_str().unwrap();
-    eventually("the task copies", || get(&data, &format!("/tasks/{task}"))["step"] == "copy");
-    let shown = get(&data, &format!("/tasks/{task}"));
-    assert_eq!((&shown["state"], &shown["progress"]["done"]), (&json!("running"), &json!(25)));
+    eventually("the task copies", || {
+        let shown = get(&data, &format!("/tasks/{task}"));
+        (&shown["state"], &shown["step"], &shown["progress"]["done"]) == (&json!("running"), &json!("copy"), &json!(25))
+    });
     controller.stop();
 
     let (told, go_on) = mpsc::channel();
@@ -301,6 +302,7 @@ fn a_task_is_cancelled_and_tried_again() {
     assert_eq!(status, 409, "{busy}");
     let path = format!("/tasks/{task}/retry");
     assert_eq!(http(&data, "POST", &path, "").0, 409, "it is not over");
+    eventually("the task was begun", || begun.load(Ordering::SeqCst) == 1);
     assert_eq!(http(&data, "POST", &format!("/tasks/{task}/cancel"), "").0, 200);
     eventually("the task is cancelled", || state_of(&data, task) == "cancelled");
     assert_eq!(http(&data, "POST", &format!("/tasks/{task}/cancel"), "").0, 409);
