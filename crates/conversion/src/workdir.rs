@@ -4,7 +4,8 @@
 //! the folder is renamed to `OUTPUT/NAME` in one step: nothing half-made ever bears the final name.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -14,6 +15,9 @@ use crate::error::Context;
 use crate::{Error, ErrorKind, OutputFormat, Request, Result};
 
 const STATE_FILE: &str = "conversion.json";
+const LOCK_FILE: &str = "lock";
+/// How often a folder that is renamed under our hands is looked for again.
+const OPEN_TRIES: usize = 16;
 /// State is a few kilobytes to some hundred for a machine with many disks; more is not ours.
 const STATE_SIZE_MAX: u64 = 64 << 20;
 
@@ -34,24 +38,27 @@ impl Workdir {
     /// [`ErrorKind::Refused`] for a bad or busy name or one that another conversion works on; [`ErrorKind::Target`]
     /// where the output folder cannot be written.
     pub(crate) fn open(request: &Request) -> Result<Self> {
-        let (path, result) = paths(request)?;
-        if let Err(error) = fs::create_dir(&path)
-            && error.kind() != std::io::ErrorKind::AlreadyExists
-        {
-            return Err(error).context(ErrorKind::Target, || format!("output folder {}", request.output.display()));
-        }
-        let lock_path = path.join("lock");
-        let lock = File::options().create(true).append(true).open(&lock_path);
-        let lock = lock.context(ErrorKind::Target, || format!("lock file {}", lock_path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, result, name: request.name.clone(), _lock: lock }),
-            Err(fs::TryLockError::WouldBlock) => {
-                Err(Error::new(ErrorKind::Refused, format!("{}: another conversion is working there", path.display())))
+        for _ in 0..OPEN_TRIES {
+            let (path, result) = paths(request)?;
+            if let Err(error) = fs::create_dir(&path)
+                && error.kind() != io::ErrorKind::AlreadyExists
+            {
+                return Err(error).context(ErrorKind::Target, || format!("output folder {}", request.output.display()));
             }
-            Err(fs::TryLockError::Error(error)) => {
-                Err(error).context(ErrorKind::Target, || lock_path.display().to_string())
+            let Some(lock) = lock_file(&path)? else { continue };
+            if !hold(&path, &lock)? {
+                continue;
             }
+            if result.symlink_metadata().is_ok() {
+                // Another conversion got its name since we looked; the folder is a new one, made for nothing.
+                if !path.join(STATE_FILE).exists() {
+                    let _ = fs::remove_file(path.join(LOCK_FILE)).and_then(|()| fs::remove_dir(&path));
+                }
+                continue;
+            }
+            return Ok(Self { path, result, name: request.name.clone(), _lock: lock });
         }
+        Err(Error::new(ErrorKind::Refused, format!("{}: other conversions come and go there", request.name)))
     }
 
     /// The folder itself.
@@ -78,7 +85,7 @@ impl Workdir {
     pub(crate) fn load<S: DeserializeOwned>(&self) -> Result<Option<S>> {
         let path = self.file(STATE_FILE);
         match fs::metadata(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Ok(metadata) if metadata.len() > STATE_SIZE_MAX => {
                 return Err(Error::new(
                     ErrorKind::Target,
@@ -103,7 +110,7 @@ impl Workdir {
         let json =
             serde_json::to_vec_pretty(state).context(ErrorKind::Internal, || "record of the conversion".into())?;
         let (path, fresh) = (self.file(STATE_FILE), self.file("conversion.json.new"));
-        let write = || -> std::io::Result<()> {
+        let write = || -> io::Result<()> {
             let mut file = File::create(&fresh)?;
             file.write_all(&json)?;
             file.sync_all()?;
@@ -118,8 +125,7 @@ impl Workdir {
         for path in scaffolding {
             remove_if_present(path)?;
         }
-        remove_if_present(&self.file("lock"))?;
-        let rename = || -> std::io::Result<()> {
+        let rename = || -> io::Result<()> {
             File::open(&self.path)?.sync_all()?;
             rustix::fs::renameat_with(
                 rustix::fs::CWD,
@@ -131,14 +137,50 @@ impl Workdir {
             File::open(self.result.parent().unwrap_or(Path::new(".")))?.sync_all()
         };
         rename().context(ErrorKind::Target, || format!("{} as {}", self.path.display(), self.result.display()))?;
+        // Only now: a folder without its lock could be taken by another conversion before it has its name. An empty file
+        // that stays in a whole result is no reason to fail.
+        let _ = fs::remove_file(self.result.join(LOCK_FILE));
         Ok(self.result)
+    }
+}
+
+/// The lock file of the folder at `path`; `None` where the folder went away.
+fn lock_file(path: &Path) -> Result<Option<File>> {
+    let path = path.join(LOCK_FILE);
+    match File::options().create(true).append(true).open(&path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).context(ErrorKind::Target, || format!("lock file {}", path.display())),
+    }
+}
+
+/// Locks `lock`, and says whether it is (still) the lock of the folder at `path`: one whose folder got its final name
+/// between opening and locking locks nothing.
+fn hold(path: &Path, lock: &File) -> Result<bool> {
+    let lock_path = path.join(LOCK_FILE);
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            let context = format!("{}: another conversion is working there", path.display());
+            return Err(Error::new(ErrorKind::Refused, context));
+        }
+        Err(fs::TryLockError::Error(error)) => {
+            return Err(error).context(ErrorKind::Target, || lock_path.display().to_string());
+        }
+    }
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let ours = lock.metadata().map(identity).context(ErrorKind::Target, || lock_path.display().to_string())?;
+    match fs::symlink_metadata(&lock_path) {
+        Ok(metadata) => Ok(identity(metadata) == ours),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).context(ErrorKind::Target, || lock_path.display().to_string()),
     }
 }
 
 /// Removes a file that may not be there.
 pub(crate) fn remove_if_present(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).context(ErrorKind::Target, || path.display().to_string())
         }
         _ => Ok(()),
@@ -207,5 +249,47 @@ mod tests {
         let result = workdir.publish(&[scaffold]).unwrap();
         let names: Vec<_> = fs::read_dir(&result).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["conversion.json"]);
+    }
+
+    #[test]
+    fn a_lock_that_was_opened_before_the_folder_got_its_name_locks_nothing() {
+        let output = tempfile::tempdir().unwrap();
+        let workdir = Workdir::open(&request(output.path(), "vm")).unwrap();
+        let path = workdir.path().to_owned();
+        let late = lock_file(&path).unwrap().unwrap();
+        assert!(hold(&path, &late).unwrap_err().to_string().contains("another conversion"));
+        workdir.publish(&[]).unwrap();
+        assert!(!hold(&path, &late).unwrap(), "its folder is a result now");
+        assert!(lock_file(&path).unwrap().is_none());
+        let refused = Workdir::open(&request(output.path(), "vm")).unwrap_err();
+        assert!(refused.to_string().contains("exists already"), "{refused}");
+        assert_eq!(fs::read_dir(output.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn of_many_conversions_at_once_no_two_work_in_one_folder() {
+        let output = tempfile::tempdir().unwrap();
+        let convert = |own: usize| {
+            let mut published = 0;
+            for round in 0..50 {
+                let Ok(workdir) = Workdir::open(&request(output.path(), "vm")) else { continue };
+                assert_eq!(workdir.load::<(usize, usize)>().unwrap(), None, "somebody else's folder");
+                workdir.store(&(own, round)).unwrap();
+                assert_eq!(workdir.load().unwrap(), Some((own, round)));
+                let result = workdir.publish(&[]).unwrap();
+                let away = output.path().join(format!("away-{own}-{round}"));
+                fs::rename(result, away).unwrap();
+                published += 1;
+            }
+            published
+        };
+        let published: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4).map(|own| scope.spawn(move || convert(own))).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        println!("{published} conversions got their folder");
+        let names: Vec<_> = fs::read_dir(output.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let results = names.iter().filter(|name| name.to_string_lossy().starts_with("away-")).count();
+        assert_eq!((results, names.len()), (published, published), "{names:?}");
     }
 }
