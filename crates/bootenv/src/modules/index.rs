@@ -115,41 +115,68 @@ impl Index {
     /// Paths below the modules folder in the order in which they are to be loaded for module `name`: soft dependencies,
     /// hard ones, itself, soft ones that come after.
     pub fn load_order(&self, name: &str) -> Vec<&str> {
-        let mut order = Order { index: self, paths: Vec::new(), seen: HashSet::new() };
-        order.add(name, 0);
-        order.paths
+        let mut order = Order { index: self, open: Vec::new(), paths: Vec::new(), seen: HashSet::new() };
+        order.open(name, 0);
+        order.finish()
     }
 }
 
+/// A walk over dependencies that keeps what is still to be done in a list, not on the stack: how deep an index nests is
+/// the index's own word.
 struct Order<'a> {
     index: &'a Index,
+    open: Vec<Visit<'a>>,
     paths: Vec<&'a str>,
     seen: HashSet<&'a str>,
 }
 
+enum Visit<'a> {
+    /// A module whose dependencies come first.
+    Module { name: &'a str, depth: usize },
+    /// A module whose dependencies have come.
+    Path(&'a str),
+}
+
 impl<'a> Order<'a> {
-    fn add(&mut self, name: &str, depth: usize) {
+    fn finish(mut self) -> Vec<&'a str> {
+        while let Some(visit) = self.open.pop() {
+            match visit {
+                Visit::Module { name, depth } => self.add(name, depth),
+                Visit::Path(path) => self.paths.push(path),
+            }
+        }
+        self.paths
+    }
+
+    fn open(&mut self, name: &str, depth: usize) {
+        if let Some((name, _)) = self.index.modules.get_key_value(name) {
+            self.open.push(Visit::Module { name, depth });
+        }
+    }
+
+    /// What was opened last comes first, so everything is opened in reverse.
+    fn add(&mut self, name: &'a str, depth: usize) {
         let Some(module) = self.index.modules.get(name) else { return };
         if depth > SOFT_DEPTH_MAX || !self.seen.insert(&module.path) {
             return;
         }
-        // depmod lists the closure of hard dependencies with the deepest last.
-        for need in module.needs.iter().rev() {
-            self.add(&module_name(need), depth);
-        }
         let soft = self.index.soft.get(name);
-        for wanted in soft.iter().flat_map(|soft| &soft.before) {
-            self.add_soft(wanted, depth);
+        for wanted in soft.iter().flat_map(|soft| soft.after.iter().rev()) {
+            self.open_soft(wanted, depth);
         }
-        self.paths.push(&module.path);
-        for wanted in soft.iter().flat_map(|soft| &soft.after) {
-            self.add_soft(wanted, depth);
+        self.open.push(Visit::Path(&module.path));
+        for wanted in soft.iter().flat_map(|soft| soft.before.iter().rev()) {
+            self.open_soft(wanted, depth);
+        }
+        // depmod lists the closure of hard dependencies with the deepest last.
+        for need in &module.needs {
+            self.open(&module_name(need), depth);
         }
     }
 
-    fn add_soft(&mut self, wanted: &str, depth: usize) {
-        for name in self.index.resolve(wanted) {
-            self.add(name, depth + 1);
+    fn open_soft(&mut self, wanted: &str, depth: usize) {
+        for name in self.index.resolve(wanted).into_iter().rev() {
+            self.open(name, depth + 1);
         }
     }
 }
@@ -185,6 +212,24 @@ mod tests {
     fn soft_dependencies_in_a_circle_end() {
         assert_eq!(order("a"), ["a", "b"]);
         assert_eq!(order("b"), ["a", "b"]);
+    }
+
+    #[test]
+    fn hard_dependencies_in_a_circle_end() {
+        let dep = "kernel/a.ko: kernel/b.ko\nkernel/b.ko: kernel/c.ko kernel/b.ko\nkernel/c.ko: kernel/a.ko\n";
+        let index = parse_index(IndexText { dep, ..IndexText::default() });
+        assert_eq!(index.load_order("a"), ["kernel/c.ko", "kernel/b.ko", "kernel/a.ko"]);
+        assert_eq!(index.load_order("b"), ["kernel/a.ko", "kernel/c.ko", "kernel/b.ko"]);
+    }
+
+    #[test]
+    fn dependencies_may_nest_as_deep_as_the_index_is_long() {
+        const DEEP: usize = 200_000;
+        let dep: String = (0..DEEP).map(|n| format!("kernel/m{n}.ko: kernel/m{}.ko\n", n + 1)).collect();
+        let index = parse_index(IndexText { dep: &dep, ..IndexText::default() });
+        let order = index.load_order("m0");
+        assert_eq!(order.len(), DEEP);
+        assert_eq!((order[0], order[DEEP - 1]), ("kernel/m199999.ko", "kernel/m0.ko"));
     }
 
     #[test]
