@@ -81,13 +81,13 @@ fn change(job: &Job, reporter: &mut Reporter) -> Result<()> {
         reporter.log("adding the boot proof's probe");
         return guest::proof::add_probe(&mut tree, probe).map_err(fault);
     }
-    let plan = guest::plan(&tree, &job.facts).map_err(fault)?;
+    let plan = guest::plan(&tree, &job.facts, &job.refused).map_err(fault)?;
     reporter.send(&Report::Plan { plan: plan.clone() })?;
     if job.mode == Mode::Plan {
         return Ok(());
     }
     let outcomes = guest::apply(&plan, &job.refused, &mut tree);
-    let failed = outcomes.iter().find(|outcome| outcome.state == State::Failed).cloned();
+    let failed = outcomes.iter().find(|outcome| matches!(outcome.state, State::Failed | State::NoRoom)).cloned();
     for outcome in outcomes {
         reporter.send(&Report::Outcome { outcome })?;
     }

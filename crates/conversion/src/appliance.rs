@@ -28,6 +28,14 @@ pub(crate) struct Answer {
     pub outcomes: Vec<guest::Outcome>,
 }
 
+impl Answer {
+    /// The fix-up for which the guest's filesystem has no room, if there is one: the disks must be thrown away, and the
+    /// others can be made without it.
+    pub(crate) fn no_room(&self) -> Option<&guest::Outcome> {
+        self.outcomes.iter().find(|outcome| outcome.state == guest::State::NoRoom)
+    }
+}
+
 /// A disk as the appliance sees it: on virtio-blk, in the order of the job's machine.
 pub(crate) fn disk(image: Image, of: &machine::Disk) -> Disk {
     let sector = of.logical_sector_size.bytes();
@@ -44,7 +52,7 @@ pub(crate) fn disk(image: Image, of: &machine::Disk) -> Disk {
 /// `appliance.log`.
 ///
 /// # Errors
-/// [`ErrorKind::FixUp`] with the appliance's own reason, [`ErrorKind::Refused`] where something that it needs is missing.
+/// [`ErrorKind::FixUp`] with the appliance's own reason (a lack of room in the guest is an answer), [`ErrorKind::Refused`] where something that it needs is missing.
 pub(crate) fn run(
     job: &Job,
     disks: Vec<Disk>,
@@ -118,6 +126,7 @@ fn listen(vm: &qemu::Vm, observer: &dyn Observer, cancel: &Cancel) -> Result<Ans
             Report::Log { text } => observer.event(Event::Log { message: format!("appliance: {text}") }),
             Report::Plan { plan } => answer.plan = Some(plan),
             Report::Outcome { outcome } => answer.outcomes.push(outcome),
+            Report::Failed { .. } if answer.no_room().is_some() => return Ok(answer),
             Report::Failed { reason } => return Err(fixup_error(format!("fix-ups: {reason}"))),
             Report::Done => return Ok(answer),
         }

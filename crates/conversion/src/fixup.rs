@@ -26,8 +26,8 @@ impl FixUps {
         let result = |id: &str| match self.applied.iter().find(|outcome| outcome.id == id).map(|o| o.state) {
             Some(State::Done) => "made",
             Some(State::AlreadySo) => "already so",
-            Some(State::Refused) => "refused",
-            Some(State::Failed) => "failed",
+            Some(State::Refused) => "left out",
+            Some(State::Failed | State::NoRoom) => "failed",
             None => "planned",
         };
         let outcome = |fixup: &guest::Fixup| FixUpOutcome {
@@ -47,24 +47,20 @@ pub(crate) fn fix_up(pipeline: &mut Pipeline<'_>) -> Result<FixUps> {
         plan.warnings.iter().for_each(|warning| pipeline.warn(warning.clone()));
         return Ok(FixUps { plan, applied: Vec::new() });
     }
-    let mut overlays = Vec::new();
-    let mut disks = Vec::new();
-    for (place, disk) in pipeline.disks() {
-        let (image, format) = (pipeline.image(place), pipeline.record.request.format.extension());
-        let overlay = Overlay::create(pipeline.overlay_path(place), &image, format)?;
-        let stack = Image::new(overlay.path(), "qcow2").over(Image::new(&image, format));
-        disks.push(appliance::disk(stack, disk));
-        overlays.push(overlay);
-    }
-    let job = job(&pipeline.record.request.name, Mode::Apply, &selected_machine(pipeline));
-    let answer = appliance::run(&job, disks, pipeline.workdir.path(), pipeline.observer, pipeline.cancel);
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(error) => {
-            // The replica is as it was; what is in the overlays is worth nothing.
-            overlays.into_iter().try_for_each(Overlay::discard)?;
-            return Err(error);
+    let mut job = job(&pipeline.record.request.name, Mode::Apply, &selected_machine(pipeline));
+    let (answer, overlays) = loop {
+        let (answer, overlays) = try_on_overlays(pipeline, &job)?;
+        let Some(full) = answer.no_room() else { break (answer, overlays) };
+        overlays.into_iter().try_for_each(Overlay::discard)?;
+        if job.refused.contains(&full.id) {
+            return Err(Error::new(
+                ErrorKind::FixUp,
+                format!("fix-up {}: left out, and tried: {}", full.id, full.detail),
+            ));
         }
+        // The guest can hardly be asked to make room: its machine may be gone. What fits is made.
+        pipeline.warn(format!("fix-up {} is left out, the guest has no room for it: {}", full.id, full.detail));
+        job.refused.push(full.id.clone());
     };
     let missing = || Error::new(ErrorKind::FixUp, "the appliance made no plan");
     let fixups = FixUps { plan: answer.plan.ok_or_else(missing)?, applied: answer.outcomes };
@@ -83,6 +79,27 @@ pub(crate) fn fix_up(pipeline: &mut Pipeline<'_>) -> Result<FixUps> {
     Ok(fixups)
 }
 
+/// Runs `job` on fresh overlays; after a failure they are gone.
+fn try_on_overlays(pipeline: &Pipeline<'_>, job: &Job) -> Result<(appliance::Answer, Vec<Overlay>)> {
+    let mut overlays = Vec::new();
+    let mut disks = Vec::new();
+    for (place, disk) in pipeline.disks() {
+        let (image, format) = (pipeline.image(place), pipeline.record.request.format.extension());
+        let overlay = Overlay::create(pipeline.overlay_path(place), &image, format)?;
+        let stack = Image::new(overlay.path(), "qcow2").over(Image::new(&image, format));
+        disks.push(appliance::disk(stack, disk));
+        overlays.push(overlay);
+    }
+    match appliance::run(job, disks, pipeline.workdir.path(), pipeline.observer, pipeline.cancel) {
+        Ok(answer) => Ok((answer, overlays)),
+        Err(error) => {
+            // The replica is as it was; what is in the overlays is worth nothing.
+            overlays.into_iter().try_for_each(Overlay::discard)?;
+            Err(error)
+        }
+    }
+}
+
 /// The plan for disks on which no volume can hold a guest, so that no appliance need be started to find none.
 ///
 /// Only what is known to be none counts: a root on XFS is first seen in the appliance.
@@ -96,8 +113,12 @@ pub(crate) fn plan_without_guest(machine: &Machine) -> Option<Plan> {
 
 /// The machine with only the disks that are converted, in the order in which VMs and appliances get them.
 pub(crate) fn selected_machine(pipeline: &Pipeline<'_>) -> Machine {
-    let disks = pipeline.disks().map(|(_, disk)| disk.clone()).collect();
-    Machine { disks, ..pipeline.record.machine.clone() }
+    with_disks(&pipeline.record.machine, &pipeline.record.selected)
+}
+
+/// The machine with only the disks at these places.
+pub(crate) fn with_disks(machine: &Machine, selected: &[usize]) -> Machine {
+    Machine { disks: selected.iter().map(|&index| machine.disks[index].clone()).collect(), ..machine.clone() }
 }
 
 /// A job for the appliance on the disks of `machine`.

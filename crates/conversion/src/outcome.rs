@@ -61,7 +61,7 @@ pub struct FixUpOutcome {
     pub title: String,
     /// Why.
     pub reason: String,
-    /// `made`, `already so`, `planned`.
+    /// `made`, `already so`, `planned`, `left out`.
     pub result: String,
     /// Files that it changes.
     pub files: Vec<String>,

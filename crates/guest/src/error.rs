@@ -49,6 +49,12 @@ impl Error {
         Self { source: Some(source.into()), ..Self::new(ErrorKind::Io, context) }
     }
 
+    /// Whether a filesystem of the guest has no room for what was to be written.
+    pub(crate) fn is_no_room(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        self.source.as_ref().is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded))
+    }
+
     /// The same error with the guest's path.
     pub fn at(self, path: impl Into<String>) -> Self {
         Self { path: Some(path.into()), ..self }

@@ -24,10 +24,11 @@ use machine::{Family, Machine};
 
 /// Plans the fix-ups for the guest in `tree`, which ran on the hardware of `machine`.
 ///
-/// A family without fix-ups of its own gives an empty plan with a warning.
-pub fn plan(tree: &dyn FileTree, machine: &Machine) -> Result<Plan> {
+/// Fix-ups whose ids are in `refused` are listed too, but the capabilities are those of a guest without them. A family
+/// without fix-ups of its own gives an empty plan with a warning.
+pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String]) -> Result<Plan> {
     match identify(tree).family {
-        Family::Linux => linux::plan(tree, machine),
+        Family::Linux => linux::plan(tree, machine, refused),
         family => Ok(Plan::without_fixups(machine.firmware.kind, family)),
     }
 }

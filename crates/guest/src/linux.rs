@@ -23,15 +23,15 @@ pub use module_index::round_trip as module_index_round_trip;
 pub use mounts::{FilesystemLine, parse_fstab};
 pub use names::uuid_of_device;
 
-use machine::{Capabilities, FirmwareKind, Machine};
+use machine::{Capabilities, DiskBus, FirmwareKind, Machine};
 
 use crate::{Error, FileTree, Plan, Result, identify};
 
-/// Plans every fix-up for the Linux guest in `tree`, which ran on `machine`.
+/// Plans every fix-up for the Linux guest in `tree`, which ran on `machine`; those in `refused` will not be applied.
 ///
 /// # Errors
 /// Only what keeps the guest from being looked at at all; what a single fix-up cannot do is a warning of the plan.
-pub fn plan(tree: &dyn FileTree, machine: &Machine) -> Result<Plan> {
+pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String]) -> Result<Plan> {
     let mut warnings = Vec::new();
     let kernel = match kernel::boot_kernel(tree) {
         Ok(kernel) => Some(kernel),
@@ -41,7 +41,7 @@ pub fn plan(tree: &dyn FileTree, machine: &Machine) -> Result<Plan> {
         }
     };
     let mut fixups = Vec::new();
-    let (fixup, buses) = drivers::plan(tree, kernel.as_ref(), &mut warnings);
+    let (fixup, mut buses) = drivers::plan(tree, kernel.as_ref(), &mut warnings);
     fixups.extend(fixup);
     type Concern = fn(&dyn FileTree, &Machine, &mut Vec<String>) -> Result<Vec<crate::Fixup>>;
     let concerns: [(&str, Concern); 5] = [
@@ -56,6 +56,15 @@ pub fn plan(tree: &dyn FileTree, machine: &Machine) -> Result<Plan> {
             Ok(planned) => fixups.extend(planned),
             Err(error) => warnings.push(format!("{what} left as they are: {}", reason(&error))),
         }
+    }
+    // Without one of these the guest does not find its disks on virtio; with the old bus it finds them as it did.
+    let left_out = |fixup: &&crate::Fixup| !fixup.already_so && refused.contains(&fixup.id);
+    let mut needed = fixups.iter().filter(|fixup| ["boot-drivers", "device-names"].contains(&fixup.id.as_str()));
+    if buses.disk == DiskBus::Virtio
+        && let Some(fixup) = needed.find(left_out)
+    {
+        warnings.push(format!("no virtio disks: the fix-up {} is left out", fixup.id));
+        buses.disk = drivers::bus_without_virtio(tree, kernel.as_ref(), &mut warnings);
     }
     let capabilities = Capabilities {
         disk_bus: buses.disk,

@@ -333,6 +333,8 @@ pub enum State {
     Refused,
     /// It failed; those after it were not tried, and the guest's disk must be thrown away.
     Failed,
+    /// As [`State::Failed`], because the guest's filesystem is full. A plan in which it is refused can be made.
+    NoRoom,
 }
 
 /// Applies a plan, except for the fix-ups whose ids are in `refused`; ends at the first that fails.
@@ -350,8 +352,9 @@ pub fn apply(plan: &Plan, refused: &[String], tree: &mut dyn WritableTree) -> Ve
             Ok(()) if done => outcomes.push(outcome(State::Done, String::new())),
             Ok(()) => outcomes.push(outcome(State::AlreadySo, String::new())),
             Err(error) => {
+                let state = if error.is_no_room() { State::NoRoom } else { State::Failed };
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-                outcomes.push(outcome(State::Failed, format!("{error}{cause}")));
+                outcomes.push(outcome(state, format!("{error}{cause}")));
                 break;
             }
         }
@@ -393,6 +396,21 @@ mod tests {
         let outcomes = apply(&plan(vec![Fixup::new("x", "t", "r", vec![change])]), &[], &mut tree);
         assert_eq!(outcomes[0].state, State::Failed);
         assert_eq!(tree.text("/etc/a").unwrap().unwrap(), "three\n");
+    }
+
+    #[test]
+    fn a_full_filesystem_is_told_from_other_failures_and_the_file_stays_as_it_was() {
+        let mut tree = MemoryTree::new().with("/etc/a", "one\n").with("/boot/i", "1234").with_room(3);
+        let append = Change::append("/boot/i", 4, b"5678".to_vec(), vec![]);
+        let write = Change::write(&tree, "/etc/a", b"two\n", 0o644).unwrap().unwrap();
+        let fixups = vec![Fixup::new("x", "t", "r", vec![append]), Fixup::new("y", "t", "r", vec![write])];
+        let (before, plan) = (tree.clone(), plan(fixups));
+        let outcomes = apply(&plan, &[], &mut tree);
+        assert_eq!((outcomes.len(), outcomes[0].state), (1, State::NoRoom));
+        assert!(outcomes[0].detail.contains("/boot/i"), "{}", outcomes[0].detail);
+        assert_eq!(tree, before);
+        let states: Vec<State> = apply(&plan, &["x".into()], &mut tree).iter().map(|outcome| outcome.state).collect();
+        assert_eq!(states, [State::Refused, State::Done]);
     }
 
     #[test]

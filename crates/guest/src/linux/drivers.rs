@@ -49,12 +49,43 @@ pub(super) fn plan(
     match boot_drivers(tree, kernel, &modules) {
         Ok(fixup) => (Some(fixup), Buses { disk: DiskBus::Virtio, nic }),
         Err(error) => {
-            // The disk is then offered on a bus that such a kernel knows since its first day.
-            let disk = if has("ahci") { DiskBus::Sata } else { DiskBus::Ide };
             warnings.push(format!("no virtio disks for kernel {}: {}", kernel.version, reason(&error)));
-            (None, Buses { disk, nic })
+            (None, Buses { disk: old_bus(tree, kernel, &modules, warnings), nic })
         }
     }
+}
+
+/// The bus on which a kernel finds its disks as it is.
+pub(super) fn bus_without_virtio(
+    tree: &dyn FileTree,
+    kernel: Option<&BootKernel>,
+    warnings: &mut Vec<String>,
+) -> DiskBus {
+    let known = kernel.and_then(|kernel| Some((kernel, Modules::load(tree, &kernel.version).ok()?)));
+    known.map_or(DiskBus::Sata, |(kernel, modules)| old_bus(tree, kernel, &modules, warnings))
+}
+
+/// The bus, of those that such a kernel knows since its first day, for which its initramfs has the drivers already.
+fn old_bus(tree: &dyn FileTree, kernel: &BootKernel, modules: &Modules, warnings: &mut Vec<String>) -> DiskBus {
+    let present = |driver: &str| modules.presence(driver) != Presence::Absent;
+    let buses = [("ahci", DiskBus::Sata), ("ata_piix", DiskBus::Ide)].into_iter().filter(|(driver, _)| present(driver));
+    let ready = |driver: &str| {
+        let needed = modules.closure(&[driver, "sd_mod"]);
+        let contents = |path: &str| initramfs::read(tree, path, 0, &kernel.version, &needed).ok();
+        needed.is_empty()
+            || kernel.initramfs.as_deref().and_then(contents).is_some_and(|contents| {
+                contents.ended_early || needed.iter().all(|name| contents.modules.contains_key(name))
+            })
+    };
+    let buses: Vec<_> = buses.collect();
+    if let Some((_, bus)) = buses.iter().find(|(driver, _)| ready(driver)) {
+        return *bus;
+    }
+    warnings.push(format!(
+        "kernel {} may not find its disks: its initramfs has drivers neither for SATA nor for IDE",
+        kernel.version
+    ));
+    buses.first().map_or(DiskBus::Ide, |(_, bus)| *bus)
 }
 
 fn boot_drivers(tree: &dyn FileTree, kernel: &BootKernel, modules: &Modules) -> Result<Fixup> {
@@ -204,11 +235,37 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_virtio_gets_another_bus_and_a_warning() {
-        let tree = MemoryTree::new().with("/lib/modules/6.1/modules.dep", "kernel/ahci.ko:\n");
-        let mut warnings = Vec::new();
-        let (fixup, buses) = plan(&tree, Some(&kernel()), &mut warnings);
-        assert!(fixup.is_none() && buses.disk == DiskBus::Sata && warnings[0].contains("virtio_pci"), "{warnings:?}");
+    fn a_kernel_without_virtio_gets_a_bus_that_its_initramfs_has_drivers_for_and_a_warning() {
+        let dep = "kernel/ahci.ko:\nkernel/ata_piix.ko:\n";
+        let without = MemoryTree::new().with("/lib/modules/6.1/modules.dep", dep);
+        for (has, bus, warned) in
+            [("ahci", DiskBus::Sata, 1), ("ata_piix", DiskBus::Ide, 1), ("other", DiskBus::Sata, 2)]
+        {
+            let module = format!("lib/modules/6.1/kernel/{has}.ko");
+            let tree = without.clone().with("/boot/initrd.img-6.1", initramfs::archive(&[(&module, b"x")]));
+            let mut warnings = Vec::new();
+            let (fixup, buses) = plan(&tree, Some(&kernel()), &mut warnings);
+            assert!(fixup.is_none() && buses.disk == bus && warnings.len() == warned, "{has}: {warnings:?}");
+            assert!(warnings[0].contains("virtio_pci"), "{warnings:?}");
+        }
+    }
+
+    /// A guest whose /boot is full cannot take the drivers: its initramfs stays as it is, and so does its bus.
+    #[test]
+    fn a_guest_without_room_for_the_drivers_keeps_the_bus_that_it_has() {
+        let image = initramfs::archive(&[("usr/lib/modules/6.1/kernel/ahci.ko", b"x")]);
+        let mut tree = guest(&image).with("/boot/vmlinuz-6.1", "").with("/etc/os-release", "ID=debian\n").with_room(64);
+        let machine = machine::Machine::default();
+        let plan = crate::plan(&tree, &machine, &[]).unwrap();
+        assert_eq!(plan.capabilities.disk_bus, DiskBus::Virtio, "{plan}");
+        let failed = apply(&plan, &[], &mut tree).pop().unwrap();
+        assert_eq!((failed.id.as_str(), failed.state), ("boot-drivers", State::NoRoom));
+        let refused = [failed.id];
+        let plan = crate::plan(&tree, &machine, &refused).unwrap();
+        assert_eq!(plan.capabilities.disk_bus, DiskBus::Sata, "{plan}");
+        assert!(plan.warnings.iter().any(|warning| warning.contains("boot-drivers is left out")), "{plan}");
+        assert_eq!(apply(&plan, &refused, &mut tree)[0].state, State::Refused);
+        assert_eq!(tree.read("/boot/initrd.img-6.1", 1 << 20).unwrap().unwrap(), image);
     }
 
     #[test]

@@ -19,6 +19,8 @@ enum Node {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryTree {
     nodes: BTreeMap<String, Node>,
+    /// Bytes by which its files may grow; `None`: without bound.
+    room: Option<usize>,
 }
 
 impl MemoryTree {
@@ -41,6 +43,22 @@ impl MemoryTree {
         self.make_folders(path);
         self.nodes.insert(path.to_owned(), Node::Link(target.to_owned()));
         self
+    }
+
+    /// The same tree on a filesystem that is full once its files have grown by `bytes`.
+    #[must_use]
+    pub fn with_room(self, bytes: usize) -> Self {
+        Self { room: Some(bytes), ..self }
+    }
+
+    /// Takes room for a file that grows from `old` to `new` bytes.
+    fn grow(&mut self, path: &str, old: usize, new: usize) -> Result<()> {
+        if let Some(room) = self.room {
+            let left = (room + old).checked_sub(new);
+            let full = || Error::io("write", std::io::ErrorKind::StorageFull).at(path);
+            self.room = Some(left.ok_or_else(full)?);
+        }
+        Ok(())
     }
 
     fn make_folders(&mut self, path: &str) {
@@ -148,25 +166,29 @@ impl FileTree for MemoryTree {
 impl WritableTree for MemoryTree {
     fn replace(&mut self, path: &str, contents: &[u8], mode: u32) -> Result<()> {
         let path = self.resolve(path, true)?.ok_or_else(|| Error::new(ErrorKind::Escape, "too many links").at(path))?;
-        let mode = match self.nodes.get(&path) {
-            Some(Node::File { mode, .. }) => *mode,
+        let (mode, length) = match self.nodes.get(&path) {
+            Some(Node::File { mode, contents }) => (*mode, contents.len()),
             Some(Node::Folder) => return Err(Error::new(ErrorKind::Changed, "a folder is in the way").at(path)),
-            _ => mode,
+            _ => (mode, 0),
         };
+        self.grow(&path, length, contents.len())?;
         self.make_folders(&path);
         self.nodes.insert(path, Node::File { contents: contents.to_vec(), mode });
         Ok(())
     }
 
     fn append(&mut self, path: &str, size: u64, contents: &[u8]) -> Result<()> {
-        let resolved = self.resolve(path, true)?;
-        match resolved.and_then(|path| self.nodes.get_mut(&path)) {
-            Some(Node::File { contents: old, .. }) if old.len() as u64 == size => {
-                old.extend_from_slice(contents);
-                Ok(())
-            }
-            _ => Err(Error::new(ErrorKind::Changed, format!("expected a file of {size} bytes")).at(path)),
+        let resolved = self.resolve(path, true)?.unwrap_or_default();
+        let fits =
+            matches!(self.nodes.get(&resolved), Some(Node::File { contents, .. }) if contents.len() as u64 == size);
+        if !fits {
+            return Err(Error::new(ErrorKind::Changed, format!("expected a file of {size} bytes")).at(path));
         }
+        self.grow(path, 0, contents.len())?;
+        if let Some(Node::File { contents: old, .. }) = self.nodes.get_mut(&resolved) {
+            old.extend_from_slice(contents);
+        }
+        Ok(())
     }
 
     fn remove(&mut self, path: &str) -> Result<()> {
