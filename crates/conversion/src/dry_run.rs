@@ -4,7 +4,7 @@ use guest::appliance::Mode;
 use machine::Machine;
 use qemu::Image;
 
-use crate::fixup::{FixUps, job, plan_without_guest};
+use crate::fixup::{FixUps, job, plan_without_guest, with_disks};
 use crate::overlay::Overlay;
 use crate::pipeline::Origin;
 use crate::{Cancel, ConvertedDisk, CopyProgress, Event, Observer, Outcome, Proof, Request, Result, Step, appliance};
@@ -19,7 +19,7 @@ pub(crate) fn dry_run(
     observer: &dyn Observer,
     cancel: &Cancel,
 ) -> Result<Outcome> {
-    let machine = Machine { disks: selected.iter().map(|&i| machine.disks[i].clone()).collect(), ..machine.clone() };
+    let machine = with_disks(machine, selected);
     let mut warnings = Vec::new();
     let mut disks = Vec::new();
     for (place, disk) in machine.disks.iter().enumerate() {

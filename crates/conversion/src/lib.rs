@@ -18,6 +18,7 @@ mod local;
 mod outcome;
 mod overlay;
 mod pipeline;
+mod programs;
 mod prove;
 pub mod receive;
 mod remote;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::copy::{Copied, Meter, RemoteCopy};
 use crate::error::Context;
-use crate::fixup::FixUps;
+use crate::fixup::{FixUps, with_disks};
 use crate::local::{LocalDisks, Stamp};
 use crate::overlay::Overlay;
 use crate::replica::Replica;
@@ -34,6 +34,10 @@ pub fn convert(source: &Source, request: &Request, observer: &dyn Observer, canc
     let origin = Origin::open(source)?;
     let machine = origin.machine()?;
     let selected = select_disks(&machine.disks, &request.disks)?;
+    // What is planned for a remote machine is planned once its disks are here.
+    if !(request.dry_run && matches!(origin, Origin::Remote(_))) {
+        crate::programs::check(&with_disks(&machine, &selected), request)?;
+    }
     if request.dry_run {
         return crate::dry_run::dry_run(&origin, &machine, &selected, request, observer, cancel);
     }
@@ -41,7 +45,10 @@ pub fn convert(source: &Source, request: &Request, observer: &dyn Observer, canc
     let stamps = origin.stamps();
     let record = match workdir.load::<Record>()? {
         Some(record) => {
-            record.is_of_unchanged(&stamps, &machine, &workdir)?;
+            // Once the overlays join their disks nothing of the source is needed any more.
+            if record.joined_disks.is_none() {
+                record.is_of_unchanged(&stamps, &machine, &workdir)?;
+            }
             record.go_on(request, &machine, &selected, &workdir, observer)?
         }
         None => Record { stamps, ..Record::new(request, &machine, selected) },
@@ -110,8 +117,10 @@ pub(crate) struct Record {
     pub defined: bool,
     /// The boot proof, once it has a verdict.
     pub proof: Option<Proof>,
-    /// Whether the overlays are part of their disks.
-    pub joined: bool,
+    /// Once the overlays are being made part of their disks: for each, whether it is. There is no way back from there: until
+    /// all are, the disks are between two states, and nothing but joining the rest makes them one machine's again.
+    #[serde(default)]
+    pub joined_disks: Option<Vec<bool>>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -131,7 +140,7 @@ impl Record {
             fixed_up: None,
             defined: false,
             proof: None,
-            joined: false,
+            joined_disks: None,
             warnings: Vec::new(),
         }
     }
@@ -140,12 +149,11 @@ impl Record {
     fn is_of_unchanged(&self, now: &[Option<Stamp>], machine: &Machine, workdir: &Workdir) -> Result<()> {
         let changed = self.stamps.iter().zip(now).position(|(then, now)| then != now);
         let Some(disk) = changed.and_then(|index| machine.disks.get(index)) else { return Ok(()) };
-        let context = format!(
-            "{} is not the file that the unfinished conversion in {} began with, or was written since: remove that folder to start anew, or choose another --name",
-            disk.path,
-            workdir.path().display()
+        let why = format!(
+            "{} was replaced or written since the conversion began, and halves of two states make no disk: see that nothing uses it (a running VM?)",
+            disk.path
         );
-        Err(Error::new(ErrorKind::Refused, context))
+        Err(refused(&why, workdir))
     }
 
     /// Goes on with what an earlier run left, if it was the same conversion.
@@ -167,22 +175,24 @@ impl Record {
             // What was skipped is not read again; but a copy that stopped at a bad sector goes on behind it.
             && (request.skip_unreadable || !self.request.skip_unreadable);
         if !same_disks || !same_kind {
-            let context = format!(
-                "{} holds an unfinished conversion of another source or with other settings: choose another --name, or remove that folder",
-                workdir.path().display()
-            );
-            return Err(Error::new(ErrorKind::Refused, context));
+            return Err(refused("the unfinished conversion is of another source or has other settings", workdir));
         }
         let done = self.copied.iter().flatten().count();
         let message = format!("going on with an unfinished conversion: {done} of {} disks copied", self.copied.len());
         observer.event(Event::Log { message });
         // A proof that failed is tried again, with the fix-ups made anew: that is why one asks again.
-        if self.proof.as_ref().is_some_and(|proof| proof.verdict != Verdict::Passed) && !self.joined {
+        if self.proof.as_ref().is_some_and(|proof| proof.verdict != Verdict::Passed) && self.joined_disks.is_none() {
             (self.fixed_up, self.defined, self.proof) = (None, false, None);
         }
         self.request = request.clone();
         Ok(self)
     }
+}
+
+/// That the unfinished conversion in `workdir` cannot be gone on with.
+fn refused(why: &str, workdir: &Workdir) -> Error {
+    let context = format!("{why}; remove {} to start anew, or choose another --name", workdir.path().display());
+    Error::new(ErrorKind::Refused, context)
 }
 
 /// One running conversion.
@@ -197,6 +207,14 @@ pub(crate) struct Pipeline<'a> {
 impl Pipeline<'_> {
     fn run(&mut self) -> Result<()> {
         self.store()?;
+        if self.record.joined_disks.is_some() {
+            // All other steps were done, or it would not have begun.
+            if self.record.request.verify && self.record.verified.is_none() {
+                self.warn("not verified: the fix-ups were part of the disks already when it was asked for".into());
+                self.record.verified = Some(false);
+            }
+            return self.store();
+        }
         self.copy_disks()?;
         if self.record.request.verify && self.record.verified.is_none() {
             self.verify_disks()?;
@@ -375,19 +393,9 @@ impl Pipeline<'_> {
     /// Makes the overlays part of their disks and gives the result its name.
     fn finish(mut self) -> Result<Outcome> {
         self.cancel.check()?;
+        self.join_overlays()?;
         let mut scaffolding = vec![self.workdir.file("conversion.json.new")];
-        for place in 0..self.record.selected.len() {
-            if let Some(overlay) = Overlay::existing(self.overlay_path(place)) {
-                if !self.record.joined {
-                    overlay.join()?;
-                }
-                scaffolding.push(self.overlay_path(place));
-            }
-            let sync = std::fs::File::open(self.image(place)).and_then(|file| file.sync_all());
-            sync.context(ErrorKind::Target, || self.image(place).display().to_string())?;
-        }
-        self.record.joined = true;
-        self.store()?;
+        scaffolding.extend((0..self.record.selected.len()).map(|place| self.overlay_path(place)));
         let incomplete = self.incomplete();
         let Record { request, copied, verified, fixed_up, proof, warnings, .. } = self.record;
         let folder = self.workdir.publish(&scaffolding)?;
@@ -402,6 +410,31 @@ impl Pipeline<'_> {
             proof: proof.unwrap_or_default(),
             warnings,
         })
+    }
+}
+
+impl Pipeline<'_> {
+    /// Makes the overlays part of their disks, each recorded: one that was killed half-way is whole and joined again.
+    fn join_overlays(&mut self) -> Result<()> {
+        if self.record.joined_disks.is_none() {
+            self.record.joined_disks = Some(vec![false; self.record.selected.len()]);
+            self.store()?;
+        }
+        for place in 0..self.record.selected.len() {
+            let joined = |record: &Record| record.joined_disks.as_ref()?.get(place).copied();
+            if joined(&self.record) == Some(true) {
+                continue;
+            }
+            if let Some(overlay) = Overlay::existing(self.overlay_path(place)) {
+                overlay.join()?;
+            }
+            let sync = std::fs::File::open(self.image(place)).and_then(|file| file.sync_all());
+            sync.context(ErrorKind::Target, || self.image(place).display().to_string())?;
+            let joined = self.record.joined_disks.as_mut().and_then(|joined| joined.get_mut(place));
+            *joined.ok_or_else(|| Error::new(ErrorKind::Target, "record of the conversion: a disk is missing"))? = true;
+            self.store()?;
+        }
+        Ok(())
     }
 }
 
@@ -435,4 +468,104 @@ fn select_disks(disks: &[Disk], wanted: &[String]) -> Result<Vec<usize>> {
         return Err(Error::new(ErrorKind::Refused, format!("{}: the disk is empty", disks[empty].path)));
     }
     Ok(selected)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileExt;
+    use std::path::Path;
+    use std::process::Command;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    const SIZE: u64 = 1 << 20;
+
+    /// A conversion of two disks in `folder` whose every step is done, with a byte of fix-ups in each overlay.
+    fn all_but_joined(folder: &Path, verdict: Verdict) -> (Source, Request) {
+        let paths = ["a.raw", "b.raw"].map(|name| folder.join(name));
+        paths.iter().for_each(|path| fs::write(path, vec![1; SIZE as usize]).unwrap());
+        let source = Source::Local(paths.to_vec());
+        let request = Request {
+            name: "vm".into(),
+            output: folder.into(),
+            format: crate::OutputFormat::Raw,
+            prove_boot: Some(false),
+            ..Request::default()
+        };
+        let origin = Origin::open(&source).unwrap();
+        let machine = origin.machine().unwrap();
+        let workdir = Workdir::open(&request).unwrap();
+        let mut record = Record { stamps: origin.stamps(), ..Record::new(&request, &machine, vec![0, 1]) };
+        let (observer, cancel) = (|_: Event| {}, Cancel::default());
+        let mut pipeline = Pipeline { origin, workdir, record: record.clone(), observer: &observer, cancel: &cancel };
+        pipeline.copy_disks().unwrap();
+        for place in 0..2 {
+            let overlay = Overlay::create(pipeline.overlay_path(place), &pipeline.image(place), "raw").unwrap();
+            let mut write = Command::new("qemu-io");
+            write.args(["-f", "qcow2", "-c", "write -q -P 2 65536 65536"]).arg(overlay.path());
+            assert!(write.status().unwrap().success());
+        }
+        record.copied = pipeline.record.copied.clone();
+        let plan = guest::Plan::without_fixups(machine.firmware.kind, machine::Family::Unknown);
+        record.fixed_up = Some(FixUps { plan, applied: Vec::new() });
+        record.defined = true;
+        record.proof = Some(Proof { verdict, evidence: "as it was seen".into(), ..Proof::default() });
+        pipeline.workdir.store(&record).unwrap();
+        (source, request)
+    }
+
+    fn steps_of(source: &Source, request: &Request) -> (Vec<Step>, Result<Outcome>) {
+        let steps = Mutex::new(Vec::new());
+        let observer = |event| {
+            if let Event::Step { step } = event {
+                steps.lock().unwrap().push(step);
+            }
+        };
+        let outcome = convert(source, request, &observer, &Cancel::default());
+        (steps.into_inner().unwrap(), outcome)
+    }
+
+    /// Made anew between two joins, fix-ups would see one disk with them and one without: halves of two filesystems where a
+    /// volume group spans both.
+    #[test]
+    fn a_conversion_that_was_stopped_between_two_joins_only_joins_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, request) = all_but_joined(folder.path(), Verdict::Passed);
+        let second = folder.path().join(".vm.partial/fixups-disk1.qcow2");
+        let (whole, record) = (fs::read(&second).unwrap(), folder.path().join(".vm.partial/conversion.json"));
+        fs::write(&second, "no overlay").unwrap();
+        let (_, stopped) = steps_of(&source, &request);
+        assert!(stopped.unwrap_err().to_string().contains("commit"));
+        assert!(!folder.path().join("vm").exists());
+        fs::write(&second, whole).unwrap();
+        // As it would have been had nobody been sure that it boots.
+        let text = fs::read_to_string(&record).unwrap().replace("\"passed\"", "\"inconclusive\"");
+        fs::write(&record, text).unwrap();
+        // The source is not needed any more.
+        fs::write(folder.path().join("a.raw"), vec![3; SIZE as usize]).unwrap();
+
+        let (steps, outcome) = steps_of(&source, &Request { verify: true, ..request });
+        let outcome = outcome.unwrap();
+        assert_eq!(steps, [Step::Check], "no step is made again");
+        assert_eq!((outcome.proof.evidence.as_str(), outcome.verified), ("as it was seen", Some(false)));
+        for disk in 0..2 {
+            let image = fs::File::open(outcome.folder.join(format!("vm-disk{disk}.raw"))).unwrap();
+            let mut bytes = [0; 3];
+            for (byte, at) in bytes.iter_mut().zip([0, 65536, 131_072]) {
+                image.read_exact_at(std::slice::from_mut(byte), at).unwrap();
+            }
+            assert_eq!(bytes, [1, 2, 1], "disk {disk}");
+        }
+    }
+
+    #[test]
+    fn a_proof_that_says_nothing_is_tried_again_with_the_fix_ups_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, request) = all_but_joined(folder.path(), Verdict::Inconclusive);
+        let (steps, outcome) = steps_of(&source, &request);
+        assert_eq!(steps, [Step::Check, Step::FixUp, Step::Define, Step::Prove]);
+        assert_eq!(outcome.unwrap().proof.verdict, Verdict::NotTried);
+    }
 }

@@ -16,6 +16,7 @@ use crate::error::Context;
 use crate::fixup::{job, selected_machine};
 use crate::overlay::Overlay;
 use crate::pipeline::Pipeline;
+use crate::programs::qemu_is_here;
 use crate::{Cancel, Error, ErrorKind, Event, Proof, Result, Verdict, appliance};
 
 /// How long a guest may take, with hardware virtualisation and without.
@@ -35,7 +36,7 @@ pub(crate) fn prove(pipeline: &mut Pipeline<'_>) -> Result<Proof> {
     let not_tried = |why: &str| Proof { evidence: why.to_string(), ..Proof::default() };
     match pipeline.record.request.prove_boot {
         Some(false) => return Ok(not_tried("switched off by --no-prove-boot")),
-        None if !qemu_is_here() => return Ok(not_tried("qemu-system-x86_64 is not installed here")),
+        None if !qemu_is_here() => return Ok(not_tried("QEMU is not installed here")),
         _ => {}
     }
     let folder = pipeline.workdir.file("proof");
@@ -56,11 +57,6 @@ pub(crate) fn prove(pipeline: &mut Pipeline<'_>) -> Result<Proof> {
     let proof = add_probe(pipeline, &stacks).and_then(|nonce| watch(pipeline, stacks, nonce.as_deref(), folder));
     throw_away.into_iter().try_for_each(Overlay::discard)?;
     proof
-}
-
-fn qemu_is_here() -> bool {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&paths).any(|folder| folder.join("qemu-system-x86_64").is_file())
 }
 
 /// Adds the probe to the throw-away overlays and returns its nonce; `None` where this guest cannot take one, so that

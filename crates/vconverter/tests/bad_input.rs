@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -146,9 +146,9 @@ fn partition_tables_that_make_no_sense_are_told_with_their_place() {
     let (code, message) = bench.fail(&overlapping, &[]);
     assert!(code == 4 && message.contains("overlaps partition 2"), "{message}");
 
-    for length in [5_u64 * 512, 3 * MIB] {
+    for (label, length) in [("gpt", 5_u64 * 512), ("gpt", 3 * MIB), ("dos", 3 * MIB)] {
         let truncated = bench.disk("truncated.raw", 64 * MIB, 0, 0);
-        partitioned(&truncated, "label: gpt\nstart=2048, size=20480\n");
+        partitioned(&truncated, &format!("label: {label}\nstart=2048, size=20480\n"));
         File::options().write(true).open(&truncated).unwrap().set_len(length).unwrap();
         let (code, message) = bench.fail(&truncated, &[]);
         assert!(code == 4 && message.contains("truncated"), "{message}");
@@ -235,9 +235,48 @@ fn a_source_that_was_written_since_is_not_gone_on_with() {
     child.kill().unwrap();
     child.wait().unwrap();
     drop(lines);
-    File::options().write(true).open(&disk).unwrap().write_all_at(b"new", 0).unwrap();
+    // Reading it, and who may read it, is nobody's business.
+    File::open(&disk).unwrap().read_exact_at(&mut [0; 4096], 0).unwrap();
+    fs::set_permissions(&disk, fs::Permissions::from_mode(0o640)).unwrap();
+    let mut child = bench.command(&disk, &bench.path("out"), &[]).spawn().unwrap();
+    let lines = wait_for_copy(&mut child);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(lines);
+
+    let file = File::options().write(true).open(&disk).unwrap();
+    file.write_all_at(b"new", 0).unwrap();
     let (code, message) = bench.fail(&disk, &[]);
     assert!(code == 4 && message.contains("written since"), "{message}");
+    let partial = bench.path("out/.vm.partial");
+    let todo = format!("remove {} to start anew, or choose another --name", partial.display());
+    assert!(message.contains(&todo), "{message}");
+    fs::remove_dir_all(partial).unwrap();
+    assert!(bench.convert(&disk, &[]).status.success(), "what the message says is of no help");
+}
+
+#[test]
+fn a_missing_qemu_is_told_before_anything_is_copied_where_it_is_needed() {
+    let bench = Bench::new();
+    let (plain, guest) = (bench.disk("plain.raw", 16 * MIB, 4, MIB), bench.disk("guest.raw", 64 * MIB, 0, 0));
+    assert!(Command::new("mke2fs").args(["-q", "-t", "ext4"]).arg(&guest).status().unwrap().success());
+    let without = |source: &Path, more: &[&str]| {
+        bench.command(source, &bench.path("out"), more).env("PATH", bench.path("empty")).output().unwrap()
+    };
+    for output in [without(&guest, &[]), without(&guest, &["--dry-run"]), without(&plain, &["--prove-boot"])] {
+        let (code, message) = told(&output);
+        assert!(code == 4 && message.contains("qemu-system-x86 qemu-utils"), "{message}");
+    }
+    bench.nothing_was_made();
+
+    let mut command = bench.command(&plain, &bench.path("out"), &["--verify"]);
+    // Without a guest nothing needs QEMU, and by default its absence is no failure either.
+    let arguments: Vec<_> = command.get_args().filter(|a| *a != "--no-prove-boot").map(|a| a.to_owned()).collect();
+    command = Command::new(command.get_program());
+    let output = command.args(arguments).env("PATH", bench.path("empty")).output().unwrap();
+    let made = outcome(&output);
+    assert_eq!((&made["verified"], &made["proof"]["verdict"]), (&true.into(), &"not-tried".into()), "{made}");
+    is_equal(&plain, &bench.path("out/vm/vm-disk0.qcow2"));
 }
 
 /// A loop device, detached when it is dropped.
