@@ -5,11 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use block::BlockSource;
-use guest::tree::{Entry, FileKind, FileTree, Metadata};
-use machine::{ByteCount, Family, FirmwareKind, Guest};
+use machine::{Family, FirmwareKind, Guest};
 use serde::{Deserialize, Serialize};
-use volume::Layout;
-use volume::files::Files;
 
 use crate::console::log;
 use crate::{Error, Result};
@@ -64,87 +61,13 @@ pub fn describe(guest: &Guest) -> String {
 /// The operating system on the disks. A disk that is damaged or foreign hides none on the others.
 fn identify(sources: &[Arc<dyn BlockSource>]) -> Guest {
     let sound: Vec<Arc<dyn BlockSource>> = match volume::detect_layout(sources) {
-        Ok(layout) => return identify_in(&layout),
+        Ok(layout) => return guest::identify_among(layout.file_trees()),
         Err(error) => {
             log(format!("guest: {error}; looking at the disks one by one"));
             sources.iter().filter(|source| volume::detect_layout(&[Arc::clone(source)]).is_ok()).cloned().collect()
         }
     };
-    volume::detect_layout(&sound).map(|layout| identify_in(&layout)).unwrap_or_default()
-}
-
-fn identify_in(layout: &Layout) -> Guest {
-    let mut found = Guest::default();
-    for filesystem in layout.filesystems() {
-        let Ok(files) = Files::open(Arc::clone(&filesystem.source)) else { continue };
-        let guest = guest::identify(&FilesTree(files));
-        // A host name tells a root filesystem from a mere /usr or a rescue system's partition.
-        if guest.family != Family::Unknown && (found.family == Family::Unknown || found.hostname.is_none()) {
-            found = guest;
-        }
-    }
-    found
-}
-
-/// The files of a filesystem as `guest` reads them.
-struct FilesTree(Files);
-
-/// Longest file that is read in parts: programs, of which the first bytes are wanted.
-const PARTIAL_MAX: u64 = 64 << 20;
-
-/// The value, `None` where there is nothing or something of another kind.
-fn present<T>(path: &str, result: volume::Result<T>) -> guest::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if matches!(error.kind, volume::ErrorKind::NotFound | volume::ErrorKind::Unsupported) => Ok(None),
-        Err(error) => {
-            let kind = match error.kind {
-                volume::ErrorKind::TooLarge => guest::ErrorKind::TooLarge,
-                _ => guest::ErrorKind::Io,
-            };
-            Err(guest::Error::new(kind, error.to_string()).at(path))
-        }
-    }
-}
-
-fn file_kind(kind: volume::files::FileKind) -> FileKind {
-    match kind {
-        volume::files::FileKind::Regular => FileKind::File,
-        volume::files::FileKind::Directory => FileKind::Folder,
-        volume::files::FileKind::Symlink => FileKind::Link,
-        _ => FileKind::Other,
-    }
-}
-
-impl FileTree for FilesTree {
-    fn metadata(&self, path: &str) -> guest::Result<Option<Metadata>> {
-        let found = present(path, self.0.metadata(path))?;
-        Ok(found.map(|m| Metadata { kind: file_kind(m.kind), size: m.size.0, mode: m.mode }))
-    }
-
-    fn read(&self, path: &str, max: u64) -> guest::Result<Option<Vec<u8>>> {
-        present(path, self.0.read(path, ByteCount(max)))
-    }
-
-    fn read_at(&self, path: &str, offset: u64, buffer: &mut [u8]) -> guest::Result<usize> {
-        let bytes = self.read(path, PARTIAL_MAX)?.unwrap_or_default();
-        let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
-        let length = buffer.len().min(rest.len());
-        buffer[..length].copy_from_slice(&rest[..length]);
-        Ok(length)
-    }
-
-    fn list(&self, path: &str) -> guest::Result<Vec<Entry>> {
-        let entries = present(path, self.0.list(path))?.unwrap_or_default();
-        let named = entries
-            .into_iter()
-            .filter_map(|entry| Some(Entry { name: entry.name.into_string().ok()?, kind: file_kind(entry.kind) }));
-        Ok(named.take(guest::tree::FOLDER_ENTRIES_MAX).collect())
-    }
-
-    fn read_link(&self, path: &str) -> guest::Result<Option<String>> {
-        Ok(present(path, self.0.read_link(path))?.and_then(|target| target.into_string().ok()))
-    }
+    volume::detect_layout(&sound).map(|layout| guest::identify_among(layout.file_trees())).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The one error of this crate: what failed, on which path of the guest, and what that means for the rest.
 
-use std::fmt;
+use std::{fmt, io};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -35,7 +35,7 @@ pub struct Error {
     pub path: Option<String>,
     /// The operating system's reason.
     #[source]
-    pub source: Option<std::io::Error>,
+    pub source: Option<io::Error>,
 }
 
 impl Error {
@@ -45,19 +45,45 @@ impl Error {
     }
 
     /// A failed system call.
-    pub fn io(context: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
+    pub fn io(context: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self { source: Some(source.into()), ..Self::new(ErrorKind::Io, context) }
     }
 
     /// Whether a filesystem of the guest has no room for what was to be written.
     pub(crate) fn is_no_room(&self) -> bool {
-        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
         self.source.as_ref().is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded))
     }
 
     /// The same error with the guest's path.
     pub fn at(self, path: impl Into<String>) -> Self {
         Self { path: Some(path.into()), ..self }
+    }
+}
+
+/// What a [`FileTree`](crate::FileTree) says; one of this crate's own comes back as it was.
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::FileTooLarge => ErrorKind::TooLarge,
+            io::ErrorKind::InvalidData => ErrorKind::Malformed,
+            _ => ErrorKind::Io,
+        };
+        error.downcast().unwrap_or_else(|error| Self { kind, ..Self::io("the guest's files", error) })
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind {
+            ErrorKind::TooLarge => io::ErrorKind::FileTooLarge,
+            ErrorKind::Malformed => io::ErrorKind::InvalidData,
+            ErrorKind::Missing => io::ErrorKind::NotFound,
+            ErrorKind::Unsupported => io::ErrorKind::Unsupported,
+            ErrorKind::Changed | ErrorKind::Escape => io::ErrorKind::InvalidInput,
+            ErrorKind::Io => error.source.as_ref().map_or(io::ErrorKind::Other, io::Error::kind),
+        };
+        Self::new(kind, error)
     }
 }
 

@@ -28,6 +28,18 @@ pub fn identify(tree: &dyn FileTree) -> Guest {
     Guest { family: Family::Linux, product, version, arch: arch(tree), hostname: hostname(tree) }
 }
 
+/// The guest on the first of several filesystems that holds one.
+pub fn identify_among(trees: impl IntoIterator<Item = impl FileTree>) -> Guest {
+    let mut found = Guest::default();
+    for guest in trees.into_iter().map(|tree| identify(&tree)) {
+        // A host name tells a root filesystem from a mere /usr or a rescue system's partition.
+        if guest.family != Family::Unknown && (found.family == Family::Unknown || found.hostname.is_none()) {
+            found = guest;
+        }
+    }
+    found
+}
+
 /// Whether there is a Windows folder; the spelling of names varies with version and installer.
 fn is_windows(tree: &dyn FileTree) -> bool {
     let child = |folder: &str, name: &str| -> Option<String> {

@@ -16,7 +16,7 @@ pub mod proof;
 pub mod tree;
 
 pub use error::{Error, ErrorKind, Result};
-pub use identity::{identify, identify_bytes};
+pub use identity::{identify, identify_among, identify_bytes};
 pub use plan::{Change, Digest, Fixup, Outcome, Plan, State, apply};
 pub use tree::{Directory, FileTree, MemoryTree, WritableTree};
 

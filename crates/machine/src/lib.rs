@@ -1,10 +1,11 @@
 //! The words that every other crate shares: a machine, its disks and volumes, its NICs and firmware, the guest found
-//! on it, and newtypes for the units they are measured in.
+//! on it, how its files are shown, and newtypes for the units they are measured in.
 //!
 //! Types here have no behaviour beyond arithmetic, parsing and printing of themselves; behaviour lives with its owner.
 //! Nothing here opens a file, a socket or a device.
 
 mod disk;
+pub mod files;
 mod firmware;
 mod guest;
 mod inventory;

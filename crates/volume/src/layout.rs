@@ -8,6 +8,7 @@ use machine::{ByteCount, ByteOffset, DiskLayout, FirmwareKind, Part, PartitionTa
 
 use crate::content::{Content, load_content};
 use crate::error::{Error, Result};
+use crate::files::Files;
 use crate::firmware::detect_firmware;
 use crate::logical::{LogicalVolume, Member, assemble};
 use crate::map::{Composite, Region, Usage, used_bytes};
@@ -261,6 +262,11 @@ impl Layout {
     /// What starts the machine, as far as its disks tell.
     pub fn firmware(&self) -> FirmwareKind {
         self.firmware
+    }
+
+    /// The files of each filesystem that can be read in user space.
+    pub fn file_trees(&self) -> impl Iterator<Item = Files> + '_ {
+        self.filesystems.iter().filter_map(|filesystem| Files::open(Arc::clone(&filesystem.source)).ok())
     }
 
     /// What is copied whole and why, and other oddities.

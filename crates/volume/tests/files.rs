@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use machine::ByteCount;
+use machine::files::FileTree;
 use support::{disk, sh};
 use volume::ErrorKind;
 use volume::files::{FileKind, Files};
@@ -122,6 +123,7 @@ fn all_files_are_those_that_were_put_in() {
         assert_eq!(kind(files.read("/large", ByteCount(5_000_000))), ErrorKind::TooLarge);
         assert_eq!(kind(files.read("/fifo", ByteCount(7))), ErrorKind::Unsupported);
         assert_eq!(files.target_metadata("/etc/os-release").unwrap().size, ByteCount(7));
+        is_a_guests_tree(&files);
         let large = std::fs::read(root.join("large")).unwrap();
         for (offset, length) in [(0, 1), (4_999_999, 100), (1_234_567, 2_000_000), (5_000_001, 1), (u64::MAX, 9)] {
             let start = usize::try_from(offset.min(5_000_001)).unwrap();
@@ -130,4 +132,25 @@ fn all_files_are_those_that_were_put_in() {
         }
         assert_eq!(files.read_range("/sparse", 14_999_998, 8).unwrap(), b"\0\0tail\0\0");
     }
+}
+
+/// What is not there, or is of another kind, is none; links are followed to the end.
+fn is_a_guests_tree(tree: &dyn FileTree) {
+    use machine::files::FileKind;
+    use std::io::ErrorKind;
+
+    let kind = |path: &str| tree.metadata(path).unwrap().map(|metadata| metadata.kind);
+    assert_eq!([kind("/lib"), kind("/etc/os-release")], [Some(FileKind::Folder), Some(FileKind::File)]);
+    assert_eq!([kind("/fifo"), kind("/loop"), kind("/nothing")], [Some(FileKind::Other), None, None]);
+    assert_eq!(tree.text("/etc/os-release").unwrap().unwrap(), "NAME=x\n");
+    assert_eq!([tree.read("/etc", 9).unwrap(), tree.read("/nothing", 9).unwrap()], [None, None]);
+    assert_eq!(tree.read("/large", 9).unwrap_err().kind(), ErrorKind::FileTooLarge);
+    let mut part = [b'-'; 8];
+    assert_eq!(tree.read_at("/etc/os-release", 5, &mut part).unwrap(), 2);
+    assert_eq!(&part, b"x\n------");
+    assert_eq!(tree.read_at("/nothing", 0, &mut part).unwrap_err().kind(), ErrorKind::NotFound);
+    let names: Vec<String> = tree.list("/absolute").unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, ["inline", "os-release", "seq"]);
+    assert_eq!((tree.list("/one").unwrap(), tree.read_link("/one").unwrap()), (vec![], None));
+    assert_eq!(tree.read_link("/lib").unwrap().unwrap(), "usr/lib");
 }

@@ -86,7 +86,7 @@ fn choose<'f>(tree: &dyn FileTree, machine: &Machine, folders: &'f [String]) -> 
 fn fallback_changes(tree: &dyn FileTree, vendor: &str, fallback: &str) -> Result<Vec<Change>> {
     let read = |folder: &str, name: &str| -> Result<Option<Vec<u8>>> {
         match child(tree, folder, name)? {
-            Some(path) => tree.read(&path, LOADER_MAX),
+            Some(path) => Ok(tree.read(&path, LOADER_MAX)?),
             None => Ok(None),
         }
     };

@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -142,7 +143,7 @@ fn kind(file_type: FileType) -> FileKind {
 }
 
 impl FileTree for Directory {
-    fn metadata(&self, path: &str) -> Result<Option<Metadata>> {
+    fn metadata(&self, path: &str) -> io::Result<Option<Metadata>> {
         let Some(fd) = self.lookup(path, OFlags::PATH)? else { return Ok(None) };
         let stat = stat(&fd, path)?;
         Ok(Some(Metadata {
@@ -152,36 +153,36 @@ impl FileTree for Directory {
         }))
     }
 
-    fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
+    fn read(&self, path: &str, max: u64) -> io::Result<Option<Vec<u8>>> {
         let Some((file, stat)) = self.open_file(path, OFlags::RDONLY)? else { return Ok(None) };
         let too_large = || Error::new(ErrorKind::TooLarge, format!("file of more than {max} bytes")).at(path);
         if u64::try_from(stat.st_size).unwrap_or(u64::MAX) > max {
-            return Err(too_large());
+            return Err(too_large().into());
         }
         let mut contents = Vec::new();
         // One byte more than allowed shows a file that grows or whose size lies.
-        std::io::Read::read_to_end(&mut std::io::Read::take(&file, max + 1), &mut contents)
+        io::Read::read_to_end(&mut io::Read::take(&file, max + 1), &mut contents)
             .map_err(|e| Error::io("read", e).at(path))?;
-        if contents.len() as u64 > max { Err(too_large()) } else { Ok(Some(contents)) }
+        if contents.len() as u64 > max { Err(too_large().into()) } else { Ok(Some(contents)) }
     }
 
-    fn read_at(&self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    fn read_at(&self, path: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let Some((file, _)) = self.open_file(path, OFlags::RDONLY)? else {
-            return Err(Error::new(ErrorKind::Missing, "no such file").at(path));
+            return Err(Error::new(ErrorKind::Missing, "no such file").at(path).into());
         };
         let mut done = 0;
         while done < buffer.len() {
             match file.read_at(&mut buffer[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(n) => done += n,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Error::io("read", e).at(path)),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("read", e).at(path).into()),
             }
         }
         Ok(done)
     }
 
-    fn list(&self, path: &str) -> Result<Vec<Entry>> {
+    fn list(&self, path: &str) -> io::Result<Vec<Entry>> {
         let Some(fd) = self.lookup(path, OFlags::RDONLY | OFlags::DIRECTORY)? else { return Ok(Vec::new()) };
         let mut entries = Vec::new();
         let fault = |e: Errno| Error::io("list", e).at(path);
@@ -194,7 +195,8 @@ impl FileTree for Directory {
                 continue;
             }
             if entries.len() == FOLDER_ENTRIES_MAX {
-                return Err(Error::new(ErrorKind::TooLarge, format!("more than {FOLDER_ENTRIES_MAX} names")).at(path));
+                let many = Error::new(ErrorKind::TooLarge, format!("more than {FOLDER_ENTRIES_MAX} names"));
+                return Err(many.at(path).into());
             }
             let kind = match entry.file_type() {
                 FileType::Unknown => {
@@ -209,7 +211,7 @@ impl FileTree for Directory {
         Ok(entries)
     }
 
-    fn read_link(&self, path: &str) -> Result<Option<String>> {
+    fn read_link(&self, path: &str) -> io::Result<Option<String>> {
         let Some(fd) = self.lookup(path, OFlags::PATH | OFlags::NOFOLLOW)? else { return Ok(None) };
         if FileType::from_raw_mode(stat(&fd, path)?.st_mode) != FileType::Symlink {
             return Ok(None);
@@ -377,7 +379,7 @@ mod tests {
     fn size_bounds_hold_and_append_wants_the_size_it_was_planned_for() {
         let (folder, mut tree) = folder();
         std::fs::write(folder.path().join("etc/a"), "12345").unwrap();
-        assert_eq!(tree.read("/etc/a", 4).unwrap_err().kind, ErrorKind::TooLarge);
+        assert_eq!(tree.read("/etc/a", 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         assert_eq!(tree.append("/etc/a", 4, b"x").unwrap_err().kind, ErrorKind::Changed);
         tree.append("/etc/a", 5, b"6").unwrap();
         assert_eq!(tree.text("/etc/a").unwrap().as_deref(), Some("123456"));

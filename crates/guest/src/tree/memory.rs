@@ -1,6 +1,7 @@
 //! A file tree in memory: for tests, and for plans tried out before anything is touched.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use super::{Entry, FileKind, FileTree, Metadata, WritableTree, components};
 use crate::{Error, ErrorKind, Result};
@@ -55,7 +56,7 @@ impl MemoryTree {
     fn grow(&mut self, path: &str, old: usize, new: usize) -> Result<()> {
         if let Some(room) = self.room {
             let left = (room + old).checked_sub(new);
-            let full = || Error::io("write", std::io::ErrorKind::StorageFull).at(path);
+            let full = || Error::io("write", io::ErrorKind::StorageFull).at(path);
             self.room = Some(left.ok_or_else(full)?);
         }
         Ok(())
@@ -108,7 +109,7 @@ impl MemoryTree {
 }
 
 impl FileTree for MemoryTree {
-    fn metadata(&self, path: &str) -> Result<Option<Metadata>> {
+    fn metadata(&self, path: &str) -> io::Result<Option<Metadata>> {
         Ok(self.node(path, true)?.map(|(_, node)| match node {
             Node::File { contents, mode } => {
                 Metadata { kind: FileKind::File, size: contents.len() as u64, mode: *mode }
@@ -118,19 +119,19 @@ impl FileTree for MemoryTree {
         }))
     }
 
-    fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
+    fn read(&self, path: &str, max: u64) -> io::Result<Option<Vec<u8>>> {
         match self.node(path, true)? {
             Some((_, Node::File { contents, .. })) if contents.len() as u64 > max => {
-                Err(Error::new(ErrorKind::TooLarge, format!("file of more than {max} bytes")).at(path))
+                Err(Error::new(ErrorKind::TooLarge, format!("file of more than {max} bytes")).at(path).into())
             }
             Some((_, Node::File { contents, .. })) => Ok(Some(contents.clone())),
             _ => Ok(None),
         }
     }
 
-    fn read_at(&self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    fn read_at(&self, path: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let Some((_, Node::File { contents, .. })) = self.node(path, true)? else {
-            return Err(Error::new(ErrorKind::Missing, "no such file").at(path));
+            return Err(Error::new(ErrorKind::Missing, "no such file").at(path).into());
         };
         let rest = contents.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let length = rest.len().min(buffer.len());
@@ -138,7 +139,7 @@ impl FileTree for MemoryTree {
         Ok(length)
     }
 
-    fn list(&self, path: &str) -> Result<Vec<Entry>> {
+    fn list(&self, path: &str) -> io::Result<Vec<Entry>> {
         let Some((folder, Node::Folder)) = self.node(path, true)? else { return Ok(Vec::new()) };
         let prefix = if folder == "/" { folder } else { folder + "/" };
         let below = self.nodes.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(&prefix));
@@ -155,7 +156,7 @@ impl FileTree for MemoryTree {
             .collect())
     }
 
-    fn read_link(&self, path: &str) -> Result<Option<String>> {
+    fn read_link(&self, path: &str) -> io::Result<Option<String>> {
         Ok(match self.node(path, false)? {
             Some((_, Node::Link(target))) => Some(target.clone()),
             _ => None,

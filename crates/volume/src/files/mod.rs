@@ -6,6 +6,7 @@
 
 mod ext;
 mod fat;
+mod tree;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;

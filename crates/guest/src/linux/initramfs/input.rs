@@ -44,7 +44,7 @@ impl<'t> Input<'t> {
                 break;
             }
             self.buffer.resize(have + length, 0);
-            let read = self.tree.read_at(self.path, from, &mut self.buffer[have..]).map_err(into_io)?;
+            let read = self.tree.read_at(self.path, from, &mut self.buffer[have..])?;
             self.buffer.truncate(have + read);
             if read == 0 {
                 break;
@@ -66,11 +66,6 @@ impl<'t> Input<'t> {
             }
         }
     }
-}
-
-fn into_io(error: Error) -> io::Error {
-    let kind = error.source.as_ref().map_or(io::ErrorKind::Other, io::Error::kind);
-    io::Error::new(kind, error)
 }
 
 impl Read for Input<'_> {
