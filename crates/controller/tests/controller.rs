@@ -5,7 +5,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -17,20 +17,58 @@ use serde_json::{Value, json};
 
 use support::*;
 
-fn new_task(data: &Path, machine: &str, name: &str) -> (u16, String, Value) {
-    let body = json!({ "machine": machine, "request": { "name": name, "output": data.parent().unwrap() } });
-    http(data, "POST", "/tasks", &body.to_string())
-}
-
-fn state_of(data: &Path, task: &str) -> String {
-    get(data, &format!("/tasks/{task}"))["state"].as_str().unwrap().to_owned()
-}
-
 /// A data directory inside a folder that serves as output.
-fn folder() -> (tempfile::TempDir, std::path::PathBuf) {
+fn folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     (folder, data)
+}
+
+/// A controller with one machine that is ready.
+struct Site {
+    folder: tempfile::TempDir,
+    data: PathBuf,
+    controller: controller::Controller,
+    agent: Agent,
+    connection: protocol::Connection,
+    machine: String,
+}
+
+impl Site {
+    fn start(converter: Arc<dyn controller::tasks::Converter>) -> Self {
+        let (folder, data) = folder();
+        let controller = start(&data, converter);
+        let agent = Agent::new(controller.status());
+        let (connection, machine) = agent.enrol(&data, &machine("B5BRN12"));
+        Self { folder, data, controller, agent, connection, machine }
+    }
+
+    fn get(&self, path: &str) -> Value {
+        get(&self.data, path)
+    }
+
+    fn post(&self, path: &str, body: &Value) -> (u16, String, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        http(&self.data, "POST", path, &body)
+    }
+
+    /// Asks for a conversion of the machine: status and answer.
+    fn convert(&self, name: &str) -> (u16, Value) {
+        let request = json!({ "name": name, "output": self.folder.path() });
+        let (status, _, answer) = self.post("/tasks", &json!({ "machine": self.machine, "request": request }));
+        (status, answer)
+    }
+
+    /// The id of a task that was begun.
+    fn task(&self) -> String {
+        let (status, task) = self.convert("web1");
+        assert_eq!(status, 201, "{task}");
+        task["id"].as_str().unwrap().to_owned()
+    }
+
+    fn is(&self, task: &str, state: &str) {
+        eventually(&format!("the task is {state}"), || self.get(&format!("/tasks/{task}"))["state"] == state);
+    }
 }
 
 #[test]
@@ -113,38 +151,35 @@ fn a_machine_that_is_not_approved_can_do_nothing_but_wait() {
 
 #[test]
 fn a_second_session_with_one_key_is_refused_and_audited_once() {
-    let (_folder, data) = folder();
-    let controller = start(&data, nothing());
-    let mut agent = Agent::new(controller.status());
-    let (first, id) = agent.enrol(&data, &machine("B5BRN12"));
+    let mut site = Site::start(nothing());
+    let agent = &mut site.agent;
     let instance = std::mem::replace(&mut agent.instance, Bytes32([9; 32]));
     for _ in 0..3 {
         assert_eq!(agent.hello().unwrap_err().kind, protocol::ErrorKind::Refused);
     }
-    let audit = get(&data, "/audit");
+    let audit = get(&site.data, "/audit");
     let refused = audit.as_array().unwrap().iter().filter(|line| line["action"] == "second session refused").count();
     assert_eq!(refused, 1);
-    send(&first, &AgentMessage::Heartbeat { sequence: 1 });
-    assert_eq!(receive(&first), ControllerMessage::HeartbeatAck { sequence: 1 });
+    send(&site.connection, &AgentMessage::Heartbeat { sequence: 1 });
+    assert_eq!(receive(&site.connection), ControllerMessage::HeartbeatAck { sequence: 1 });
 
     agent.instance = instance;
     let after_a_cut_link = agent.hello().unwrap();
     assert_eq!(receive(&after_a_cut_link), ControllerMessage::Approved);
-    assert!(is_closed(&first));
+    assert!(is_closed(&site.connection));
     report(&after_a_cut_link, &machine("B5BRN12"));
-    eventually("the new session is the machine's", || get(&data, &format!("/machines/{id}"))["state"] == "ready");
+    eventually("the new session is the machine's", || {
+        site.get(&format!("/machines/{}", site.machine))["state"] == "ready"
+    });
 }
 
 #[test]
 fn a_key_on_another_machine_is_denied() {
-    let (_folder, data) = folder();
-    let controller = start(&data, nothing());
-    let agent = Agent::new(controller.status());
-    let (connection, _) = agent.enrol(&data, &machine("B5BRN12"));
-    report(&connection, &machine("A-CLONE-WITH-THE-AGENT'S-KEY"));
-    assert!(matches!(receive(&connection), ControllerMessage::Denied { .. }));
-    assert!(is_closed(&connection));
-    assert_eq!(get(&data, "/machines").as_array().unwrap().len(), 1);
+    let site = Site::start(nothing());
+    report(&site.connection, &machine("A-CLONE-WITH-THE-AGENT'S-KEY"));
+    assert!(matches!(receive(&site.connection), ControllerMessage::Denied { .. }));
+    assert!(is_closed(&site.connection));
+    assert_eq!(site.get("/machines").as_array().unwrap().len(), 1);
 }
 
 /// Opens one stream and returns what it carries as text.
@@ -159,21 +194,21 @@ fn read_a_stream(source: &Source, cancel: &Cancel) -> conversion::Result<Value> 
     Ok(json!({ "read": text }))
 }
 
+/// A conversion that reads one stream of its source.
+fn streaming() -> Arc<dyn controller::tasks::Converter> {
+    Arc::new(Fake(|source, _: &dyn Observer, cancel: &Cancel| read_a_stream(&source, cancel)))
+}
+
 #[test]
 fn a_stream_token_is_good_once_and_for_one_key() {
-    let (_folder, data) = folder();
-    let converter = Fake(|source, _: &dyn Observer, cancel: &Cancel| read_a_stream(&source, cancel));
-    let controller = start(&data, Arc::new(converter));
-    let agent = Agent::new(controller.status());
-    let (connection, id) = agent.enrol(&data, &machine("B5BRN12"));
-    let thief = Agent::new(controller.status());
-    let (_thief_connection, _) = thief.enrol(&data, &machine("ANOTHER-MACHINE"));
+    let site = Site::start(streaming());
+    let agent = &site.agent;
+    let thief = Agent::new(site.controller.status());
+    let (_thief_connection, _) = thief.enrol(&site.data, &machine("ANOTHER-MACHINE"));
 
-    let (status, _, task) = new_task(&data, &id, "web1");
-    assert_eq!(status, 201, "{task}");
-    let task = task["id"].as_str().unwrap();
-    let ControllerMessage::ServeDisk(serve) = receive(&connection) else { panic!("not asked for a disk") };
-    assert_eq!((serve.task.as_str(), serve.disk.size), (task, ByteCount::gib(1)));
+    let task = site.task();
+    let ControllerMessage::ServeDisk(serve) = receive(&site.connection) else { panic!("not asked for a disk") };
+    assert_eq!((serve.task.as_str(), serve.disk.size), (task.as_str(), ByteCount::gib(1)));
     assert_eq!(serve.disk.identity.serial.as_deref(), Some("DISK-B5BRN12"));
     assert!(
         matches!(serve.mode, protocol::message::StreamMode::Data { resume: ByteOffset(4096), .. }),
@@ -185,24 +220,19 @@ fn a_stream_token_is_good_once_and_for_one_key() {
     assert_eq!(agent.open_stream(serve.stream).unwrap_err().kind, protocol::ErrorKind::Refused);
     (&stream).write_all(b"the disk").unwrap();
     stream.finish();
-    eventually("the task is done", || state_of(&data, task) == "done");
-    assert_eq!(get(&data, &format!("/tasks/{task}"))["outcome"], json!({ "read": "the disk" }));
-    assert!(matches!(receive(&connection), ControllerMessage::Finish { .. }));
+    site.is(&task, "done");
+    assert_eq!(site.get(&format!("/tasks/{task}"))["outcome"], json!({ "read": "the disk" }));
+    assert!(matches!(receive(&site.connection), ControllerMessage::Finish { .. }));
     assert_eq!(agent.open_stream(serve.stream).unwrap_err().kind, protocol::ErrorKind::Refused);
 }
 
 #[test]
 fn a_stream_waits_for_a_machine_whose_link_was_cut() {
-    let (_folder, data) = folder();
-    let converter = Fake(|source, _: &dyn Observer, cancel: &Cancel| read_a_stream(&source, cancel));
-    let controller = start(&data, Arc::new(converter));
-    let agent = Agent::new(controller.status());
-    let (connection, id) = agent.enrol(&data, &machine("B5BRN12"));
-    let (_, _, task) = new_task(&data, &id, "web1");
-    let task = task["id"].as_str().unwrap();
-    assert!(matches!(receive(&connection), ControllerMessage::ServeDisk(_)));
-    connection.abort();
-    drop(connection);
+    let site = Site::start(streaming());
+    let agent = &site.agent;
+    let task = site.task();
+    assert!(matches!(receive(&site.connection), ControllerMessage::ServeDisk(_)));
+    site.connection.abort();
 
     let again = agent.hello().unwrap();
     assert_eq!(receive(&again), ControllerMessage::Approved);
@@ -211,28 +241,23 @@ fn a_stream_waits_for_a_machine_whose_link_was_cut() {
     let stream = agent.open_stream(serve.stream).unwrap();
     (&stream).write_all(b"at last").unwrap();
     stream.finish();
-    eventually("the task is done", || state_of(&data, task) == "done");
-    assert_eq!(get(&data, &format!("/tasks/{task}"))["outcome"], json!({ "read": "at last" }));
+    site.is(&task, "done");
+    assert_eq!(site.get(&format!("/tasks/{task}"))["outcome"], json!({ "read": "at last" }));
 }
 
 #[test]
 fn an_agent_that_cannot_serve_a_disk_fails_the_task_with_its_reason() {
-    let (_folder, data) = folder();
-    let converter = Fake(|source, _: &dyn Observer, cancel: &Cancel| read_a_stream(&source, cancel));
-    let controller = start(&data, Arc::new(converter));
-    let agent = Agent::new(controller.status());
-    let (connection, id) = agent.enrol(&data, &machine("B5BRN12"));
-    let (_, _, task) = new_task(&data, &id, "web1");
-    let task = task["id"].as_str().unwrap();
+    let site = Site::start(streaming());
+    let task = site.task();
     for _ in 0..3 {
-        let ControllerMessage::ServeDisk(serve) = receive(&connection) else { panic!("not asked for a disk") };
+        let ControllerMessage::ServeDisk(serve) = receive(&site.connection) else { panic!("not asked for a disk") };
         let reason = "the disk is locked\u{1b}[2J by its controller".to_owned();
-        send(&connection, &AgentMessage::StreamFailed { stream: serve.stream, reason });
+        send(&site.connection, &AgentMessage::StreamFailed { stream: serve.stream, reason });
     }
-    eventually("the task failed", || state_of(&data, task) == "failed");
-    let error = get(&data, &format!("/tasks/{task}"))["error"].as_str().unwrap().to_owned();
+    site.is(&task, "failed");
+    let error = site.get(&format!("/tasks/{task}"))["error"].as_str().unwrap().to_owned();
     assert!(error.contains("/dev/sda: the disk is locked[2J by its controller"), "{error}");
-    assert!(matches!(receive(&connection), ControllerMessage::Show { .. }));
+    assert!(matches!(receive(&site.connection), ControllerMessage::Show { .. }));
 }
 
 /// A conversion that waits to be told to go on, counting how often it was begun.
@@ -260,25 +285,22 @@ fn patient(begun: Arc<AtomicUsize>, go_on: mpsc::Receiver<()>) -> Arc<dyn contro
 
 #[test]
 fn a_running_task_goes_on_with_the_next_controller() {
-    let (_folder, data) = folder();
     let begun = Arc::new(AtomicUsize::new(0));
     let (_never, go_on) = mpsc::channel();
-    let controller = start(&data, patient(begun.clone(), go_on));
-    let agent = Agent::new(controller.status());
-    let (_connection, id) = agent.enrol(&data, &machine("B5BRN12"));
-    let (_, _, task) = new_task(&data, &id, "web1");
-    let task = task["id"].as_str().unwrap();
+    let site = Site::start(patient(begun.clone(), go_on));
+    let task = site.task();
     eventually("the task copies", || {
-        let shown = get(&data, &format!("/tasks/{task}"));
+        let shown = site.get(&format!("/tasks/{task}"));
         (&shown["state"], &shown["step"], &shown["progress"]["done"]) == (&json!("running"), &json!("copy"), &json!(25))
     });
+    let Site { folder: _folder, data, controller, .. } = site;
     controller.stop();
 
     let (told, go_on) = mpsc::channel();
     let controller = start(&data, patient(begun.clone(), go_on));
     eventually("the task was begun again", || begun.load(Ordering::SeqCst) == 2);
     told.send(()).unwrap();
-    eventually("the task is done", || state_of(&data, task) == "done");
+    eventually("the task is done", || get(&data, &format!("/tasks/{task}"))["state"] == "done");
     let log = get(&data, &format!("/tasks/{task}/log"));
     let messages: Vec<&str> = log.as_array().unwrap().iter().filter_map(|line| line["message"].as_str()).collect();
     assert!(messages.contains(&"the controller was started again: going on"), "{messages:?}");
@@ -290,47 +312,37 @@ fn a_running_task_goes_on_with_the_next_controller() {
 
 #[test]
 fn a_task_is_cancelled_and_tried_again() {
-    let (_folder, data) = folder();
     let begun = Arc::new(AtomicUsize::new(0));
     let (told, go_on) = mpsc::channel();
-    let controller = start(&data, patient(begun.clone(), go_on));
-    let agent = Agent::new(controller.status());
-    let (_connection, id) = agent.enrol(&data, &machine("B5BRN12"));
-    let (_, _, created) = new_task(&data, &id, "web1");
-    let task = created["id"].as_str().unwrap();
-    let (status, _, busy) = new_task(&data, &id, "web1");
+    let site = Site::start(patient(begun.clone(), go_on));
+    let task = site.task();
+    let (status, busy) = site.convert("web1");
     assert_eq!(status, 409, "{busy}");
-    let path = format!("/tasks/{task}/retry");
-    assert_eq!(http(&data, "POST", &path, "").0, 409, "it is not over");
+    let (retry, cancel) = (format!("/tasks/{task}/retry"), format!("/tasks/{task}/cancel"));
+    let ask = |path: &str| site.post(path, &Value::Null).0;
+    assert_eq!(ask(&retry), 409, "it is not over");
     eventually("the task was begun", || begun.load(Ordering::SeqCst) == 1);
-    assert_eq!(http(&data, "POST", &format!("/tasks/{task}/cancel"), "").0, 200);
-    eventually("the task is cancelled", || state_of(&data, task) == "cancelled");
-    assert_eq!(http(&data, "POST", &format!("/tasks/{task}/cancel"), "").0, 409);
-    assert_eq!(http(&data, "POST", &path, "").0, 200);
+    assert_eq!(ask(&cancel), 200);
+    site.is(&task, "cancelled");
+    assert_eq!(ask(&cancel), 409);
+    assert_eq!(ask(&retry), 200);
     told.send(()).unwrap();
-    eventually("the task is done", || state_of(&data, task) == "done");
+    site.is(&task, "done");
     assert_eq!(begun.load(Ordering::SeqCst), 2);
 }
 
 #[test]
 fn a_conversion_that_panics_fails_its_task_and_nothing_else() {
-    let (_folder, data) = folder();
-    let converter = Fake(|_, _: &dyn Observer, _: &Cancel| panic!("a broken invariant"));
-    let controller = start(&data, Arc::new(converter));
-    let agent = Agent::new(controller.status());
-    let (_connection, id) = agent.enrol(&data, &machine("B5BRN12"));
-    let (_, _, task) = new_task(&data, &id, "web1");
-    let task = task["id"].as_str().unwrap();
-    eventually("the task failed", || state_of(&data, task) == "failed");
-    assert_eq!(http(&data, "GET", "/status", "").0, 200);
+    let site = Site::start(Arc::new(Fake(|_, _: &dyn Observer, _: &Cancel| panic!("a broken invariant"))));
+    let task = site.task();
+    site.is(&task, "failed");
+    site.get("/status");
 }
 
 #[test]
 fn requests_that_cannot_be_are_refused_with_problems() {
-    let (folder, data) = folder();
-    let controller = start(&data, nothing());
-    let agent = Agent::new(controller.status());
-    let (_connection, id) = agent.enrol(&data, &machine("B5BRN12"));
+    let Site { folder, data, machine: id, controller: _controller, connection: _connection, .. } =
+        Site::start(nothing());
     std::fs::create_dir(folder.path().join("taken")).unwrap();
     let absent = folder.path().join("absent");
     let task = |request: Value| json!({ "machine": id, "request": request }).to_string();
