@@ -25,7 +25,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         };
     }
     let machine = machine();
-    let Ok(planned) = plan(&tree, &machine) else { return };
+    let Ok(planned) = plan(&tree, &machine, &[]) else { return };
     let _ = planned.to_string();
     let first = apply(&planned, &[], &mut tree);
     // A fix-up may fail, as at a link that leads in circles; the disk is thrown away then.
