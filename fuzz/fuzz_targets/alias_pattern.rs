@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|texts: (&str, &str)| {
-    bootenv::modules::matches(texts.0, texts.1);
+    kernel_modules::matches(texts.0, texts.1);
 });

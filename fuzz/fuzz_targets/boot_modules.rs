@@ -1,7 +1,7 @@
 //! Any text as each index of modules in the boot image: every module is loaded once at most.
 #![no_main]
 
-use bootenv::modules::{IndexText, parse_index};
+use kernel_modules::{IndexText, parse_index};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     let mut parts = text.splitn(5, '\0');

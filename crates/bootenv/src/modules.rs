@@ -3,16 +3,12 @@
 //! What depmod found is read once; modules are given to the kernel by `finit_module`. No modprobe is needed, and where the
 //! kernel calls one ([`run_modprobe`]), it is this program.
 
-mod index;
-mod pattern;
-
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-pub use index::{Index, IndexText, parse_index};
-pub use pattern::matches;
+use kernel_modules::{Index, IndexText, module_name, parse_index};
 use rustix::io::Errno;
 
 use crate::{Error, Result};
@@ -141,7 +137,7 @@ impl Modules {
             Err(errno) => Err(Error::path("load module", &file, errno)),
         });
         match inserted {
-            Ok(true) => loaded.names.push(index::module_name(path)),
+            Ok(true) => loaded.names.push(module_name(path)),
             Ok(false) => {}
             Err(error) => loaded.failures.push(error),
         }

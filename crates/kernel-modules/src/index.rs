@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::pattern;
+use crate::pattern;
 
 /// Depth to which soft dependencies are followed; real ones are one or two deep.
 const SOFT_DEPTH_MAX: usize = 8;
@@ -77,7 +77,7 @@ pub fn parse_index(text: IndexText<'_>) -> Index {
 }
 
 /// `kernel/drivers/scsi/sd_mod.ko` → `sd_mod`; `-` and `_` are the same in names.
-pub(crate) fn module_name(path: &str) -> String {
+pub fn module_name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.split_once(".ko").map_or(file, |(name, _)| name).replace('-', "_")
 }
