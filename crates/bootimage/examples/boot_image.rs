@@ -10,6 +10,7 @@ fn main() -> Result<(), bootimage::Error> {
     options.controller = arguments.next().filter(|text| !text.is_empty());
     options.ca_fingerprint = arguments.next().filter(|text| !text.is_empty());
     options.kernel = bootimage::KernelChoice::Cached;
+    options.firmware.packages = bootimage::Packages::Cached;
     let folder = arguments.next().map(Into::into);
     let folder = folder.unwrap_or_else(|| running.ancestors().nth(2).unwrap_or(Path::new("/")).to_owned());
     options.programs = bootimage::Programs::in_folder(folder);

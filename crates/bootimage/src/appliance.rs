@@ -1,12 +1,15 @@
 //! The appliance: the boot image's kernel and bootenv with a small initramfs, started as a VM to change a guest's disks.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::added::Added;
 use crate::initramfs::{Plan, write_initramfs};
 use crate::kernel::{Kernel, KernelChoice, load_kernel};
+use crate::modules::{Wanted, load_index};
 use crate::program::{Programs, copy_stripped};
-use crate::{Error, Result, cache, modules};
+use crate::{Error, Result, cache, drivers};
 
 /// Raised whenever what is inside changes other than by kernel or bootenv.
 const LAYOUT: &str = "appliance 1";
@@ -67,7 +70,7 @@ fn key(kernel: &Kernel, bootenv: &Path) -> Result<String> {
     };
     part(&mut hasher, LAYOUT);
     part(&mut hasher, &kernel.package);
-    part(&mut hasher, &modules::APPLIANCE.join(" "));
+    part(&mut hasher, &drivers::APPLIANCE.join(" "));
     let program = fs::File::open(bootenv).map_err(|e| Error::path("open", bootenv, e))?;
     hasher.update_reader(program).map_err(|e| Error::path("read", bootenv, e))?;
     Ok(hasher.finalize().to_hex()[..32].to_owned())
@@ -76,9 +79,19 @@ fn key(kernel: &Kernel, bootenv: &Path) -> Result<String> {
 fn build(kernel: &Kernel, bootenv: &Path, folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<()> {
     let stripped = folder.join("bootenv");
     copy_stripped(bootenv, &stripped, progress)?;
-    let plan = Plan { kernel, bootenv: &stripped, agent: None, modules: (modules::APPLIANCE, &[]), level: 10 };
+    let wanted = Wanted { starts: drivers::APPLIANCE, ..Wanted::default() };
+    let selection = load_index(&kernel.modules)?.select(&wanted)?;
+    let plan = Plan {
+        kernel,
+        bootenv: &stripped,
+        agent: None,
+        selection: &selection,
+        added: &Added::default(),
+        firmware: &BTreeMap::new(),
+        level: 10,
+    };
     let sizes = write_initramfs(&plan, &folder.join("initramfs.img"))?;
-    progress(&format!("appliance: {} modules, {} KiB", sizes.modules, sizes.compressed >> 10));
+    progress(&format!("appliance: {} modules, {} KiB", selection.paths.len(), sizes.compressed >> 10));
     fs::remove_file(&stripped).map_err(|e| Error::path("remove", &stripped, e))?;
     fs::copy(&kernel.vmlinuz, folder.join("vmlinuz")).map_err(|e| Error::path("copy", &kernel.vmlinuz, e))?;
     Ok(())

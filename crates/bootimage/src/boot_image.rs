@@ -4,13 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::added::{Added, load_added};
 use crate::configuration::{Configuration, Network};
-use crate::cpio::Archive;
-use crate::initramfs::{Plan, write_initramfs};
+use crate::cpio::{Archive, append_archive};
+use crate::firmware::{Firmware, FirmwareFile, FirmwareSources, collect};
+use crate::initramfs::{Plan, firmware_of, write_initramfs};
 use crate::iso::{Contents, write_iso};
 use crate::kernel::{Kernel, KernelChoice, load_kernel};
+use crate::modules::{Selection, Wanted, load_index};
 use crate::program::{Programs, copy_stripped};
-use crate::{Error, Result, modules};
+use crate::{Error, Result, drivers, netboot};
 
 /// What to build, and where.
 #[derive(Clone, Debug)]
@@ -27,6 +30,13 @@ pub struct BuildOptions {
     pub kernel: KernelChoice,
     /// Where `vconverter-bootenv` and `vconverter-agent` lie.
     pub programs: Programs,
+    /// Where firmware comes from.
+    pub firmware: FirmwareSources,
+    /// Drivers that are added to the kernel's: modules (`.ko`, `.ko.xz`, `.ko.zst`), packages of modules or firmware (`.deb`).
+    pub drivers: Vec<PathBuf>,
+    /// Only for the machine with these devices, told by their modaliases (see [`parse_report`](crate::parse_report)): the
+    /// drivers of others stay out, and kernel and initramfs are all that is made.
+    pub devices: Option<Vec<String>>,
 }
 
 impl BuildOptions {
@@ -42,6 +52,9 @@ impl BuildOptions {
             network: Network::default(),
             kernel: KernelChoice::Newest,
             programs: Programs::beside_executable()?,
+            firmware: FirmwareSources::default(),
+            drivers: Vec::new(),
+            devices: None,
         })
     }
 }
@@ -51,16 +64,32 @@ impl BuildOptions {
 pub struct BootImage {
     /// The kernel, signed by Debian.
     pub vmlinuz: PathBuf,
-    /// The initramfs.
+    /// The initramfs; where it is made for one machine, the configuration is in it.
     pub initramfs: PathBuf,
-    /// The ISO, which holds the others.
-    pub iso: PathBuf,
     /// The configuration.
     pub configuration: PathBuf,
-    /// The configuration as an archive, to be given to the kernel behind the initramfs where no ISO is used (PXE).
-    pub configuration_archive: PathBuf,
+    /// What starts machines by itself; not made for one machine.
+    pub media: Option<Media>,
     /// As `uname -r` prints it.
     pub kernel_release: String,
+    /// Number of kernel modules.
+    pub modules: usize,
+    /// Every firmware file that the modules name, the missing ones too.
+    pub firmware: Vec<FirmwareFile>,
+    /// Debian's firmware packages that the package sources lack; empty where no file is missing.
+    pub unknown_packages: Vec<&'static str>,
+}
+
+/// The parts of a boot image that are no part of one made for one machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Media {
+    /// The ISO.
+    pub iso: PathBuf,
+    /// The configuration as an archive, to be given to the kernel behind the initramfs.
+    pub configuration_archive: PathBuf,
+    /// Folder of loaders for starting over the network: `pxelinux.0`, `ldlinux.c32`, `vconverter.efi`, `shimx64.efi`,
+    /// `grubx64.efi`; those whose packages cannot be had are not there.
+    pub netboot: PathBuf,
 }
 
 /// Builds the boot image; `progress` gets one line for each step. Files appear under their names when they are complete.
@@ -81,10 +110,12 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
     let work = tempfile::Builder::new().prefix(".boot-image-").tempdir_in(output);
     let work = work.map_err(|e| Error::path("create a folder in", output, e))?;
     let made = |name: &str| work.path().join(name);
+    let write =
+        |name: &str, bytes: &[u8]| fs::write(made(name), bytes).map_err(|e| Error::path("write", &made(name), e));
 
+    let drivers = choose_drivers(options, &kernel, work.path(), progress)?;
     fs::copy(&kernel.vmlinuz, made("vmlinuz")).map_err(|e| Error::path("copy", &kernel.vmlinuz, e))?;
-    fs::write(made("vconverter.toml"), &configuration)
-        .map_err(|e| Error::path("write", &made("vconverter.toml"), e))?;
+    write("vconverter.toml", configuration.as_bytes())?;
     progress(&format!("making the initramfs with Linux {}", kernel.release));
     copy_stripped(&bootenv, &made("bootenv"), progress)?;
     copy_stripped(&agent, &made("agent"), progress)?;
@@ -92,13 +123,16 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
         kernel: &kernel,
         bootenv: &made("bootenv"),
         agent: Some(&made("agent")),
-        modules: (modules::BOOT_IMAGE, modules::BOOT_IMAGE_WITHOUT),
+        selection: &drivers.selection,
+        added: &drivers.added,
+        firmware: &drivers.firmware.contents,
         level: 10,
     };
     let sizes = write_initramfs(&plan, &made("initramfs.img"))?;
     progress(&format!(
-        "initramfs: {} modules, {} MiB, compressed {} MiB",
-        sizes.modules,
+        "initramfs: {} modules, {} firmware files, {} MiB, compressed {} MiB",
+        drivers.selection.paths.len(),
+        drivers.firmware.contents.len(),
         sizes.unpacked >> 20,
         sizes.compressed >> 20
     ));
@@ -106,32 +140,73 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
     let mut archive = Archive::new();
     archive.add_bytes("vconverter.toml", 0o644, configuration)?;
     archive.add_bytes("vconverter.medium", 0o644, identity.as_bytes())?;
-    fs::write(made("configuration.img"), archive.to_bytes()?)
-        .map_err(|e| Error::path("write", &made("configuration.img"), e))?;
-    let contents = Contents {
-        vmlinuz: &made("vmlinuz"),
-        initramfs: &made("initramfs.img"),
-        configuration: &made("vconverter.toml"),
-        configuration_archive: &made("configuration.img"),
-        identity: &identity,
-        epoch: epoch(&kernel)?,
+    write("configuration.img", &archive.to_bytes()?)?;
+    append_archive(&made("initramfs.img"), &archive, &made("configured.img"))?;
+    let publish = |from: &str, name: &str| {
+        let to = output.join(name);
+        if to.is_dir() {
+            fs::remove_dir_all(&to).map_err(|e| Error::path("remove", &to, e))?;
+        }
+        fs::rename(made(from), &to).map_err(|e| Error::path("rename to", &to, e)).map(|()| to)
     };
-    write_iso(&contents, &made("vconverter.iso"), progress)?;
-    let publish = |name: &str| {
-        let (from, to) = (made(name), output.join(name));
-        fs::rename(&from, &to).map_err(|e| Error::path("rename to", &to, e)).map(|()| to)
+    let (initramfs, media) = if options.devices.is_some() {
+        (publish("configured.img", "initramfs.img")?, None)
+    } else {
+        let contents = Contents {
+            vmlinuz: &made("vmlinuz"),
+            initramfs: &made("initramfs.img"),
+            configuration: &made("vconverter.toml"),
+            configuration_archive: &made("configuration.img"),
+            identity: &identity,
+            epoch: epoch(&kernel)?,
+        };
+        write_iso(&contents, &made("vconverter.iso"), progress)?;
+        let files = netboot::Contents { vmlinuz: &made("vmlinuz"), initramfs: &made("configured.img") };
+        netboot::write_netboot(&files, &made("netboot"), progress)?;
+        let initramfs = publish("initramfs.img", "initramfs.img")?;
+        let iso = publish("vconverter.iso", "vconverter.iso")?;
+        let size = fs::metadata(&iso).map_err(|e| Error::path("read", &iso, e))?.len();
+        progress(&format!("{}: {} MiB", iso.display(), size >> 20));
+        let configuration_archive = publish("configuration.img", "configuration.img")?;
+        (initramfs, Some(Media { iso, configuration_archive, netboot: publish("netboot", "netboot")? }))
     };
-    let image = BootImage {
-        vmlinuz: publish("vmlinuz")?,
-        initramfs: publish("initramfs.img")?,
-        configuration: publish("vconverter.toml")?,
-        configuration_archive: publish("configuration.img")?,
-        iso: publish("vconverter.iso")?,
+    Ok(BootImage {
+        vmlinuz: publish("vmlinuz", "vmlinuz")?,
+        initramfs,
+        configuration: publish("vconverter.toml", "vconverter.toml")?,
+        media,
         kernel_release: kernel.release,
+        modules: drivers.selection.paths.len(),
+        firmware: drivers.firmware.files,
+        unknown_packages: drivers.firmware.unknown_packages,
+    })
+}
+
+/// The modules and the firmware of a boot image.
+struct Drivers {
+    selection: Selection,
+    added: Added,
+    firmware: Firmware,
+}
+
+fn choose_drivers(
+    options: &BuildOptions,
+    kernel: &Kernel,
+    work: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Drivers> {
+    let added = load_added(&options.drivers, kernel, work, progress)?;
+    let mut index = load_index(&kernel.modules)?;
+    added.add_to(&mut index)?;
+    let wanted = match &options.devices {
+        Some(devices) => Wanted { starts: drivers::ONE_MACHINE, without: &[], devices },
+        None => Wanted { starts: drivers::BOOT_IMAGE, without: drivers::BOOT_IMAGE_WITHOUT, devices: &[] },
     };
-    let size = fs::metadata(&image.iso).map_err(|e| Error::path("read", &image.iso, e))?.len();
-    progress(&format!("{}: {} MiB", image.iso.display(), size >> 20));
-    Ok(image)
+    let selection = index.select(&wanted)?;
+    let mut sources = options.firmware.clone();
+    sources.folders.extend(added.firmware_folders.iter().cloned());
+    let firmware = collect(&firmware_of(kernel, &selection, &added)?, &sources, work, progress)?;
+    Ok(Drivers { selection, added, firmware })
 }
 
 /// A name for the medium that follows from what is on it.

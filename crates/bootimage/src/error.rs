@@ -13,8 +13,14 @@ pub enum ErrorKind {
     MissingTool,
     /// One of our own programs was not found beside the running one.
     MissingProgram,
-    /// The package client knows no kernel package, or could not fetch it.
+    /// There is no such kernel, or what was given is none.
     NoKernel,
+    /// The package client could not fetch a package.
+    NoPackage,
+    /// A driver that the operator gave is none, or is for another kernel.
+    UnusableDriver,
+    /// A file that is looked into is no boot image, or a damaged one.
+    NoBootImage,
     /// A value that the operator gave is not usable.
     InvalidConfiguration,
     /// A tool ran and failed; the context holds the last lines of what it said.

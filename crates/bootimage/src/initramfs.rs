@@ -1,23 +1,30 @@
 //! Puts an initramfs together and compresses it.
 
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use kernel_modules::{module_name, parse_module};
+
+use crate::added::Added;
 use crate::cpio::Archive;
 use crate::kernel::Kernel;
-use crate::modules::{self, Selection};
-use crate::{Error, Result};
+use crate::modules::Selection;
+use crate::{Error, ErrorKind, Result};
 
-/// What to make.
+/// What to put in.
 pub(crate) struct Plan<'a> {
     pub(crate) kernel: &'a Kernel,
     /// `vconverter-bootenv`, stripped.
     pub(crate) bootenv: &'a Path,
     /// `vconverter-agent`, stripped; none in the appliance.
     pub(crate) agent: Option<&'a Path>,
-    /// Path starts below `kernel/` of modules that are wanted, and of those that are not.
-    pub(crate) modules: (&'a [&'a str], &'a [&'a str]),
+    pub(crate) selection: &'a Selection,
+    /// Where modules of the selection lie that are not the kernel package's own.
+    pub(crate) added: &'a Added,
+    /// Name below the firmware folder → where the content lies.
+    pub(crate) firmware: &'a BTreeMap<String, PathBuf>,
     /// zstd level. The kernel takes windows up to 128 MiB, so any level.
     pub(crate) level: i32,
 }
@@ -25,15 +32,38 @@ pub(crate) struct Plan<'a> {
 /// Sizes of what was made, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sizes {
-    pub(crate) modules: usize,
     pub(crate) unpacked: u64,
     pub(crate) compressed: u64,
 }
 
+impl Plan<'_> {
+    fn module(&self, path: &str) -> PathBuf {
+        self.added.content(path).map_or_else(|| self.kernel.modules.join(path), Path::to_owned)
+    }
+}
+
+/// Which firmware files the modules of a selection name: file → names of modules.
+pub(crate) fn firmware_of(
+    kernel: &Kernel,
+    selection: &Selection,
+    added: &Added,
+) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in &selection.paths {
+        let file = added.content(path).map_or_else(|| kernel.modules.join(path), Path::to_owned);
+        let bytes = fs::read(&file).map_err(|e| Error::path("read", &file, e))?;
+        let info = parse_module(&bytes)
+            .map_err(|error| Error::new(ErrorKind::NoKernel, format!("{}: {error}", file.display())))?;
+        for name in info.firmware {
+            wanted.entry(name).or_default().insert(module_name(path));
+        }
+    }
+    Ok(wanted)
+}
+
 /// Writes the initramfs to `output`, padded to a multiple of 4 so that another archive can follow.
 pub(crate) fn write_initramfs(plan: &Plan<'_>, output: &Path) -> Result<Sizes> {
-    let selection = modules::load_index(&plan.kernel.modules)?.select(plan.modules.0, plan.modules.1)?;
-    let archive = assemble(plan, &selection)?;
+    let archive = assemble(plan)?;
     let failed = |e| Error::path("write", output, e);
     let file = File::create(output).map_err(failed)?;
     let mut encoder = zstd::Encoder::new(BufWriter::new(file), plan.level).map_err(failed)?;
@@ -43,10 +73,10 @@ pub(crate) fn write_initramfs(plan: &Plan<'_>, output: &Path) -> Result<Sizes> {
     let written = file.metadata().map_err(failed)?.len();
     let compressed = written.next_multiple_of(4);
     file.write_all(&vec![0; usize::try_from(compressed - written).unwrap_or(0)]).map_err(failed)?;
-    Ok(Sizes { modules: selection.paths.len(), unpacked, compressed })
+    Ok(Sizes { unpacked, compressed })
 }
 
-fn assemble(plan: &Plan<'_>, selection: &Selection) -> Result<Archive> {
+fn assemble(plan: &Plan<'_>) -> Result<Archive> {
     let mut archive = Archive::new();
     archive.add_file("init", 0o755, plan.bootenv)?;
     // The kernel runs this path when it wants a module by alias (filesystems, hashes); bootenv answers to the name.
@@ -65,14 +95,18 @@ fn assemble(plan: &Plan<'_>, selection: &Selection) -> Result<Archive> {
     archive.add_bytes("etc/nsswitch.conf", 0o644, *b"passwd: files\ngroup: files\nhosts: files dns\n")?;
     archive.add_bytes("etc/passwd", 0o644, *b"root:x:0:0:root:/:/init\n")?;
     archive.add_bytes("etc/group", 0o644, *b"root:x:0:\n")?;
-    add_modules(&mut archive, plan.kernel, selection)?;
+    add_modules(&mut archive, plan)?;
+    for (name, content) in plan.firmware {
+        archive.add_file(&format!("lib/firmware/{name}"), 0o644, content)?;
+    }
     Ok(archive)
 }
 
-fn add_modules(archive: &mut Archive, kernel: &Kernel, selection: &Selection) -> Result<()> {
+fn add_modules(archive: &mut Archive, plan: &Plan<'_>) -> Result<()> {
+    let (kernel, selection) = (plan.kernel, plan.selection);
     let folder = format!("lib/modules/{}", kernel.release);
     for path in &selection.paths {
-        archive.add_file(&format!("{folder}/{path}"), 0o644, &kernel.modules.join(path))?;
+        archive.add_file(&format!("{folder}/{path}"), 0o644, &plan.module(path))?;
     }
     archive.add_bytes(&format!("{folder}/modules.dep"), 0o644, selection.dep.as_bytes())?;
     archive.add_bytes(&format!("{folder}/modules.alias"), 0o644, selection.alias.as_bytes())?;

@@ -1,17 +1,18 @@
-//! Debian's kernel: fetched by the package client, unpacked into the cache, its modules indexed.
+//! The kernel: fetched by the package client or given as files, unpacked into the cache, its modules indexed.
 //!
-//! The meta package `linux-image-amd64` names the concrete one, which Debian signs. A package that is cached is not
+//! Debian's meta package `linux-image-amd64` names the concrete one, which Debian signs. A package that is cached is not
 //! fetched again, and where the package client knows nothing (no lists, no network) the newest cached one is taken.
+//! Ubuntu keeps the modules of a kernel in packages of their own (`linux-modules-RELEASE`, `linux-modules-extra-RELEASE`).
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::tool::{APT_CACHE, APT_GET, DEPMOD, DPKG_DEB, XZ, ZSTD};
+use crate::package::{self, Package, children, files_below, version_key};
+use crate::tool::{DEPMOD, XZ, ZSTD};
 use crate::{Error, ErrorKind, Result, cache};
 
 /// The package that always depends on Debian's newest signed kernel. The *cloud* flavour lacks AHCI and e1000.
-pub(crate) const META_PACKAGE: &str = "linux-image-amd64";
+const META_PACKAGE: &str = "linux-image-amd64";
 
 /// Which kernel to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,8 +22,10 @@ pub enum KernelChoice {
     Newest,
     /// The newest cached, else the newest that the package client offers: does not look for updates.
     Cached,
-    /// A package by name, `linux-image-6.1.0-25-amd64`, or a `.deb` file by a path with a slash in it.
+    /// A package by name: `linux-image-6.1.0-25-amd64`.
     Package(String),
+    /// Files of packages: the kernel's, and those with its modules where they are separate.
+    Files(Vec<PathBuf>),
 }
 
 /// A kernel unpacked in the cache.
@@ -41,12 +44,12 @@ pub struct Kernel {
 /// Finds the chosen kernel in the cache, or fetches and unpacks it. Any number of processes may do so at once.
 ///
 /// # Errors
-/// [`ErrorKind::NoKernel`] where neither cache nor package client has it, [`ErrorKind::MissingTool`],
-/// [`ErrorKind::ToolFailed`], [`ErrorKind::Io`].
+/// [`ErrorKind::NoKernel`] where neither cache nor package client has it, [`ErrorKind::NoPackage`],
+/// [`ErrorKind::MissingTool`], [`ErrorKind::ToolFailed`], [`ErrorKind::Io`].
 pub fn load_kernel(choice: &KernelChoice, progress: &mut dyn FnMut(&str)) -> Result<Kernel> {
     let folder = cache::open_cache("kernel")?;
     match choice {
-        KernelChoice::Package(file) if file.contains('/') => load_file(&folder, Path::new(file), progress),
+        KernelChoice::Files(files) => load_files(&folder, files, progress),
         KernelChoice::Package(name) => fetch(&folder, &resolve(name)?, progress),
         KernelChoice::Cached => match newest_cached(&folder)? {
             Some(kernel) => Ok(kernel),
@@ -65,88 +68,69 @@ pub fn load_kernel(choice: &KernelChoice, progress: &mut dyn FnMut(&str)) -> Res
     }
 }
 
-/// A concrete package and its version.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Package {
-    name: String,
-    version: String,
-}
-
-impl Package {
-    fn entry_name(&self) -> String {
-        // A version may hold `:` and `~`, which are fine in a file name, and never `/`.
-        format!("{}_{}", self.name, self.version)
-    }
-}
-
 /// Asks the package client for the candidate of `name`, followed to the kernel that a meta package depends on.
 fn resolve(name: &str) -> Result<Package> {
-    let described = APT_CACHE.run(APT_CACHE.command()?.args(["show", "--no-all-versions", "--", name]));
-    let described = match described {
-        Err(error) if error.kind == ErrorKind::ToolFailed => String::new(),
-        other => other?,
-    };
-    parse_package(&described).ok_or_else(|| {
+    let unknown = |name: &str| {
         let what = format!("the package client knows no package {name}: run `apt-get update` and try again");
         Error::new(ErrorKind::NoKernel, what)
-    })
+    };
+    let mut found = package::candidates(&[name])?.into_iter().next().ok_or_else(|| unknown(name))?;
+    // Ubuntu's meta packages lie two deep: linux-generic, linux-image-generic, linux-image-6.8.0-31-generic.
+    for _ in 0..3 {
+        let Some(next) = image_behind(&found) else { return Ok(found) };
+        found = package::candidates(&[next])?.into_iter().next().ok_or_else(|| unknown(next))?;
+    }
+    Ok(found)
 }
 
-/// Reads one stanza of `apt-cache show`.
-fn parse_package(stanza: &str) -> Option<Package> {
-    let field = |name: &str| {
-        let mut lines = stanza.lines().take_while(|line| !line.is_empty());
-        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+/// The kernel package that a meta package depends on; `None` for a kernel package itself.
+fn image_behind(package: &Package) -> Option<&str> {
+    let concrete = |name: &str| {
+        let rest = name.strip_prefix("linux-image-").map(|rest| rest.strip_prefix("unsigned-").unwrap_or(rest));
+        rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     };
-    let image = field("Depends").unwrap_or_default().split(',').map(str::trim).find_map(|dependency| {
-        let (name, version) = dependency.split_once(" (= ")?;
-        let concrete = name.strip_prefix("linux-image-")?.starts_with(|c: char| c.is_ascii_digit());
-        concrete.then_some(Package { name: name.into(), version: version.strip_suffix(')')?.into() })
-    });
-    let package = match image {
-        Some(package) => package,
-        None => Package { name: field("Package")?.into(), version: field("Version")?.into() },
-    };
-    (!package.entry_name().contains('/')).then_some(package)
+    if concrete(&package.name) {
+        return None;
+    }
+    let names = package.depends.split(',').filter_map(|dependency| dependency.split_whitespace().next());
+    let mut images = names.filter(|name| name.starts_with("linux-image-"));
+    images.clone().find(|name| concrete(name)).or_else(|| images.next())
 }
 
 fn fetch(cache: &Path, package: &Package, progress: &mut dyn FnMut(&str)) -> Result<Kernel> {
     let entry = cache::entry(cache, &package.entry_name(), |folder| {
-        progress(&format!("fetching {} {}", package.name, package.version));
-        let mut command = APT_GET.command()?;
-        command.args(["download", "-q", "-o", "APT::Sandbox::User=root", "--"]);
-        command.arg(format!("{}={}", package.name, package.version)).current_dir(folder);
-        APT_GET.run(&mut command).map_err(|error| Error {
-            kind: ErrorKind::NoKernel,
-            context: format!("{} cannot be fetched: {} (is `apt-get update` due?)", package.name, error.context),
-            source: error.source,
-        })?;
-        let fetched = children(folder)?.into_iter().find(|path| path.extension() == Some(OsStr::new("deb")));
-        let fetched = fetched.ok_or_else(|| {
-            Error::new(ErrorKind::NoKernel, format!("the package client fetched no file for {}", package.name))
-        })?;
-        unpack(&fetched, folder, progress)?;
-        fs::remove_file(&fetched).map_err(|e| Error::path("remove", &fetched, e))
+        package::fetch(package, folder, progress)?;
+        if find_release(folder)?.1.is_none() {
+            let release = find_release(folder)?.0;
+            let names = ["linux-modules-", "linux-modules-extra-"].map(|start| format!("{start}{release}"));
+            for modules in package::candidates(&names.each_ref().map(String::as_str))? {
+                package::fetch(&modules, folder, progress)?;
+            }
+        }
+        prepare(folder, progress)
     })?;
     read_entry(&entry)
 }
 
-fn load_file(cache: &Path, file: &Path, progress: &mut dyn FnMut(&str)) -> Result<Kernel> {
+fn load_files(cache: &Path, files: &[PathBuf], progress: &mut dyn FnMut(&str)) -> Result<Kernel> {
     let mut hasher = blake3::Hasher::new();
-    let opened = fs::File::open(file).map_err(|e| Error::path("open", file, e))?;
-    hasher.update_reader(opened).map_err(|e| Error::path("read", file, e))?;
-    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    for file in files {
+        let opened = fs::File::open(file).map_err(|e| Error::path("open", file, e))?;
+        hasher.update_reader(opened).map_err(|e| Error::path("read", file, e))?;
+    }
+    let name = files.first().and_then(|file| file.file_stem()).unwrap_or_default().to_string_lossy();
     // The dot keeps a file of the operator's from being taken for the newest of Debian's.
     let entry = cache::entry(cache, &format!(".{name}_{:.16}", hasher.finalize().to_hex()), |folder| {
-        unpack(file, folder, progress)
+        for file in files {
+            package::unpack(file, folder, progress)?;
+        }
+        prepare(folder, progress)
     })?;
     read_entry(&entry)
 }
 
-/// Unpacks a package into `folder`: `boot/vmlinuz-*`, `lib/modules/*`, uncompressed and indexed.
-fn unpack(package: &Path, folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<()> {
-    progress(&format!("unpacking {}", package.file_name().unwrap_or_default().to_string_lossy()));
-    DPKG_DEB.run(DPKG_DEB.command()?.arg("-x").arg(package).arg(folder))?;
+/// Makes what was unpacked ready: `boot/vmlinuz-*`, `lib/modules/*`, uncompressed and indexed.
+fn prepare(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<()> {
     // Kernels from Debian 13 on are in /usr/lib/modules; depmod looks below /lib.
     let (moved, lib) = (folder.join("usr/lib/modules"), folder.join("lib/modules"));
     if moved.is_dir() && !lib.exists() {
@@ -154,17 +138,22 @@ fn unpack(package: &Path, folder: &Path, progress: &mut dyn FnMut(&str)) -> Resu
         fs::rename(&moved, &lib).map_err(|e| Error::path("rename", &moved, e))?;
     }
     let kernel = read_tree(folder)?;
-    for (extension, tool) in [("xz", XZ), ("zst", ZSTD)] {
-        let compressed = files_below(&kernel.modules, extension)?;
+    decompress(&kernel.modules)?;
+    progress(&format!("indexing the modules of {}", kernel.release));
+    DEPMOD.run(DEPMOD.command()?.arg("-b").arg(folder).arg(&kernel.release)).map(drop)
+}
+
+/// Decompresses all modules below `folder` in place. A module's signature lies inside, so it stays valid.
+pub(crate) fn decompress(folder: &Path) -> Result<()> {
+    for (extension, tool) in [(".ko.xz", XZ), (".ko.zst", ZSTD)] {
+        let compressed = files_below(folder, &|name| name.ends_with(extension))?;
         for some in compressed.chunks(500) {
             let mut command = tool.command()?;
-            // A module's signature lies inside, so it stays valid.
-            command.args(if extension == "xz" { ["-d", "-q"].as_slice() } else { &["-d", "-q", "--rm"] });
+            command.args(if extension == ".ko.xz" { ["-d", "-q"].as_slice() } else { &["-d", "-q", "--rm"] });
             tool.run(command.args(some))?;
         }
     }
-    progress(&format!("indexing the modules of {}", kernel.release));
-    DEPMOD.run(DEPMOD.command()?.arg("-b").arg(folder).arg(&kernel.release)).map(drop)
+    Ok(())
 }
 
 fn read_entry(entry: &Path) -> Result<Kernel> {
@@ -176,19 +165,29 @@ fn read_entry(entry: &Path) -> Result<Kernel> {
 }
 
 fn read_tree(folder: &Path) -> Result<Kernel> {
-    let missing = |what: &str| Error::new(ErrorKind::NoKernel, format!("{} in {}", what, folder.display()));
-    let named = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-"));
-    let boot = folder.join("boot");
-    let vmlinuz = if boot.is_dir() { children(&boot)?.into_iter().find(named) } else { None };
-    let vmlinuz = vmlinuz.ok_or_else(|| missing("no boot/vmlinuz-*"))?;
-    let name = vmlinuz.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let release = name.trim_start_matches("vmlinuz-").to_owned();
-    let modules = folder.join("lib/modules").join(&release);
-    if !modules.is_dir() {
-        return Err(missing(&format!("no lib/modules/{release}")));
-    }
+    let (release, modules) = find_release(folder)?;
+    let modules = modules.ok_or_else(|| {
+        let what = format!(
+            "Linux {release} comes without modules: give the package linux-modules-{release} too (and linux-modules-extra-{release})"
+        );
+        Error::new(ErrorKind::NoKernel, what)
+    })?;
+    let vmlinuz = folder.join("boot").join(format!("vmlinuz-{release}"));
     let package = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Kernel { release, package, vmlinuz, modules })
+}
+
+/// The release of the kernel in `folder`, and its folder of modules if that is there.
+fn find_release(folder: &Path) -> Result<(String, Option<PathBuf>)> {
+    let boot = folder.join("boot");
+    let files = if boot.is_dir() { children(&boot)? } else { Vec::new() };
+    let names = files.iter().filter_map(|path| path.file_name()?.to_str()?.strip_prefix("vmlinuz-"));
+    let release = names.map(str::to_owned).next().ok_or_else(|| {
+        Error::new(ErrorKind::NoKernel, format!("{} is no kernel package: no boot/vmlinuz-* in it", folder.display()))
+    })?;
+    let mut modules = ["lib/modules", "usr/lib/modules"].map(|lib| folder.join(lib).join(&release)).into_iter();
+    let modules = modules.find(|modules| modules.join("kernel").is_dir());
+    Ok((release, modules))
 }
 
 fn newest_cached(cache: &Path) -> Result<Option<Kernel>> {
@@ -198,61 +197,23 @@ fn newest_cached(cache: &Path) -> Result<Option<Kernel>> {
     Ok(entries.iter().rev().find_map(|entry| read_entry(entry).ok()))
 }
 
-/// Splits digits from the rest, so that 6.1.0-9 comes before 6.1.0-25.
-fn version_key(name: &str) -> Vec<(u64, String)> {
-    let mut key = Vec::new();
-    let mut rest = name;
-    while !rest.is_empty() {
-        let text_end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let (text, after) = rest.split_at(text_end);
-        let number_end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
-        key.push((0, text.to_owned()));
-        key.push((after[..number_end].parse().unwrap_or(0), String::new()));
-        rest = &after[number_end..];
-    }
-    key
-}
-
-fn children(folder: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |e| Error::path("list", folder, e);
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        paths.push(entry.map_err(failed)?.path());
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-fn files_below(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for path in children(folder)? {
-        if path.is_dir() && !path.is_symlink() {
-            found.extend(files_below(&path, extension)?);
-        } else if path.extension() == Some(OsStr::new(extension)) {
-            found.push(path);
-        }
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_meta_package_is_followed_to_the_signed_image() {
-        let stanza = "Package: linux-image-amd64\nVersion: 6.1.192-2\nProvides: x (= 1)\n\
-            Depends: linux-base, linux-image-6.1.0-56-amd64 (= 6.1.192-2)\n\nPackage: older\n";
-        let package = parse_package(stanza).unwrap();
-        assert_eq!(package.entry_name(), "linux-image-6.1.0-56-amd64_6.1.192-2");
-    }
-
-    #[test]
-    fn a_concrete_package_is_taken_as_it_is() {
-        let stanza = "Package: linux-image-6.1.0-25-amd64\nVersion: 6.1.106-3\nDepends: kmod, linux-base (>= 4.3~)\n";
-        assert_eq!(parse_package(stanza).unwrap().entry_name(), "linux-image-6.1.0-25-amd64_6.1.106-3");
-        assert_eq!(parse_package(""), None);
-        assert_eq!(parse_package("Package: ../../x\nVersion: 1\n"), None);
+        let meta =
+            |name: &str, depends: &str| Package { name: name.into(), version: "1".into(), depends: depends.into() };
+        let debian = meta("linux-image-amd64", "linux-base, linux-image-6.1.0-56-amd64 (= 6.1.192-2)");
+        assert_eq!(image_behind(&debian), Some("linux-image-6.1.0-56-amd64"));
+        let ubuntu = meta("linux-generic", "linux-image-generic (= 6.8), linux-headers-generic (= 6.8)");
+        assert_eq!(image_behind(&ubuntu), Some("linux-image-generic"));
+        assert_eq!(image_behind(&meta("linux-image-6.1.0-25-amd64", "kmod, linux-base (>= 4.3~)")), None);
+        assert_eq!(
+            image_behind(&meta("linux-image-unsigned-6.8.0-31-generic", "linux-modules-6.8.0-31-generic")),
+            None
+        );
     }
 
     #[test]
@@ -263,13 +224,12 @@ mod tests {
     }
 
     #[test]
-    fn cached_kernels_are_ordered_by_number() {
-        let mut names = [
-            "linux-image-6.1.0-25-amd64_6.1.106-3",
-            "linux-image-6.12.0-1-amd64_6.12.1-1",
-            "linux-image-6.1.0-9-amd64_6.1.27-1",
-        ];
-        names.sort_by_key(|name| version_key(name));
-        assert_eq!(names.map(|n| &n[12..20]), ["6.1.0-9-", "6.1.0-25", "6.12.0-1"]);
+    fn a_kernel_without_modules_names_their_package() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("boot")).unwrap();
+        assert!(read_tree(folder.path()).unwrap_err().context.contains("no kernel package"));
+        fs::write(folder.path().join("boot/vmlinuz-6.8.0-31-generic"), b"").unwrap();
+        let error = read_tree(folder.path()).unwrap_err();
+        assert!(error.context.contains("linux-modules-6.8.0-31-generic"), "{error}");
     }
 }

@@ -5,22 +5,36 @@
 //! for the same input: no time stamp, no random identifier. Nothing here needs root, mounts or loop devices.
 //! It starts Debian's tools as programs and says which package brings one that is missing.
 
+mod added;
 mod appliance;
 mod boot_image;
 mod cache;
 mod configuration;
 pub mod cpio;
+mod devices;
+mod drivers;
 mod error;
+mod firmware;
 mod initramfs;
+mod inspect;
 mod iso;
 mod kernel;
+mod machine_report;
 mod modules;
+mod netboot;
+mod package;
 mod program;
 mod tool;
+mod uki;
+mod unpack;
 
 pub use appliance::{Appliance, ApplianceOptions, build_appliance};
-pub use boot_image::{BootImage, BuildOptions, build_boot_image};
+pub use boot_image::{BootImage, BuildOptions, Media, build_boot_image};
 pub use configuration::{Configuration, Network, NetworkMode};
+pub use devices::{Device, PciId, devices, devices_of, find_device};
 pub use error::{Error, ErrorKind, Result};
+pub use firmware::{FirmwareFile, FirmwareSources, Packages, is_vital};
+pub use inspect::{Inspection, ModuleSupport, Signed, Support, inspect};
 pub use kernel::{Kernel, KernelChoice, load_kernel};
+pub use machine_report::parse_report;
 pub use program::Programs;

@@ -6,107 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
+use kernel_modules::{ModuleInfo, module_name};
+
 use crate::{Error, ErrorKind, Result};
 
-/// Modules of the boot image, by the start of their path below `kernel/`: whatever may hold or carry a disk.
-/// Wireless, Infiniband, RDMA storage, sound and graphics are not for a converter.
-pub(crate) const BOOT_IMAGE: &[&str] = &[
-    "arch/x86/crypto/crc32",
-    "arch/x86/crypto/crct10dif",
-    "arch/x86/crypto/sha256-",
-    "block/t10-pi",
-    "crypto/blake2b_generic",
-    "crypto/crc",
-    "crypto/xxhash_generic",
-    "drivers/ata/",
-    "drivers/block/loop",
-    "drivers/block/mtip32xx/",
-    "drivers/block/virtio_blk",
-    "drivers/block/xen-blkfront",
-    "drivers/cdrom/",
-    "drivers/hid/hid-apple",
-    "drivers/hid/hid-cherry",
-    "drivers/hid/hid-generic",
-    "drivers/hid/hid-hyperv",
-    "drivers/hid/hid-lenovo",
-    "drivers/hid/hid-logitech",
-    "drivers/hid/hid-microsoft",
-    "drivers/hid/usbhid/",
-    "drivers/hv/hv_vmbus",
-    "drivers/input/serio/",
-    "drivers/input/evdev",
-    "drivers/md/",
-    "drivers/message/fusion/",
-    "drivers/mmc/",
-    "drivers/net/ethernet/",
-    "drivers/net/hyperv/",
-    "drivers/net/mdio/",
-    "drivers/net/phy/",
-    "drivers/net/usb/",
-    "drivers/net/virtio_net",
-    "drivers/net/vmxnet3/",
-    "drivers/net/xen-netfront",
-    "drivers/nvme/host/nvme.ko",
-    "drivers/pci/controller/vmd",
-    "drivers/scsi/",
-    "drivers/usb/common/",
-    "drivers/usb/core/",
-    "drivers/usb/host/",
-    "drivers/usb/storage/",
-    "drivers/virtio/virtio_",
-    "drivers/watchdog/",
-    "fs/btrfs/",
-    "fs/efivarfs/",
-    "fs/exfat/",
-    "fs/ext4/",
-    "fs/fat/",
-    "fs/isofs/",
-    "fs/nls/",
-    "fs/ntfs3/",
-    "fs/udf/",
-    "fs/xfs/",
-    "lib/crc",
-    "lib/libcrc32c",
-];
-
-/// What matches above and still stays out: network storage that RDMA brings in, SCSI test drivers, iSCSI and FCoE
-/// initiators (their disks are not the machine's own).
-pub(crate) const BOOT_IMAGE_WITHOUT: &[&str] = &[
-    "drivers/md/bcache/",
-    "drivers/net/ethernet/mellanox/mlx5/core/mlx5_vdpa",
-    "drivers/scsi/bnx2fc/",
-    "drivers/scsi/bnx2i/",
-    "drivers/scsi/cxgbi/",
-    "drivers/scsi/fcoe/",
-    "drivers/scsi/iscsi_tcp",
-    "drivers/scsi/pcmcia/",
-    "drivers/scsi/qedf/",
-    "drivers/scsi/qedi/",
-    "drivers/scsi/scsi_debug",
-    "drivers/usb/host/u132",
-    "drivers/watchdog/softdog",
-];
-
-/// Modules of the appliance: virtio disks and the filesystems of guests.
-pub(crate) const APPLIANCE: &[&str] = &[
-    "arch/x86/crypto/crc32",
-    "arch/x86/crypto/crct10dif",
-    "crypto/blake2b_generic",
-    "crypto/crc32c_generic",
-    "crypto/xxhash_generic",
-    "drivers/block/virtio_blk",
-    "drivers/md/dm-mod",
-    "drivers/virtio/virtio_pci",
-    "fs/btrfs/",
-    "fs/ext4/",
-    "fs/fat/",
-    "fs/nls/nls_ascii",
-    "fs/nls/nls_cp437",
-    "fs/nls/nls_iso8859-1",
-    "fs/nls/nls_utf8",
-    "fs/xfs/",
-    "lib/libcrc32c",
-];
+/// Folder of modules that the operator adds, below the modules folder; depmod(8) gives it precedence by this name.
+pub(crate) const ADDED: &str = "updates/";
 
 /// Index of all modules of one kernel.
 pub(crate) struct ModuleIndex {
@@ -163,23 +68,68 @@ fn parse_index(dep: &str, alias: &str, softdep: &str) -> ModuleIndex {
     ModuleIndex { dependencies, by_name, aliases, soft }
 }
 
-/// `kernel/drivers/scsi/sd_mod.ko` → `sd_mod`; modprobe takes `-` and `_` for the same.
-pub(crate) fn module_name(path: &str) -> String {
-    let file = path.rsplit('/').next().unwrap_or(path);
-    file.split_once(".ko").map_or(file, |(name, _)| name).replace('-', "_")
+/// Which modules are wanted for themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted<'a> {
+    /// Starts of paths below `kernel/`.
+    pub(crate) starts: &'a [&'a str],
+    /// Starts of paths that match `starts` and are left out nevertheless, unless something needs them.
+    pub(crate) without: &'a [&'a str],
+    /// Devices by their modalias: all modules that serve them.
+    pub(crate) devices: &'a [String],
 }
 
 impl ModuleIndex {
-    /// The modules whose path below `kernel/` begins with one of `wanted` and none of `without`, and all they need.
-    pub(crate) fn select(&self, wanted: &[&str], without: &[&str]) -> Result<Selection> {
+    /// Puts a module that the kernel package does not have at `path`, in the place of one of the same name.
+    ///
+    /// # Errors
+    /// It depends on a module that is not there.
+    pub(crate) fn add(&mut self, path: &str, info: &ModuleInfo) -> Result<()> {
+        let name = module_name(path);
+        if let Some(before) = self.by_name.insert(name.clone(), path.to_owned()) {
+            self.dependencies.remove(&before);
+            for needs in self.dependencies.values_mut() {
+                for need in needs.iter_mut().filter(|need| **need == before) {
+                    path.clone_into(need);
+                }
+            }
+        }
+        let mut needs: Vec<String> = Vec::new();
+        for wanted in &info.depends {
+            let found = self.by_name.get(&wanted.replace('-', "_")).ok_or_else(|| {
+                let what = format!("{name} needs the module {wanted}, which this kernel has not: add it too, before");
+                Error::new(ErrorKind::UnusableDriver, what)
+            })?;
+            // As depmod orders them: what is needed by a need comes behind it.
+            for path in std::iter::once(found).chain(self.dependencies.get(found).into_iter().flatten()) {
+                needs.retain(|other| other != path);
+                needs.push(path.clone());
+            }
+        }
+        self.dependencies.insert(path.to_owned(), needs);
+        self.aliases.retain(|(_, module)| module.replace('-', "_") != name);
+        self.aliases.extend(info.aliases.iter().map(|alias| (alias.clone(), name.clone())));
+        let soft = info.softdep.iter().flat_map(|line| line.split_whitespace()).filter(|word| !word.ends_with(':'));
+        self.soft.insert(name, soft.map(str::to_owned).collect());
+        Ok(())
+    }
+
+    /// What is wanted, and all that it needs.
+    pub(crate) fn select(&self, wanted: &Wanted<'_>) -> Result<Selection> {
         let begins = |path: &str, list: &[&str]| {
             let below = path.strip_prefix("kernel/").unwrap_or(path);
             list.iter().any(|start| below.starts_with(start))
         };
         let mut open: Vec<&str> = self.dependencies.keys().map(String::as_str).collect();
-        open.retain(|path| begins(path, wanted) && !begins(path, without));
+        open.retain(|path| path.starts_with(ADDED) || begins(path, wanted.starts) && !begins(path, wanted.without));
         if open.is_empty() {
             return Err(Error::new(ErrorKind::NoKernel, "the kernel package has none of the modules that are needed"));
+        }
+        for device in wanted.devices {
+            let served = self.aliases.iter().filter(|(pattern, _)| kernel_modules::matches(pattern, device));
+            open.extend(
+                served.filter_map(|(_, module)| self.by_name.get(&module.replace('-', "_"))).map(String::as_str),
+            );
         }
         let mut paths = BTreeSet::new();
         while let Some(path) = open.pop() {
@@ -239,7 +189,7 @@ mod tests {
         softdep crc_t10dif pre: crct10dif\nsoftdep x pre: ext4 post: sd_mod\n";
 
     fn selected(wanted: &[&str]) -> Selection {
-        parse_index(DEP, ALIAS, SOFT).select(wanted, &[]).unwrap()
+        parse_index(DEP, ALIAS, SOFT).select(&Wanted { starts: wanted, ..Wanted::default() }).unwrap()
     }
 
     fn names(selection: &Selection) -> Vec<String> {
@@ -274,7 +224,33 @@ mod tests {
 
     #[test]
     fn nothing_selected_is_an_error() {
-        assert!(parse_index(DEP, ALIAS, SOFT).select(&["net/"], &[]).is_err());
-        assert!(parse_index(DEP, ALIAS, SOFT).select(&["fs/"], &["fs/"]).is_err());
+        let select = |starts: &[&str], without: &[&str]| {
+            parse_index(DEP, ALIAS, SOFT).select(&Wanted { starts, without, devices: &[] })
+        };
+        assert!(select(&["net/"], &[]).is_err());
+        assert!(select(&["fs/"], &["fs/"]).is_err());
+    }
+
+    #[test]
+    fn a_device_brings_its_driver() {
+        let devices = ["scsi:t-0x00".to_owned(), "pci:v1".to_owned()];
+        let wanted = Wanted { starts: &["lib/crc16"], without: &[], devices: &devices };
+        let selection = parse_index(DEP, ALIAS, SOFT).select(&wanted).unwrap();
+        assert_eq!(names(&selection), ["t10_pi", "crct10dif_generic", "sd_mod", "crc_t10dif", "crc16"]);
+    }
+
+    #[test]
+    fn an_added_module_takes_the_place_of_the_kernels_own() {
+        let mut index = parse_index(DEP, ALIAS, SOFT);
+        let info =
+            ModuleInfo { depends: vec!["ext4".into()], aliases: vec!["scsi:t-0x07*".into()], ..ModuleInfo::default() };
+        index.add("updates/sd_mod.ko", &info).unwrap();
+        let selection = index.select(&Wanted { starts: &["lib/crc16"], ..Wanted::default() }).unwrap();
+        let dep = "updates/sd_mod.ko: kernel/fs/ext4/ext4.ko kernel/fs/jbd2/jbd2.ko kernel/lib/crc16.ko\n";
+        assert!(selection.dep.ends_with(dep), "{}", selection.dep);
+        assert!(selection.alias.contains("alias scsi:t-0x07* sd_mod\n") && !selection.alias.contains("t-0x00"));
+        assert!(!selection.dep.contains("drivers/scsi/sd_mod.ko"));
+        let needy = ModuleInfo { depends: vec!["none".into()], ..ModuleInfo::default() };
+        assert!(index.add("updates/z.ko", &needy).unwrap_err().context.contains("needs the module none"));
     }
 }

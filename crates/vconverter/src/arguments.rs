@@ -230,6 +230,29 @@ pub(crate) struct BootImage {
 pub(crate) enum BootImageAction {
     /// Make kernel, initramfs and a hybrid ISO for BIOS and UEFI
     Build(Build),
+    /// Show what a boot image is made of, or whether it supports a device
+    Inspect(InspectImage),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vconverter boot-image inspect boot
+  vconverter boot-image inspect boot/vconverter.iso --supports 14e4:1639
+  vconverter boot-image inspect boot --supports 1000:005b:1028:1f35 --json
+
+The numbers of a machine's devices: lspci -nn. With --supports the exit code is 1 where a device does not work, because no
+module serves it or a firmware file that it cannot do without is missing.")]
+pub(crate) struct InspectImage {
+    /// Folder of a build, ISO or initramfs
+    #[arg(value_name = "DIR|FILE", default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// A PCI device as vendor:device, or with its subsystem behind; can be given more than once
+    #[arg(long, value_name = "ID")]
+    pub(crate) supports: Vec<bootimage::PciId>,
+    /// Name every firmware file that is missing
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
 }
 
 #[derive(Debug, Args)]
@@ -238,8 +261,11 @@ Examples:
   vconverter boot-image build --output boot --controller 192.0.2.10:7770
   vconverter boot-image build --output boot --controller [2001:db8::10]:7770 --ca-fingerprint 5f2c…
   vconverter boot-image build --output boot --address 192.0.2.7/24 --gateway 192.0.2.1
+  vconverter boot-image build --output boot --firmware-dir /lib/firmware --add-driver megaraid_sas.ko.xz
+  vconverter boot-image build --output push --for-machine modaliases.txt
 
-Start the source from boot/vconverter.iso: a CD, a USB stick (dd), or a BMC's virtual drive.")]
+Start the source from boot/vconverter.iso: a CD, a USB stick (dd), or a BMC's virtual drive. boot/netboot holds the files
+for starting over the network. A report for --for-machine: cat /sys/bus/*/devices/*/modalias > modaliases.txt")]
 pub(crate) struct Build {
     /// Folder for the files; made if it is not there
     #[arg(long, short, value_name = "DIR")]
@@ -268,9 +294,22 @@ pub(crate) struct Build {
     /// Use only the interface with this MAC address
     #[arg(long, value_name = "MAC")]
     pub(crate) mac: Option<String>,
-    /// Kernel package, or a .deb file by a path with a slash in it [default: Debian's newest]
+    /// Kernel package by name, or .deb file by a path with a slash in it; again for the packages of its modules where they
+    /// are separate (Ubuntu) [default: Debian's newest]
     #[arg(long, value_name = "PACKAGE|FILE")]
-    pub(crate) kernel: Option<String>,
+    pub(crate) kernel: Vec<String>,
+    /// Folder with firmware files, as /lib/firmware; for what Debian's packages do not give. Can be given more than once
+    #[arg(long = "firmware-dir", value_name = "DIR")]
+    pub(crate) firmware_folders: Vec<PathBuf>,
+    /// Add a driver: a module (.ko, .ko.xz, .ko.zst) or a package of modules or firmware (.deb). Can be given more than once
+    #[arg(long = "add-driver", value_name = "FILE")]
+    pub(crate) drivers: Vec<PathBuf>,
+    /// Only kernel and initramfs, with the drivers of one machine: a file with the modaliases of its devices
+    #[arg(long, value_name = "REPORT")]
+    pub(crate) for_machine: Option<PathBuf>,
+    /// Name every firmware file that is missing
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
 }
 
 impl From<Format> for OutputFormat {

@@ -1,13 +1,15 @@
 //! `vconverter boot-image build`.
 
-use bootimage::{BuildOptions, KernelChoice, Network, NetworkMode, build_boot_image};
+use std::collections::BTreeMap;
+
+use bootimage::{BootImage, BuildOptions, FirmwareFile, KernelChoice, Network, NetworkMode, build_boot_image};
 use controller::DataDirectory;
 use controller::api::Status;
 use serde_json::json;
 
 use crate::arguments::Build;
 use crate::client::Client;
-use crate::failure::Result;
+use crate::failure::{Code, Failure, Result};
 
 pub(crate) fn build(arguments: &Build, directory: &DataDirectory, json: bool) -> Result<()> {
     let mut say = |line: &str| eprintln!("{line}");
@@ -15,31 +17,125 @@ pub(crate) fn build(arguments: &Build, directory: &DataDirectory, json: bool) ->
     options.controller.clone_from(&arguments.controller);
     options.ca_fingerprint = fingerprint(arguments, directory, &mut say)?;
     options.network = network(arguments);
-    if let Some(kernel) = &arguments.kernel {
-        options.kernel = KernelChoice::Package(kernel.clone());
+    options.kernel = kernel(&arguments.kernel)?;
+    options.firmware.folders.clone_from(&arguments.firmware_folders);
+    options.drivers.clone_from(&arguments.drivers);
+    if let Some(report) = &arguments.for_machine {
+        let shown = report.display();
+        let text = std::fs::read_to_string(report)
+            .map_err(|e| Failure::new(Code::Usage, format!("read the report {shown}: {e}")))?;
+        options.devices = Some(bootimage::parse_report(&text)?);
     }
     let made = build_boot_image(&options, &mut say)?;
+    for line in missing_firmware(&made, arguments.verbose) {
+        say(&line);
+    }
     if json {
+        let media = made.media.as_ref();
         return crate::print_json(&json!({
-            "iso": made.iso,
+            "iso": media.map(|media| &media.iso),
+            "netboot": media.map(|media| &media.netboot),
             "vmlinuz": made.vmlinuz,
             "initramfs": made.initramfs,
             "configuration": made.configuration,
             "kernel_release": made.kernel_release,
+            "modules": made.modules,
+            "firmware": made.firmware.iter().map(firmware_json).collect::<Vec<_>>(),
             "controller": options.controller,
             "ca_fingerprint": options.ca_fingerprint,
         }));
     }
     let asked = "asked on the machine's screen";
     let paired = "none: compare the pairing code";
+    let mut text = String::new();
+    if let Some(media) = &made.media {
+        text = format!("ISO          {}\nnetwork      {}\n", media.iso.display(), media.netboot.display());
+    }
     crate::print(&format!(
-        "ISO          {}\nkernel       {}\ninitramfs    {}\ncontroller   {}\nCA           {}\n",
-        made.iso.display(),
+        "{text}kernel       {}\ninitramfs    {}\ncontroller   {}\nCA           {}\n",
         made.vmlinuz.display(),
         made.initramfs.display(),
         options.controller.as_deref().unwrap_or(asked),
         options.ca_fingerprint.as_deref().unwrap_or(paired),
     ))
+}
+
+/// Names of packages and paths of files are told apart by a slash; they do not mix.
+fn kernel(given: &[String]) -> Result<KernelChoice> {
+    match given {
+        [] => Ok(KernelChoice::Newest),
+        [name] if !name.contains('/') => Ok(KernelChoice::Package(name.clone())),
+        files if files.iter().all(|file| file.contains('/')) => {
+            Ok(KernelChoice::Files(files.iter().map(Into::into).collect()))
+        }
+        _ => Err(Failure::new(Code::Usage, "--kernel: expected one package by name, or files by paths with a slash")),
+    }
+}
+
+/// Names of devices that are told for one module, where not everything is wanted.
+const DEVICES_SHOWN: usize = 2;
+
+/// What is missing, a line for each module; all of it with `whole`.
+fn missing_firmware(made: &BootImage, whole: bool) -> Vec<String> {
+    let missing: Vec<&FirmwareFile> = made.firmware.iter().filter(|file| file.from.is_none()).collect();
+    let mut lines = Vec::new();
+    if missing.is_empty() {
+        return lines;
+    }
+    let mut modules: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for file in &missing {
+        for module in &file.modules {
+            modules.entry(module).or_default().push(&file.name);
+        }
+    }
+    let (vital, other): (Vec<_>, Vec<_>) = modules.iter().partition(|(module, _)| bootimage::is_vital(module));
+    lines.push(format!("firmware: {} of {} files are missing", missing.len(), made.firmware.len()));
+    for (module, files) in &vital {
+        let devices = bootimage::devices_of(module);
+        let shown = if whole { devices.len() } else { DEVICES_SHOWN };
+        let names: Vec<&str> = devices.iter().take(shown).map(|device| device.name).collect();
+        let more = if devices.len() > shown { format!(" and {} more", devices.len() - shown) } else { String::new() };
+        let told = if names.is_empty() { String::new() } else { format!(" ({}{more})", names.join(", ")) };
+        lines.push(format!("  devices of {module}{told} do not work"));
+        lines.extend(files.iter().filter(|_| whole).map(|file| format!("    {file}")));
+    }
+    if whole {
+        for (module, files) in &other {
+            lines.push(format!("  devices of {module} work without, with fewer features at worst"));
+            lines.extend(files.iter().map(|file| format!("    {file}")));
+        }
+    } else if !other.is_empty() {
+        let names: Vec<&str> = other.iter().map(|(module, _)| **module).collect();
+        lines.push(format!("  devices of {} work without, with fewer features at worst", names.join(", ")));
+    }
+    let packages = made.unknown_packages.join(", ");
+    if !packages.is_empty() {
+        lines.push(format!(
+            "  the package sources lack {packages}: add Debian's component non-free-firmware and run `apt-get update`,"
+        ));
+        lines.push("  or give the files with --firmware-dir".into());
+    }
+    if !whole {
+        lines.push("  --verbose names every file".into());
+    }
+    lines
+}
+
+fn firmware_json(file: &FirmwareFile) -> serde_json::Value {
+    let devices: Vec<String> = file
+        .modules
+        .iter()
+        .flat_map(|module| bootimage::devices_of(module))
+        .map(|device| device.id.to_string())
+        .collect();
+    json!({
+        "file": file.name,
+        "modules": file.modules,
+        "from": file.from,
+        "missing": file.from.is_none(),
+        "vital": file.is_vital(),
+        "devices": devices,
+    })
 }
 
 /// What was typed, else what the running controller says, else what lies in the data directory, else none.

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod boot_image;
+mod boot_image_inspect;
 mod client;
 mod convert;
 mod failure;
@@ -77,6 +78,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Inspect(inspect) => inspect::inspect(&inspect.sources, json),
         Command::BootImage(boot_image) => match boot_image.action {
             BootImageAction::Build(build) => boot_image::build(&build, &directory, json),
+            BootImageAction::Inspect(inspect) => boot_image_inspect::inspect(&inspect, json),
         },
     }
 }

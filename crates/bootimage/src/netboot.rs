@@ -1,0 +1,58 @@
+//! Loaders for starting the boot image over the network: the folder `netboot/` beside `vmlinuz`, `initramfs.img` and
+//! `configuration.img`, as the PXE service expects it.
+//!
+//! | file | for whom |
+//! | --- | --- |
+//! | `pxelinux.0`, `ldlinux.c32` | BIOS PXE |
+//! | `vconverter.efi` | UEFI PXE with Secure Boot off: kernel, initramfs and configuration in one EFI program (UKI) |
+//! | `shimx64.efi`, `grubx64.efi` | UEFI HTTP boot, Secure Boot on or off: Debian's signed chain. It is the GRUB of CDs (`gcdx64`), which takes its configuration from the folder it came from |
+//!
+//! The loaders' configurations are the service's own, as they hold its addresses. A file whose package cannot be had is
+//! left out, and said so. Nothing in here is secret.
+
+use std::fs;
+use std::path::Path;
+
+use crate::iso::{SHIM, SIGNED_GRUB};
+use crate::uki::write_uki;
+use crate::{Error, Result, package};
+
+/// The kernel's command line where the loader has none of its own: both consoles, as from the ISO.
+const COMMAND_LINE: &str = "console=ttyS0,115200 console=tty0 loglevel=5";
+const STUB: (&str, &str) = ("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi");
+
+/// Loaders that are copied: path, package, name in the folder.
+const COPIED: &[(&str, &str, &str)] = &[
+    ("/usr/lib/PXELINUX/pxelinux.0", "pxelinux", "pxelinux.0"),
+    ("/usr/lib/syslinux/modules/bios/ldlinux.c32", "syslinux-common", "ldlinux.c32"),
+    (SHIM, "shim-signed", "shimx64.efi"),
+    (SIGNED_GRUB, "grub-efi-amd64-signed", "grubx64.efi"),
+];
+
+/// What is to be started.
+pub(crate) struct Contents<'a> {
+    pub(crate) vmlinuz: &'a Path,
+    /// The initramfs with the configuration behind it.
+    pub(crate) initramfs: &'a Path,
+}
+
+/// Fills `folder`, which is made.
+pub(crate) fn write_netboot(contents: &Contents<'_>, folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<()> {
+    progress("making the loaders for the network");
+    fs::create_dir_all(folder).map_err(|e| Error::path("create", folder, e))?;
+    for (path, package, name) in COPIED {
+        match package::find_file(path, package, progress) {
+            Ok(from) => {
+                fs::copy(&from, folder.join(name)).map_err(|e| Error::path("copy", &from, e))?;
+            }
+            Err(error) => progress(&format!("start over the network without {name}: {error}")),
+        }
+    }
+    match package::find_file(STUB.0, STUB.1, progress) {
+        Ok(stub) => write_uki(&stub, contents, COMMAND_LINE, &folder.join("vconverter.efi")),
+        Err(error) => {
+            progress(&format!("start over the network without vconverter.efi: {error}"));
+            Ok(())
+        }
+    }
+}
