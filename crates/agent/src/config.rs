@@ -12,10 +12,11 @@ use crate::{Error, ErrorKind, Result};
 pub struct Config {
     /// `HOST:PORT` of the controller; an IPv6 address stands in brackets.
     pub controller: String,
-    /// SHA-256 of the controller's CA certificate. Without it whoever answers is trusted as far as the pairing code goes.
+    /// SHA-256 of the controller's CA certificate. Without it somebody at the machine confirms the pairing code,
+    /// too (see `paired`).
     #[serde(default)]
     pub ca_fingerprint: Option<Fingerprint>,
-    /// Where the agent keeps its key.
+    /// Where the agent keeps its key, and where the file `confirmed` is looked for.
     pub state_dir: PathBuf,
     /// File with the facts about the guest on the disks (JSON of [`machine::Guest`]); may appear later.
     #[serde(default)]

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::fs;
-use std::path::PathBuf;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,10 +14,10 @@ use protocol::message::{
 use protocol::pairing::{Committed, Pairing, Role};
 use protocol::tls::{AgentTls, Fingerprint, Identity, Trust};
 use protocol::{Connection, VersionRange};
-use serde::{Deserialize, Serialize};
 
 use crate::dial::dial;
 use crate::inventory::{Inventory, about};
+use crate::paired::Paired;
 use crate::{Config, Error, ErrorKind, Result, Screen, Status, stream};
 
 /// Pause before the first new attempt; it doubles up to the longest.
@@ -28,6 +26,8 @@ const PAUSE_SECONDS_MIN: u64 = 1;
 const PAUSE_SECONDS_MAX: u64 = 8;
 /// Pause after a refusal.
 const REFUSED_SECONDS: u64 = 15;
+/// How often it is looked whether somebody at the machine has answered.
+const CONFIRMATION_PAUSE: Duration = Duration::from_millis(250);
 /// Streams at one time.
 const STREAMS_MAX: usize = 8;
 
@@ -60,12 +60,13 @@ pub fn run(config: &Config, screen: &Screen) -> Result<Infallible> {
 struct Session<'a> {
     config: &'a Config,
     screen: &'a Screen,
+    identity: &'a Identity,
     tls: AgentTls,
     trust: Trust,
     connection: Arc<Connection>,
     pairing: Option<Committed>,
-    /// Whether this session went through pairing.
-    paired: bool,
+    /// It says that it approved, and nobody at the machine has confirmed yet that it is who it should be.
+    unconfirmed: Option<Paired>,
     inventory: Option<Arc<Inventory>>,
     streams: Streams,
     /// Dropping it ends the heartbeats.
@@ -92,9 +93,8 @@ impl Stream {
 }
 
 impl<'a> Session<'a> {
-    fn begin(config: &'a Config, screen: &'a Screen, identity: &Identity, instance: Bytes32) -> Result<Self> {
-        let paired = || PairedController::load(config).filter(|paired| paired.approved);
-        let pin = config.ca_fingerprint.or_else(|| paired().map(|paired| paired.ca_fingerprint));
+    fn begin(config: &'a Config, screen: &'a Screen, identity: &'a Identity, instance: Bytes32) -> Result<Self> {
+        let pin = config.ca_fingerprint.or_else(|| Paired::pin(config));
         let trust = pin.map_or(Trust::Pairing, Trust::Authority);
         let tls = AgentTls::new(identity, trust)?;
         let connection = Arc::new(dial(&config.controller, &tls)?);
@@ -108,11 +108,12 @@ impl<'a> Session<'a> {
         Ok(Self {
             config,
             screen,
+            identity,
             tls,
             trust,
             connection,
             pairing: None,
-            paired: false,
+            unconfirmed: None,
             inventory: None,
             streams: Streams::default(),
             _heartbeats: heartbeats,
@@ -120,10 +121,22 @@ impl<'a> Session<'a> {
     }
 
     fn run(mut self) -> Result<Infallible> {
+        let messages = receive(Arc::clone(&self.connection));
         loop {
-            let message = read_message(&*self.connection, MESSAGE_BYTES_MAX)
-                .map_err(|e| Error { context: "lost the controller".into(), ..e.into() })?;
-            self.react(message)?;
+            let message = match &self.unconfirmed {
+                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(_) => {
+                    self.look_for_confirmation()?;
+                    messages.recv_timeout(CONFIRMATION_PAUSE)
+                }
+            };
+            match message {
+                Ok(message) => {
+                    self.react(message.map_err(|e| Error { context: "lost the controller".into(), ..e.into() })?)?
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::new(ErrorKind::Link, "lost the controller")),
+            }
         }
     }
 
@@ -141,16 +154,20 @@ impl<'a> Session<'a> {
             ControllerMessage::PairingReveal { nonce } => {
                 let committed = self.pairing.take().ok_or_else(|| out_of_order("a nonce before its commitment"))?;
                 let pairing_code = committed.receive_nonce(nonce)?.to_string();
-                self.paired = true;
                 if self.trust == Trust::Pairing {
-                    // The approval may come after a cut link, when the controller does not pair again.
-                    PairedController::store(self.config, self.authority(), false)?;
+                    Paired::remember(self.config, self.authority(), &pairing_code)?;
                 }
                 let detail = format!("on the controller: vconverter machines approve {pairing_code}");
                 self.screen.show(Status::WaitingForApproval { pairing_code, detail });
                 Ok(())
             }
             ControllerMessage::Approved => self.be_approved(),
+            // Whoever nobody has confirmed shows nothing here that could talk somebody into it, and the report comes anyway.
+            ControllerMessage::Refresh | ControllerMessage::Show { .. } | ControllerMessage::Finish { .. }
+                if self.is_unproven() =>
+            {
+                Ok(())
+            }
             ControllerMessage::Refresh => match self.inventory.is_some() {
                 true => self.report(),
                 false => Err(out_of_order("a wish for a report before the approval")),
@@ -185,14 +202,46 @@ impl<'a> Session<'a> {
         Ok(write_message(&*self.connection, message)?)
     }
 
+    /// Whether anybody could be at the other end: no pin, and no confirmation.
+    fn is_unproven(&self) -> bool {
+        self.trust == Trust::Pairing
+    }
+
+    /// A controller without a pin approves itself, if it likes: somebody at the machine has to confirm the code first.
     fn be_approved(&mut self) -> Result<()> {
-        if self.trust == Trust::Pairing {
-            // Whoever answered at the address that was typed is only known by a code that an operator compared.
-            let earlier = PairedController::load(self.config).map(|paired| paired.ca_fingerprint);
-            if !self.paired && earlier != Some(self.authority()) {
-                return Err(out_of_order("an approval without pairing"));
+        if !self.is_unproven() {
+            return self.begin_work();
+        }
+        let Some(mut paired) = Paired::with_authority(self.config, self.authority()) else {
+            return Err(out_of_order("an approval without pairing"));
+        };
+        // The answer may have come while the link was cut.
+        if paired.is_confirmed() || paired.take_confirmation(self.config)? {
+            return self.begin_work();
+        }
+        let (pairing_code, file) = (paired.code().to_owned(), self.config.state_dir.join("confirmed"));
+        let detail = format!("if the controller's operator sees the same code, it is written to {}", file.display());
+        self.screen.show(Status::WaitingForConfirmation { pairing_code, detail });
+        self.unconfirmed = Some(paired);
+        Ok(())
+    }
+
+    fn look_for_confirmation(&mut self) -> Result<()> {
+        let Some(mut paired) = self.unconfirmed.take() else { return Ok(()) };
+        match paired.take_confirmation(self.config)? {
+            true => self.begin_work(),
+            false => {
+                self.unconfirmed = Some(paired);
+                Ok(())
             }
-            PairedController::store(self.config, self.authority(), true)?;
+        }
+    }
+
+    /// From here on the CA of this session is the only one: its streams come on connections of their own.
+    fn begin_work(&mut self) -> Result<()> {
+        if self.is_unproven() {
+            self.trust = Trust::Authority(self.authority());
+            self.tls = AgentTls::new(self.identity, self.trust)?;
         }
         self.report()?;
         self.screen.show(Status::Ready);
@@ -274,6 +323,21 @@ fn serve_stream(
     stream::serve(&connection, &disk, &wish.mode, screen)
 }
 
+/// Reads messages on a thread of its own until the connection breaks or the receiver is dropped.
+fn receive(connection: Arc<Connection>) -> Receiver<protocol::Result<ControllerMessage>> {
+    let (sender, messages) = sync_channel(1);
+    thread::spawn(move || {
+        loop {
+            let message = read_message(&*connection, MESSAGE_BYTES_MAX);
+            let ended = message.is_err();
+            if sender.send(message).is_err() || ended {
+                return;
+            }
+        }
+    });
+    messages
+}
+
 /// Until the returned sender is dropped or the connection breaks.
 fn send_heartbeats(connection: Arc<Connection>) -> Sender<Infallible> {
     let (stop, stopped) = channel::<Infallible>();
@@ -288,36 +352,6 @@ fn send_heartbeats(connection: Arc<Connection>) -> Sender<Infallible> {
         }
     });
     stop
-}
-
-/// The controller that this agent was paired with, where no fingerprint was configured: from then on only that one is
-/// trusted at that address.
-#[derive(Serialize, Deserialize)]
-struct PairedController {
-    controller: String,
-    ca_fingerprint: Fingerprint,
-    /// Whether it said that an operator approved; from then on it is pinned.
-    approved: bool,
-}
-
-impl PairedController {
-    fn path(config: &Config) -> PathBuf {
-        config.state_dir.join("controller.json")
-    }
-
-    fn load(config: &Config) -> Option<Self> {
-        let text = fs::read(Self::path(config)).ok()?;
-        let stored: Self = serde_json::from_slice(&text).ok()?;
-        (stored.controller == config.controller).then_some(stored)
-    }
-
-    fn store(config: &Config, ca_fingerprint: Fingerprint, approved: bool) -> Result<()> {
-        let (path, beside) = (Self::path(config), config.state_dir.join("controller.json.new"));
-        let unwritten = |e| Error::new(ErrorKind::Config, format!("cannot write {}", path.display())).because(e);
-        let text = serde_json::to_vec(&Self { controller: config.controller.clone(), ca_fingerprint, approved });
-        let text = text.map_err(|e| Error::new(ErrorKind::Config, "the controller's fingerprint").because(e))?;
-        fs::write(&beside, text).and_then(|()| fs::rename(&beside, &path)).map_err(unwritten)
-    }
 }
 
 fn out_of_order(what: &str) -> Error {

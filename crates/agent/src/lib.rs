@@ -9,6 +9,7 @@ mod dial;
 mod error;
 pub mod inventory;
 mod pace;
+mod paired;
 mod status;
 mod stream;
 

@@ -22,6 +22,13 @@ pub enum Status {
         /// For a person.
         detail: String,
     },
+    /// The controller says that it approved; somebody at the machine has to say that it is the right one.
+    WaitingForConfirmation {
+        /// The code that the controller's operator has to see.
+        pairing_code: String,
+        /// For a person.
+        detail: String,
+    },
     /// Approved; nothing to do yet.
     Ready,
     /// A disk is being sent.

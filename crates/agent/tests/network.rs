@@ -227,22 +227,6 @@ fn the_wrong_controller_is_told_plainly() {
 }
 
 #[test]
-fn without_a_pin_the_paired_controller_is_remembered() {
-    let place = Place::new(1);
-    let controller = Controller::start();
-    let agent = Agent::start(controller.address(), None, &place.state(), &[&place.disk]);
-    controller.approve();
-    agent.kill();
-    let stored = std::fs::read_to_string(place.state().join("controller.json")).unwrap();
-    assert!(stored.contains(&controller.authority().to_string()), "{stored}");
-    // Another controller at that address is not trusted any more.
-    let stored = stored.replace(&controller.authority().to_string(), &Controller::start().authority().to_string());
-    std::fs::write(place.state().join("controller.json"), stored).unwrap();
-    let mut agent = Agent::start(controller.address(), None, &place.state(), &[&place.disk]);
-    agent.wait_for_status("not signed by the CA");
-}
-
-#[test]
 fn a_token_is_good_once_and_for_its_agent_only() {
     use protocol::message::{OpenStream, Opening, StreamToken};
     use protocol::tls::{AgentTls, Identity, Trust};

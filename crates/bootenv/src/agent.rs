@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,8 +16,6 @@ use crate::{Error, Result, reaper};
 
 const PROGRAM: &str = "/usr/bin/vconverter-agent";
 const FOLDER: &str = "/run/vconverter";
-const CONFIGURATION: &str = "/run/vconverter/agent.json";
-const STATE: &str = "/run/vconverter/agent";
 /// Where the facts about the guest are put for the agent.
 pub const GUEST_FACTS: &str = "/run/vconverter/guest.json";
 /// A line of the agent's is never longer.
@@ -28,10 +26,13 @@ const RAN_WELL: Duration = Duration::from_secs(60);
 /// The log gets a line about the copy at most so often.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The status of an agent that waits for somebody at the machine.
+const WANTS_CONFIRMATION: &str = "waiting_for_confirmation";
+
 /// What the agent says on its standard output, one JSON object a line. Fields that a status does not have are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct AgentLine {
-    /// `connecting`, `waiting_for_approval`, `ready`, `copying`, …
+    /// `connecting`, `waiting_for_approval`, `waiting_for_confirmation`, `ready`, `copying`, …
     #[serde(default)]
     pub status: String,
     /// The code that the operator compares.
@@ -57,12 +58,52 @@ impl AgentLine {
         let state = match self.status.as_str() {
             "" => "starting".to_owned(),
             "waiting_for_approval" => "waiting for the operator's approval".to_owned(),
+            WANTS_CONFIRMATION => "waiting for somebody here to confirm the code".to_owned(),
             other => other.replace('_', " "),
         };
         // What to do with a code stands beside the code.
         let detail = self.detail.clone().filter(|detail| !detail.is_empty() && self.pairing_code.is_none());
         let parts = [Some(state), self.disk.clone(), detail];
         parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
+    }
+
+    /// The code that somebody at the machine has to compare before the agent goes on.
+    pub fn wants_confirmation(&self) -> Option<&str> {
+        self.pairing_code.as_deref().filter(|_| self.status == WANTS_CONFIRMATION)
+    }
+}
+
+/// Where the agent's program and its files are.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The program.
+    pub program: PathBuf,
+    /// Folder of its configuration and state.
+    pub folder: PathBuf,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { program: PROGRAM.into(), folder: FOLDER.into() }
+    }
+}
+
+impl Place {
+    fn configuration(&self) -> PathBuf {
+        self.folder.join("agent.json")
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.join("agent")
+    }
+
+    /// Tells the agent that the controller shows this code.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn confirm(&self, code: &str) -> Result<()> {
+        let (path, new) = (self.state().join("confirmed"), self.folder.join("confirmed.new"));
+        fs::write(&new, code).and_then(|()| fs::rename(&new, &path)).map_err(|e| Error::path("write", &path, e))
     }
 }
 
@@ -75,24 +116,55 @@ pub struct Controller {
 
 #[derive(Clone, Debug, Default)]
 struct ControllerState {
-    address: Option<(String, Option<String>)>,
+    address: Option<Address>,
+    /// Counts the changes of the address.
+    change: u64,
     /// The running agent.
     agent: Option<Pid>,
 }
 
+#[derive(Clone, Debug)]
+struct Address {
+    controller: String,
+    ca_fingerprint: Option<String>,
+    /// Which change it came with.
+    change: u64,
+}
+
 impl Controller {
     /// Sets address and fingerprint; a running agent is ended and starts anew with them.
-    pub fn set(&self, address: String, ca_fingerprint: Option<String>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.address = Some((address, ca_fingerprint));
+    pub fn set(&self, controller: String, ca_fingerprint: Option<String>) {
+        self.change(|change| Some(Address { controller, ca_fingerprint, change }));
+    }
+
+    /// Ends the agent, and with it the connection; it starts again with the next address. Returns the address left.
+    pub fn leave(&self) -> Option<String> {
+        self.change(|_| None).map(|address| address.controller)
+    }
+
+    /// Whether there is an address.
+    pub fn is_known(&self) -> bool {
+        self.lock().address.is_some()
+    }
+
+    fn change(&self, new: impl FnOnce(u64) -> Option<Address>) -> Option<Address> {
+        let mut state = self.lock();
+        state.change += 1;
+        let new = new(state.change);
+        let old = std::mem::replace(&mut state.address, new);
         if let Some(agent) = state.agent {
             let _ = kill_process(agent, Signal::TERM);
         }
         self.changed.notify_all();
+        old
     }
 
-    fn wait(&self) -> (String, Option<String>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn lock(&self) -> std::sync::MutexGuard<'_, ControllerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self) -> Address {
+        let mut state = self.lock();
         loop {
             if let Some(address) = state.address.clone() {
                 return address;
@@ -101,8 +173,21 @@ impl Controller {
         }
     }
 
-    fn set_agent(&self, agent: Option<Pid>) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).agent = agent;
+    fn is_current(&self, address: &Address) -> bool {
+        self.lock().change == address.change
+    }
+
+    /// An agent whose address was changed while it started is ended, too.
+    fn started(&self, agent: Pid, address: &Address) {
+        let mut state = self.lock();
+        state.agent = Some(agent);
+        if state.change != address.change {
+            let _ = kill_process(agent, Signal::TERM);
+        }
+    }
+
+    fn ended(&self) {
+        self.lock().agent = None;
     }
 }
 
@@ -110,32 +195,43 @@ impl Controller {
 struct AgentConfiguration<'a> {
     controller: &'a str,
     ca_fingerprint: Option<&'a str>,
-    state_dir: &'a str,
+    state_dir: &'a Path,
     guest_facts: &'a str,
 }
 
 /// Keeps an agent running; for a thread of its own. Waits until the controller is known and there is an address.
-pub fn run(controller: &Controller, status: &Arc<Status>) -> ! {
+pub fn run(place: &Place, controller: &Controller, status: &Arc<Status>) -> ! {
     let mut failures = 0;
     loop {
-        let (address, fingerprint) = controller.wait();
+        let address = controller.wait();
         wait_for_address(status);
         status.update(|picture| picture.agent = AgentLine { status: "starting".into(), ..AgentLine::default() });
         let started = Instant::now();
-        let end = match run_once(&address, fingerprint.as_deref(), controller, status) {
+        let end = match run_once(place, &address, controller, status) {
             Ok(end) => format!("the agent ended with {end}"),
             Err(error) => error.chain(),
         };
+        if !controller.is_current(&address) {
+            log("agent: ended, for the controller was changed");
+            let line = AgentLine { status: "waiting for a controller".into(), ..AgentLine::default() };
+            stopped(status, line);
+            failures = 0;
+            continue;
+        }
         failures = if started.elapsed() >= RAN_WELL { 0 } else { failures + 1 };
         let pause = back_off(failures);
         let detail = format!("{end}; starting it again in {} s", pause.as_secs());
         log(format!("agent: {detail}"));
-        status.update(|picture| {
-            picture.agent = AgentLine { status: "agent stopped".into(), detail: Some(detail), ..AgentLine::default() };
-            picture.copies.clear();
-        });
+        stopped(status, AgentLine { status: "agent stopped".into(), detail: Some(detail), ..AgentLine::default() });
         std::thread::sleep(pause);
     }
+}
+
+fn stopped(status: &Status, line: AgentLine) {
+    status.update(|picture| {
+        picture.agent = line;
+        picture.copies.clear();
+    });
 }
 
 fn back_off(failures: u32) -> Duration {
@@ -151,31 +247,30 @@ fn wait_for_address(status: &Status) {
     }
 }
 
-fn run_once(address: &str, fingerprint: Option<&str>, controller: &Controller, status: &Arc<Status>) -> Result<String> {
-    for folder in [FOLDER, STATE] {
-        fs::create_dir_all(folder).map_err(|e| Error::path("create", Path::new(folder), e))?;
-    }
+fn run_once(place: &Place, address: &Address, controller: &Controller, status: &Arc<Status>) -> Result<String> {
+    let (path, state) = (place.configuration(), place.state());
+    fs::create_dir_all(&state).map_err(|e| Error::path("create", &state, e))?;
     let configuration = AgentConfiguration {
-        controller: address,
-        ca_fingerprint: fingerprint,
-        state_dir: STATE,
+        controller: &address.controller,
+        ca_fingerprint: address.ca_fingerprint.as_deref(),
+        state_dir: &state,
         guest_facts: GUEST_FACTS,
     };
     let json = serde_json::to_vec(&configuration).map_err(|e| Error::io("agent configuration", e))?;
-    fs::write(CONFIGURATION, json).map_err(|e| Error::path("write", Path::new(CONFIGURATION), e))?;
-    let mut command = Command::new(PROGRAM);
-    command.args(["--config", CONFIGURATION]).env_clear().env("PATH", "/usr/bin:/sbin");
+    fs::write(&path, json).map_err(|e| Error::path("write", &path, e))?;
+    let mut command = Command::new(&place.program);
+    command.arg("--config").arg(&path).env_clear().env("PATH", "/usr/bin:/sbin");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = reaper::start(&mut command).map_err(|e| Error::path("start", Path::new(PROGRAM), e))?;
-    controller.set_agent(Some(Pid::from_child(&child)));
-    log(format!("agent: started, controller {address}"));
+    let mut child = reaper::start(&mut command).map_err(|e| Error::path("start", &place.program, e))?;
+    controller.started(Pid::from_child(&child), address);
+    log(format!("agent: started, controller {}", address.controller));
     let (output, errors) = (child.stdout.take(), child.stderr.take());
     let errors = std::thread::spawn(move || errors.map(pass_on));
     if let Some(output) = output {
         listen(output, status);
     }
     let end = reaper::wait_for(&child);
-    controller.set_agent(None);
+    controller.ended();
     let _ = errors.join();
     Ok(end)
 }
@@ -263,5 +358,90 @@ mod tests {
     #[test]
     fn an_agent_that_dies_at_once_is_started_more_and_more_slowly() {
         assert_eq!([0, 1, 2, 3, 4, 5, 90].map(|n| back_off(n).as_secs()), [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    /// A program that says whom it was started for, as the agent does, and what it was told.
+    fn fake_agent(folder: &Path) -> Place {
+        use std::os::unix::fs::PermissionsExt;
+        let program = folder.join("fake agent");
+        let script = "#!/bin/sh
+config=$(/bin/cat \"$2\")
+address=${config#*'\"controller\":\"'} address=${address%%'\"'*}
+echo '{\"status\":\"waiting_for_confirmation\",\"pairing_code\":\"7Q4K-9XZM\"}'
+until [ -e \"${2%.json}/confirmed\" ]; do /bin/sleep 0.1; done
+echo '{\"status\":\"ready\",\"detail\":\"'\"$$ $address\"'\"}'
+exec /bin/sleep 600
+";
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        Place { program, folder: folder.join("run") }
+    }
+
+    fn wait_for<T>(status: &Status, wanted: impl Fn(&AgentLine) -> Option<T>) -> T {
+        let started = Instant::now();
+        let mut seen = 0;
+        while started.elapsed() < Duration::from_secs(60) {
+            let (number, picture) = status.wait(seen, Duration::from_secs(1));
+            seen = number;
+            if let Some(found) = wanted(&picture.agent) {
+                return found;
+            }
+        }
+        panic!("{:?}", status.picture().agent);
+    }
+
+    /// Process and address of a fake agent that went on.
+    fn ready(status: &Status, not: Option<i32>) -> (i32, String) {
+        wait_for(status, |line| {
+            let (pid, address) = line.detail.as_deref().filter(|_| line.status == "ready")?.split_once(' ')?;
+            let pid = pid.parse().ok()?;
+            (Some(pid) != not).then(|| (pid, address.to_owned()))
+        })
+    }
+
+    #[test]
+    fn an_agent_is_told_the_answer_started_again_when_killed_and_ended_when_denied() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = fake_agent(folder.path());
+        let (controller, status) = (Arc::new(Controller::default()), Arc::new(Status::default()));
+        let nic = crate::status::NicStatus {
+            name: "eth0".into(),
+            driver: "e1000".into(),
+            mac: machine::MacAddress([2, 0, 0, 0, 0, 1]),
+            link: true,
+            address: Some(machine::IpNet { address: [192, 0, 2, 7].into(), prefix_length: 24 }),
+            note: String::new(),
+        };
+        status.set_nic(1, Some(nic));
+        std::thread::spawn(|| reaper::run());
+        {
+            let (place, controller, status) = (place.clone(), Arc::clone(&controller), Arc::clone(&status));
+            std::thread::spawn(move || run(&place, &controller, &status));
+        }
+        controller.set("a:1".into(), None);
+        let code = wait_for(&status, |line| line.wants_confirmation().map(str::to_owned));
+        assert_eq!(code, "7Q4K-9XZM");
+        place.confirm(&code).unwrap();
+        let (first, address) = ready(&status, None);
+        assert_eq!(address, "a:1");
+        assert_eq!(fs::read_to_string(place.state().join("confirmed")).unwrap(), code);
+
+        let kill = |pid| kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        kill(first);
+        wait_for(&status, |line| line.detail.as_deref()?.contains("ended with signal 9").then_some(()));
+        let (second, address) = ready(&status, Some(first));
+        assert_eq!(address, "a:1");
+
+        // Denied: it is ended, and nothing is started until there is another address.
+        assert_eq!(controller.leave().as_deref(), Some("a:1"));
+        wait_for(&status, |line| (line.status == "waiting for a controller").then_some(()));
+        assert!(!Path::new("/proc").join(second.to_string()).exists());
+        assert!(!controller.is_known());
+        controller.set("b:2".into(), None);
+        let (third, address) = ready(&status, Some(second));
+        assert_eq!(address, "b:2");
+        controller.leave();
+        wait_for(&status, |line| (line.status == "waiting for a controller").then_some(()));
+        assert!(!Path::new("/proc").join(third.to_string()).exists());
     }
 }

@@ -13,7 +13,7 @@ use crate::agent::Controller;
 use crate::configuration::{self, Configuration, load_configuration};
 use crate::console::{self, log};
 use crate::disks::{is_disk, list_disks, set_all_read_only, set_read_only};
-use crate::operator::{self, Dialog, Outcome};
+use crate::operator::{self, Dialog, Input, Outcome};
 use crate::status::{Picture, Status};
 use crate::uevent::{Event, Events};
 use crate::{agent, inspection, medium, modules, mounts, network, reaper, screen};
@@ -73,7 +73,7 @@ pub fn run() -> ! {
             let disks = status.picture().disks;
             log(format!("disks: {} found, {} read-only", disks.len(), disks.iter().filter(|d| d.read_only).count()));
             look_for_guest(&status);
-            agent::run(&controller, &status)
+            agent::run(&agent::Place::default(), &controller, &status)
         });
     }
     converse(&configuration, &controller, &status)
@@ -302,7 +302,7 @@ fn machine_text() -> String {
 }
 
 /// Shows questions and does what the answers say; the main thread's work.
-fn converse(configuration: &Configuration, controller: &Controller, status: &Status) -> ! {
+fn converse(configuration: &Configuration, controller: &Controller, status: &Arc<Status>) -> ! {
     let mut dialog = Dialog::default();
     match &configuration.controller {
         Some(address) => {
@@ -316,7 +316,7 @@ fn converse(configuration: &Configuration, controller: &Controller, status: &Sta
             dialog.ask_controller();
         }
     }
-    let inputs = operator::listen();
+    let inputs = operator::listen(status);
     show_question(&dialog, status, true);
     loop {
         let Ok(input) = inputs.recv() else {
@@ -326,7 +326,25 @@ fn converse(configuration: &Configuration, controller: &Controller, status: &Sta
         let before = dialog.question().map(|question| (question.text, question.complaint));
         match dialog.take(input) {
             Outcome::Nothing => {}
-            Outcome::Restart => restart(status),
+            Outcome::Restart => end(status, "restarting", RebootCommand::Restart),
+            Outcome::PowerOff => end(status, "switching off", RebootCommand::PowerOff),
+            Outcome::Confirmed(code) => {
+                log(format!(
+                    "controller: its operator sees the code {code}, as answered here; it is trusted until the restart"
+                ));
+                if let Err(error) = agent::Place::default().confirm(&code) {
+                    log(error.chain());
+                    dialog.take(Input::Confirmation(Some(code)));
+                }
+            }
+            Outcome::Denied(code) => {
+                let address = controller.leave().unwrap_or_default();
+                log(format!(
+                    "controller: its operator does not see the code {code}, as answered here; \
+                     the connection to {address} is dropped, and it got nothing of the disks"
+                ));
+                status.update(|picture| picture.controller = format!("{address} is not the right one: left"));
+            }
             Outcome::Controller(address) => {
                 log(format!("controller: {address}, as typed"));
                 status.update(|picture| picture.controller.clone_from(&address));
@@ -335,7 +353,7 @@ fn converse(configuration: &Configuration, controller: &Controller, status: &Sta
                 controller.set(address, configuration.ca_fingerprint.clone().filter(|_| same));
             }
         }
-        if dialog.question().is_none() && status.picture().controller == "not known" {
+        if dialog.question().is_none() && !controller.is_known() {
             dialog.ask_controller();
         }
         let after = dialog.question().map(|question| (question.text, question.complaint));
@@ -353,13 +371,13 @@ fn show_question(dialog: &Dialog, status: &Status, is_new: bool) {
     status.update(|picture: &mut Picture| picture.question = question);
 }
 
-fn restart(status: &Status) -> ! {
-    log("restarting, as asked");
-    status.update(|picture| picture.agent.detail = Some("restarting".into()));
+fn end(status: &Status, what: &str, command: RebootCommand) -> ! {
+    log(format!("{what}, as asked"));
+    status.update(|picture| picture.agent.detail = Some(what.into()));
     console::drain(Duration::from_secs(2));
     loop {
-        if let Err(errno) = rustix::system::reboot(RebootCommand::Restart) {
-            log(format!("restart: {errno}"));
+        if let Err(errno) = rustix::system::reboot(command) {
+            log(format!("{what}: {errno}"));
         }
         std::thread::sleep(Duration::from_secs(1));
     }

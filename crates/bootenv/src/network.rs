@@ -27,6 +27,8 @@ use crate::{Error, Result};
 const INTERVAL: Duration = Duration::from_millis(500);
 /// What a card needs to agree on a speed, after which a missing link is worth a word.
 const NEGOTIATION: Duration = Duration::from_secs(6);
+/// What drivers need to find their cards, after which their absence is worth a word.
+const DISCOVERY: Duration = Duration::from_secs(15);
 /// Unanswered questions after which the screen says that there is no DHCP server.
 const SILENT_TRIES: u32 = 4;
 
@@ -34,6 +36,7 @@ const SILENT_TRIES: u32 = 4;
 pub fn run(network: &Network, hostname: &str, status: &Arc<Status>) -> ! {
     let resolver = Arc::new(Resolver::new(network.dns.clone()));
     let mut known: HashSet<(String, u32)> = HashSet::new();
+    let (started, mut missed) = (Instant::now(), false);
     loop {
         for interface in list_interfaces() {
             if !known.insert((interface.name.clone(), interface.index)) {
@@ -50,6 +53,10 @@ pub fn run(network: &Network, hostname: &str, status: &Arc<Status>) -> ! {
                 let mut port = Port { interface, status, resolver, address: None, note: String::new(), link: false };
                 port.run(&network, &hostname);
             });
+        }
+        if known.is_empty() && !missed && started.elapsed() > DISCOVERY {
+            missed = true;
+            log("network: no network interface with a driver found; waiting for one, without it nothing can be copied");
         }
         std::thread::sleep(INTERVAL);
     }

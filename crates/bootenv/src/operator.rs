@@ -1,24 +1,28 @@
 //! Whoever stands in front of the machine, or sits behind its serial port: keys, questions and their answers.
 //!
-//! Every console is read; whoever answers first is heard. Nothing restarts the machine without a `yes`.
+//! Every console is read; whoever answers first is heard. Nothing restarts the machine or switches it
+//! off without a `yes`, and no controller without a pin gets anything without one.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::configuration::parse_controller;
 use crate::console::{echo, open_console, serial_ports};
-use crate::status::Question;
+use crate::status::{Question, Status};
 
 const ANSWER_LENGTH_MAX: usize = 200;
 
 /// What comes from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A key on the console of this number.
     Key(usize, u8),
     /// Control, Alt and Delete on a keyboard.
     ControlAltDelete,
+    /// The agent wants to know whether the controller shows this code; `None`: no longer.
+    Confirmation(Option<String>),
 }
 
 /// What is to be done about it.
@@ -28,20 +32,31 @@ pub enum Outcome {
     Nothing,
     /// Connect to this controller.
     Controller(String),
+    /// The controller shows this code: go on with it.
+    Confirmed(String),
+    /// The controller does not show this code: leave it.
+    Denied(String),
     /// Restart the machine.
     Restart,
+    /// Switch the machine off.
+    PowerOff,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     Controller,
     Restart,
+    PowerOff,
+    Confirmation,
 }
 
 /// The conversation: pure, from inputs to outcomes.
 #[derive(Debug, Default)]
 pub struct Dialog {
+    /// Asked by whoever stands there.
     asked: Option<Asked>,
+    /// A code that waits for an answer whenever nothing else is asked.
+    code: Option<String>,
     complaint: String,
     /// What was typed on each console.
     typed: Vec<String>,
@@ -58,18 +73,37 @@ impl Dialog {
 
     fn ask(&mut self, asked: Asked) {
         self.asked = Some(asked);
+        self.begin_question();
+    }
+
+    /// What was typed in answer to another question is none to this one.
+    fn begin_question(&mut self) {
         self.complaint.clear();
         self.typed.iter_mut().for_each(String::clear);
     }
 
+    fn end_question(&mut self) {
+        self.asked = None;
+        self.begin_question();
+    }
+
+    fn asked(&self) -> Option<Asked> {
+        self.asked.or(self.code.as_ref().map(|_| Asked::Confirmation))
+    }
+
     /// The question as it stands, for the screen.
     pub fn question(&self) -> Option<Question> {
-        let text = match self.asked? {
-            Asked::Controller => "Controller (HOST:PORT):",
-            Asked::Restart => "Restart this machine? A copy in progress stops. Type yes:",
+        let text = match self.asked()? {
+            Asked::Controller => "Controller (HOST:PORT):".into(),
+            Asked::Restart => "Restart this machine? A copy in progress stops. Type yes:".into(),
+            Asked::PowerOff => "Switch this machine off? A copy in progress stops. Type yes:".into(),
+            Asked::Confirmation => {
+                let code = self.code.as_deref().unwrap_or_default();
+                format!("Does the controller's operator see the code {code}? yes / no:")
+            }
         };
         let typed = self.typed.get(self.last).cloned().unwrap_or_default();
-        Some(Question { text: text.into(), complaint: self.complaint.clone(), typed })
+        Some(Question { text, complaint: self.complaint.clone(), typed })
     }
 
     /// Takes an input.
@@ -77,6 +111,13 @@ impl Dialog {
         match input {
             Input::ControlAltDelete => {
                 self.ask(Asked::Restart);
+                Outcome::Nothing
+            }
+            Input::Confirmation(code) => {
+                if self.code != code && self.asked.is_none() {
+                    self.begin_question();
+                }
+                self.code = code;
                 Outcome::Nothing
             }
             Input::Key(console, byte) => self.key(console.min(63), byte),
@@ -92,9 +133,10 @@ impl Dialog {
             self.escaped[console] = !byte.is_ascii_alphabetic() && byte != b'~';
             return Outcome::Nothing;
         }
-        let Some(asked) = self.asked else {
+        let Some(asked) = self.asked() else {
             match byte {
                 b'r' | b'R' => self.ask(Asked::Restart),
+                b'p' | b'P' => self.ask(Asked::PowerOff),
                 b'c' | b'C' => self.ask(Asked::Controller),
                 _ => {}
             }
@@ -116,18 +158,23 @@ impl Dialog {
     fn answer(&mut self, asked: Asked, console: usize) -> Outcome {
         let typed = std::mem::take(&mut self.typed[console]);
         match asked {
-            Asked::Restart => {
-                self.asked = None;
-                if typed.trim().eq_ignore_ascii_case("yes") { Outcome::Restart } else { Outcome::Nothing }
+            Asked::Confirmation => self.answer_confirmation(&typed),
+            Asked::Restart | Asked::PowerOff => {
+                self.end_question();
+                match (typed.trim().eq_ignore_ascii_case("yes"), asked) {
+                    (true, Asked::Restart) => Outcome::Restart,
+                    (true, _) => Outcome::PowerOff,
+                    (false, _) => Outcome::Nothing,
+                }
             }
             // An empty line keeps the controller there is; without one the question comes again.
             Asked::Controller if typed.trim().is_empty() => {
-                self.asked = None;
+                self.end_question();
                 Outcome::Nothing
             }
             Asked::Controller => match parse_controller(&typed) {
                 Ok(controller) => {
-                    self.asked = None;
+                    self.end_question();
                     Outcome::Controller(controller)
                 }
                 Err(error) => {
@@ -137,11 +184,35 @@ impl Dialog {
             },
         }
     }
+
+    fn answer_confirmation(&mut self, typed: &str) -> Outcome {
+        let typed = typed.trim();
+        let (yes, no) = (typed.eq_ignore_ascii_case("yes"), typed.eq_ignore_ascii_case("no"));
+        if !yes && !no {
+            self.complaint = "Please type yes or no; `vconverter machines approve` says which code it approved".into();
+            return Outcome::Nothing;
+        }
+        self.complaint.clear();
+        match self.code.take() {
+            Some(code) if yes => Outcome::Confirmed(code),
+            Some(code) => {
+                self.ask(Asked::Controller);
+                self.complaint =
+                    format!("The controller that was to show {code} is left. Another one, or the right address?");
+                Outcome::Denied(code)
+            }
+            None => Outcome::Nothing,
+        }
+    }
 }
 
-/// Reads all consoles and the keyboard's Control-Alt-Delete from now on.
-pub fn listen() -> Receiver<Input> {
+/// Reads all consoles, the keyboard's Control-Alt-Delete and the agent's wish for a confirmation from now on.
+pub fn listen(status: &Arc<Status>) -> Receiver<Input> {
     let (inputs, receiver) = channel();
+    {
+        let (inputs, status) = (inputs.clone(), Arc::clone(status));
+        std::thread::spawn(move || watch_confirmation(&status, &inputs));
+    }
     let consoles = std::iter::once(PathBuf::from("/dev/tty0")).chain(serial_ports());
     for (number, path) in consoles.enumerate() {
         let inputs = inputs.clone();
@@ -149,6 +220,21 @@ pub fn listen() -> Receiver<Input> {
     }
     std::thread::spawn(move || watch_control_alt_delete(&inputs));
     receiver
+}
+
+fn watch_confirmation(status: &Status, inputs: &Sender<Input>) {
+    let (mut seen, mut last) = (0, None);
+    loop {
+        let (number, picture) = status.wait(seen, std::time::Duration::from_secs(60));
+        seen = number;
+        let code = picture.agent.wants_confirmation().map(str::to_owned);
+        if code != last {
+            last.clone_from(&code);
+            if inputs.send(Input::Confirmation(code)).is_err() {
+                return;
+            }
+        }
+    }
 }
 
 fn read_keys(path: &Path, number: usize, inputs: &Sender<Input>) {
@@ -246,6 +332,66 @@ mod tests {
         assert_eq!(type_in(&mut dialog, 0, "y\r"), Outcome::Nothing);
         assert_eq!(dialog.question(), None);
         assert_eq!(type_in(&mut dialog, 0, "ryes\r"), Outcome::Restart);
+        assert_eq!(type_in(&mut dialog, 0, "p\r"), Outcome::Nothing);
+        assert_eq!(type_in(&mut dialog, 0, "pyes\r"), Outcome::PowerOff);
+    }
+
+    const CODE: &str = "7Q4K-9XZM";
+
+    fn asked_to_confirm() -> Dialog {
+        let mut dialog = Dialog::default();
+        dialog.take(Input::Confirmation(Some(CODE.into())));
+        let question = dialog.question().unwrap();
+        assert_eq!(question.text, "Does the controller's operator see the code 7Q4K-9XZM? yes / no:");
+        dialog
+    }
+
+    #[test]
+    fn only_yes_confirms_a_code() {
+        let mut dialog = asked_to_confirm();
+        for other in ["\r", "y\r", "r\r", "yes no\r", "7Q4K-9XZM\r"] {
+            assert_eq!(type_in(&mut dialog, 0, other), Outcome::Nothing, "{other:?}");
+            assert!(dialog.question().unwrap().complaint.contains("yes or no"));
+        }
+        assert_eq!(type_in(&mut dialog, 1, " Yes \r"), Outcome::Confirmed(CODE.into()));
+        assert_eq!(dialog.question(), None);
+    }
+
+    #[test]
+    fn no_leaves_the_controller_and_asks_for_another() {
+        let mut dialog = asked_to_confirm();
+        assert_eq!(type_in(&mut dialog, 0, "no\r"), Outcome::Denied(CODE.into()));
+        let question = dialog.question().unwrap();
+        assert!(question.text.starts_with("Controller") && question.complaint.contains("is left"), "{question:?}");
+        // The agent's question goes with its connection.
+        dialog.take(Input::Confirmation(None));
+        assert_eq!(type_in(&mut dialog, 0, "host:1\r"), Outcome::Controller("host:1".into()));
+    }
+
+    #[test]
+    fn an_answer_is_to_the_code_that_was_asked_for() {
+        let mut dialog = asked_to_confirm();
+        type_in(&mut dialog, 0, "yes");
+        dialog.take(Input::Confirmation(Some("0000-0000".into())));
+        assert_eq!(type_in(&mut dialog, 0, "\r"), Outcome::Nothing);
+        assert_eq!(type_in(&mut dialog, 0, "yes\r"), Outcome::Confirmed("0000-0000".into()));
+        // Nor does it answer a question that came in between.
+        let mut dialog = asked_to_confirm();
+        type_in(&mut dialog, 0, "yes");
+        dialog.take(Input::ControlAltDelete);
+        assert_eq!(type_in(&mut dialog, 0, "\r"), Outcome::Nothing);
+        assert!(dialog.question().unwrap().text.contains(CODE));
+    }
+
+    #[test]
+    fn a_question_that_is_being_answered_is_not_interrupted() {
+        let mut dialog = Dialog::default();
+        dialog.ask_controller();
+        type_in(&mut dialog, 0, "hos");
+        dialog.take(Input::Confirmation(Some(CODE.into())));
+        assert_eq!(type_in(&mut dialog, 0, "t:1\r"), Outcome::Controller("host:1".into()));
+        dialog.take(Input::Confirmation(None));
+        assert_eq!(dialog.question(), None);
     }
 
     #[test]

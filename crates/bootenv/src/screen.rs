@@ -125,7 +125,7 @@ pub fn draw(picture: &Picture, log: &[String], columns: usize, rows: usize) -> V
             None => lines.push(Line::Bar(fit(&format!(" {code} "), columns, false))),
         }
     }
-    let keys = Line::Bar(fit(" R restart the machine   C change the controller", columns, true));
+    let keys = Line::Bar(fit(" R restart the machine   P switch it off   C change the controller", columns, true));
     lines.truncate(rows.saturating_sub(1));
     let space = rows.saturating_sub(lines.len() + 1);
     if space > 1 {

@@ -62,9 +62,10 @@ fn another_controller_is_refused_with_a_plain_reason() {
     assert_eq!(theirs.unwrap_err().kind, ErrorKind::Untrusted);
 }
 
-/// Somebody who shows the right CA's certificate behind a leaf that it never signed.
+/// Somebody who shows the right CA's certificate behind a leaf that it never signed: nobody may borrow the name of a CA
+/// that is pinned, nor of one that a pairing code was compared for.
 #[test]
-fn a_leaf_that_the_pinned_ca_did_not_sign_is_refused() {
+fn a_leaf_that_the_ca_behind_it_did_not_sign_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (real, fake) = (folder.path().join("real"), folder.path().join("fake"));
     let pin = ControllerTls::load_or_create(&real).unwrap().authority();
@@ -83,8 +84,10 @@ fn a_leaf_that_the_pinned_ca_did_not_sign_is_refused() {
     std::fs::copy(real.join("ca.pem"), fake.join("ca.pem")).unwrap();
     let forger = ControllerTls::load_or_create(&fake).unwrap();
     assert_eq!(forger.authority(), pin, "the forger shows the real CA");
-    let error = connect(&agent(Trust::Authority(pin)), &forger).0.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Untrusted);
+    for trust in [Trust::Authority(pin), Trust::Pairing] {
+        let error = connect(&agent(trust), &forger).0.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Untrusted);
+    }
 }
 
 #[test]

@@ -59,7 +59,11 @@ pub(crate) fn approve(client: &Client, code: &str, json: bool) -> Result<()> {
     let said = if said.is_empty() { String::new() } else { format!(" ({})", plain(&said.join(", "))) };
     crate::print(&match approval.machine {
         Some(id) => format!("approved: {id}{said}\n"),
-        None => format!("approved{said}; its report is not here yet, see `vconverter machines`\n"),
+        None => format!(
+            "approved the code {}{said}; its report is not here yet, see `vconverter machines`.\n\
+             If the machine asks whether the operator sees this code, answer yes there.\n",
+            plain(code)
+        ),
     })
 }
 

@@ -51,6 +51,7 @@ struct State {
     failures: Vec<String>,
     expected: HashMap<String, Sender<Connection>>,
     refused_streams: u32,
+    told: u32,
 }
 
 fn token_text(token: StreamToken) -> String {
@@ -113,11 +114,32 @@ impl Controller {
 
     /// Approves the machine that waits and gives its report.
     pub fn approve(&self) -> Report {
+        self.say_approved();
+        self.report()
+    }
+
+    /// Approves the machine that waits, whether or not anybody compared the code.
+    pub fn say_approved(&self) {
         self.code();
         let session = self.wait("session", |state| state.session.clone()).0;
         self.inner.state.lock().unwrap().approved = Some(session.agent_key());
         write_message(&*session, &ControllerMessage::Approved).unwrap();
-        self.report()
+    }
+
+    /// Says something on the control connection.
+    pub fn say(&self, message: &ControllerMessage) {
+        let session = self.wait("session", |state| state.session.clone()).0;
+        write_message(&*session, message).unwrap();
+    }
+
+    /// Waits for the end of the control connection.
+    pub fn wait_for_end(&self) {
+        self.wait("end of the session", |state| state.session.is_none().then_some(()));
+    }
+
+    /// What agents sent that tells of their disks: reports, and openings of streams.
+    pub fn told(&self) -> u32 {
+        self.inner.state.lock().unwrap().told
     }
 
     pub fn report(&self) -> Report {
@@ -145,6 +167,7 @@ impl Controller {
             }
             Opening::OpenStream(open) => {
                 let mut state = self.inner.state.lock().unwrap();
+                state.told += 1;
                 let known = state.approved == Some(connection.agent_key());
                 let expected = state.expected.remove(&token_text(open.token)).filter(|_| known);
                 if expected.is_none() {
@@ -200,7 +223,9 @@ impl Controller {
                     self.inner.state.lock().unwrap().code = Some(code);
                 }
                 AgentMessage::Report(report) => {
-                    self.inner.state.lock().unwrap().report = Some((*report, number));
+                    let mut state = self.inner.state.lock().unwrap();
+                    state.told += 1;
+                    state.report = Some((*report, number));
                 }
                 AgentMessage::StreamFailed { stream, reason } => {
                     let mut state = self.inner.state.lock().unwrap();
@@ -220,6 +245,7 @@ impl Controller {
         }
         // Streams that were asked for on this session will not come any more.
         state.expected.clear();
+        self.inner.changed.notify_all();
         outcome
     }
 
@@ -293,6 +319,21 @@ impl Agent {
         panic!("no status with {text:?}: {seen}");
     }
 
+    /// Its status lines from now on, up to one that contains `text`.
+    pub fn statuses_until(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = String::new();
+        let output = self.child.stdout.as_mut().unwrap();
+        let mut byte = [0];
+        while Instant::now() < deadline && output.read(&mut byte).unwrap() == 1 {
+            seen.push(char::from(byte[0]));
+            if byte[0] == b'\n' && seen.lines().last().is_some_and(|line| line.contains(text)) {
+                return seen;
+            }
+        }
+        panic!("no status with {text:?}: {seen}");
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -320,6 +361,8 @@ struct LinkState {
     passed: AtomicU64,
     cuts: AtomicU64,
     frozen: AtomicBool,
+    /// Where new connections go.
+    target: Mutex<Option<SocketAddr>>,
     sockets: Mutex<Vec<TcpStream>>,
 }
 
@@ -327,11 +370,12 @@ impl Link {
     pub fn to(controller: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(LinkState::default());
+        let shared = Arc::new(LinkState { target: Mutex::new(Some(controller)), ..LinkState::default() });
         let link = Arc::clone(&shared);
         thread::spawn(move || {
             for near in listener.incoming().flatten() {
-                let Ok(far) = TcpStream::connect(controller) else { continue };
+                let target = *link.target.lock().unwrap();
+                let Some(Ok(far)) = target.map(TcpStream::connect) else { continue };
                 let mut sockets = link.sockets.lock().unwrap();
                 sockets.push(near.try_clone().unwrap());
                 sockets.push(far.try_clone().unwrap());
@@ -345,6 +389,11 @@ impl Link {
             }
         });
         Self { address, shared }
+    }
+
+    /// From now on somebody else answers new connections.
+    pub fn redirect(&self, to: SocketAddr) {
+        *self.shared.target.lock().unwrap() = Some(to);
     }
 
     pub fn cut_every(&self, bytes: u64) {
