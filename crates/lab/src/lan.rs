@@ -1,4 +1,5 @@
-//! A customer's LAN: a bridge, machines on taps, an ordinary DHCP server, and the controller's host on a cable.
+//! A customer's LAN: a bridge, machines on taps, an ordinary DHCP and name server, and the controller's host on a
+//! cable.
 //!
 //! ```text
 //!  namespace "lan":  br0 10.77.0.1 ── tap0, tap1, … (machines)       namespace "controller":
@@ -19,6 +20,8 @@ use crate::{Error, Result};
 
 /// Address of the controller's host.
 pub const CONTROLLER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// Its name, where the DHCP server is asked as a name server (it tells that it is one).
+pub const CONTROLLER_NAME: &str = "controller.lab.test";
 /// Address of the DHCP server, which is the default gateway that it tells (and that leads nowhere).
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
@@ -124,7 +127,9 @@ impl Lan {
         let path = std::env::var("PATH").unwrap_or_default();
         command
             .env("PATH", format!("{path}:/usr/sbin:/sbin"))
-            .args(["--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--port=0"])
+            .args(["--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root"])
+            // As a name server it knows the controller and nobody else.
+            .args(["--no-resolv", "--no-hosts", &format!("--host-record={CONTROLLER_NAME},{CONTROLLER}")])
             .args(["--interface=br0", "--bind-interfaces", "--no-ping", "--dhcp-authoritative", "--log-dhcp"])
             .args(["--dhcp-range=10.77.0.100,10.77.0.199,255.255.255.0,1h"])
             .arg(format!("--dhcp-leasefile={}", self.leases_path().display()))

@@ -32,7 +32,7 @@ pub use content::{CheckedFile, FILES};
 pub use error::{Error, Result};
 pub use hash::hash_file;
 pub use judge::Judge;
-pub use lan::{CONTROLLER, Cable, GATEWAY, Lan};
+pub use lan::{CONTROLLER, CONTROLLER_NAME, Cable, GATEWAY, Lan};
 pub use namespace::Namespace;
 pub use session::{Answer, Session};
 pub use site::{RunningAgent, Site};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use qemu::{NicBackend, Vm};
+use qemu::{Hardware, NicBackend, Vm};
 use serde_json::Value;
 
 use crate::lan::{CONTROLLER, Cable, Lan};
@@ -104,9 +104,14 @@ impl Site {
 
     /// Builds the boot image for this site's controller and returns its ISO.
     pub fn boot_image(&self) -> Result<PathBuf> {
+        self.boot_image_with(&["--controller", &self.controller_address()])
+    }
+
+    /// Builds a boot image with these options, or with none, so that it asks on its screen, and returns its ISO.
+    pub fn boot_image_with(&self, options: &[&str]) -> Result<PathBuf> {
         let folder = self.folder.join("boot");
         let folder_text = folder.display().to_string();
-        let arguments = ["boot-image", "build", "--output", &folder_text, "--controller", &self.controller_address()];
+        let arguments = [&["boot-image", "build", "--output", &folder_text], options].concat();
         let (status, said) = self.vconverter(&arguments)?;
         match status.success() {
             true => Ok(folder.join("vconverter.iso")),
@@ -116,7 +121,11 @@ impl Site {
 
     /// Plugs the machine into the LAN and switches it on.
     pub fn switch_on(&mut self, machine: &SourceMachine, boot: Boot<'_>) -> Result<(Vm, Cable)> {
-        let mut hardware = machine.hardware(boot, NicBackend::Unplugged);
+        self.switch_on_hardware(machine.hardware(boot, NicBackend::Unplugged))
+    }
+
+    /// Plugs the first NIC of some hardware into the LAN and switches it on.
+    pub fn switch_on_hardware(&mut self, mut hardware: Hardware) -> Result<(Vm, Cable)> {
         let cable = self.lan.plug(&mut hardware, 0)?;
         Ok((hardware.start()?, cable))
     }
@@ -124,12 +133,18 @@ impl Site {
     /// Waits for the pairing code on a machine's serial console, types it into the controller, and returns it with the
     /// machine's id.
     pub fn pair(&self, vm: &Vm) -> Result<(String, String)> {
+        let code = self.approve(vm)?;
+        Ok((code, self.ready_machine(PAIRING)?))
+    }
+
+    /// Waits for the pairing code on a machine's serial console and types it into the controller.
+    pub fn approve(&self, vm: &Vm) -> Result<String> {
         let mut reader = vm.serial(0).reader();
         reader.wait_for("pairing code: ", PAIRING)?;
         let line = reader.next_line(Duration::from_secs(30))?;
         let code = line.unwrap_or_default().trim().to_string();
         self.json(&["machines", "approve", &code])?;
-        Ok((code, self.ready_machine(PAIRING)?))
+        Ok(code)
     }
 
     /// Starts an agent on the LAN that serves `disk` as a machine's only one. It runs until it is dropped (SIGKILL), and
