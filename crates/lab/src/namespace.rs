@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -88,6 +88,7 @@ impl Namespace {
 /// A program that runs until it is dropped, or until this process dies.
 #[derive(Debug)]
 pub(crate) struct Daemon {
+    process: u32,
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -107,19 +108,27 @@ impl Daemon {
         // The thread stays for as long as the program: the kernel's signal is bound to the thread that started it.
         let thread = std::thread::spawn(move || match command.stdin(Stdio::null()).spawn() {
             Ok(mut child) => {
-                let _ = started.send(Ok(()));
+                let _ = started.send(Ok(child.id()));
                 let _ = stopped.recv();
                 let _ = child.kill();
                 let _ = child.wait();
             }
             Err(e) => drop(started.send(Err(e))),
         });
-        let daemon = Self { stop: Some(stop), thread: Some(thread) };
         match start.recv() {
-            Ok(Ok(())) => Ok(daemon),
+            Ok(Ok(process)) => Ok(Self { process, stop: Some(stop), thread: Some(thread) }),
             Ok(Err(e)) => Err(Error::io(format!("starting {name}"), e)),
             Err(_) => Err(Error::new(format!("starting {name}: its thread ended"))),
         }
+    }
+
+    /// The most memory that the program ever had, in KiB.
+    pub(crate) fn peak_memory_kib(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.process);
+        let status = std::fs::read_to_string(&path).map_err(|e| Error::file(Path::new(&path), e))?;
+        let peak =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        peak.ok_or_else(|| Error::new(format!("{path}: no VmHWM")))
     }
 }
 

@@ -69,6 +69,12 @@ impl Site {
         }
     }
 
+    /// The most memory that the controller ever had, in KiB.
+    pub fn controller_peak_memory_kib(&self) -> Result<u64> {
+        let controller = self.controller.as_ref().ok_or_else(|| Error::new("the controller does not run"))?;
+        controller.peak_memory_kib()
+    }
+
     /// Kills the controller with SIGKILL.
     pub fn kill_controller(&mut self) {
         self.controller = None;
@@ -159,7 +165,7 @@ impl Site {
         command.args(["--controller", &self.controller_address(), "--ca-fingerprint", fingerprint, "--state-dir"]);
         command.arg(folder.join("state")).arg("--disk").arg(disk).stdout(output).stderr(Stdio::inherit());
         self.lan.machines().enter(&mut command);
-        Ok(RunningAgent { _process: Daemon::start(command)?, log })
+        Ok(RunningAgent { process: Daemon::start(command)?, log })
     }
 
     /// Types the pairing code that the agent shows into the controller, and returns the machine's id.
@@ -222,8 +228,15 @@ impl Site {
 
 /// An agent that runs beside the lab's machines. Dropping it kills it with SIGKILL.
 pub struct RunningAgent {
-    _process: Daemon,
+    process: Daemon,
     log: PathBuf,
+}
+
+impl RunningAgent {
+    /// The most memory that it ever had, in KiB.
+    pub fn peak_memory_kib(&self) -> Result<u64> {
+        self.process.peak_memory_kib()
+    }
 }
 
 /// The folder of our programs: beside this one, or above a test.
