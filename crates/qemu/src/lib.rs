@@ -9,8 +9,10 @@ mod command;
 mod error;
 mod firmware;
 mod hardware;
+mod picture;
 mod process;
 mod qmp;
+mod scratch;
 mod serial;
 mod vm;
 
@@ -21,6 +23,7 @@ pub use hardware::{
     Clock, Confinement, DirectBoot, Disk, DiskBus, FwCfg, Hardware, HbaModel, Image, MachineType, Nic, NicBackend,
     NicModel, OnReset, SerialPort, Smbios,
 };
+pub use picture::Picture;
 pub use process::{Exit, ExitKind};
 pub use qmp::{Event, Qmp};
 pub use serial::{Serial, SerialReader};

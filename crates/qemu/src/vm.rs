@@ -9,12 +9,17 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
-use tempfile::TempDir;
 
 use crate::command::{self, Files, PROGRAM, Pflash};
 use crate::firmware::find_ovmf;
 use crate::process::{NOBODY, Process, Surroundings};
-use crate::{Accelerator, Confinement, Error, ErrorKind, Exit, ExitKind, Firmware, Hardware, Qmp, Result, Serial};
+use crate::scratch::Scratch;
+use crate::{
+    Accelerator, Confinement, Error, ErrorKind, Exit, ExitKind, Firmware, Hardware, Picture, Qmp, Result, Serial,
+};
+
+/// Longest picture of a screen.
+const SCREEN_SIZE_MAX: u64 = 256 << 20;
 
 /// A running virtual machine. Dropping it kills it.
 pub struct Vm {
@@ -22,8 +27,8 @@ pub struct Vm {
     qmp: Qmp,
     serial_ports: Vec<Serial>,
     accelerator: Accelerator,
-    /// Socket-free scratch folder: private copies of variables, screens. Removed after the process.
-    folder: TempDir,
+    /// Removed after the process.
+    scratch: Scratch,
 }
 
 impl Hardware {
@@ -36,17 +41,9 @@ impl Hardware {
         if nobody && self.accelerator.is_none() && accelerator == Accelerator::Kvm && kvm_group.is_none() {
             accelerator = Accelerator::Tcg; // `nobody` cannot open /dev/kvm
         }
-        let folder = tempfile::Builder::new()
-            .prefix("vconverter-qemu-")
-            .tempdir()
-            .map_err(|e| Error::io("making a scratch folder", e))?;
-        if nobody {
-            std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY))
-                .map_err(|e| Error::io("giving the scratch folder to nobody", e))?;
-        }
-
-        let mut files = OpenedFiles { hand_over: nobody, folder: folder.path(), sets: 0, descriptors: Vec::new() };
-        let pflash = private_firmware(&self.firmware, folder.path())?;
+        let scratch = Scratch::new(nobody)?;
+        let mut files = OpenedFiles { hand_over: nobody, folder: scratch.path(), sets: 0, descriptors: Vec::new() };
+        let pflash = private_firmware(&self.firmware, scratch.path())?;
         let pflash = pflash.as_ref().map(|(code, variables)| Pflash { code, variables });
         let mut arguments = command::arguments(self, accelerator, pflash, &mut files)?;
         for (set, fd) in &files.descriptors {
@@ -77,7 +74,7 @@ impl Hardware {
         let surroundings = Surroundings { inherited, network_namespace, as_nobody };
         let process = Process::start(command, surroundings)?;
         let qmp = Qmp::connect(monitor).map_err(|e| last_words(&process, e))?;
-        Ok(Vm { process, qmp, serial_ports, accelerator, folder })
+        Ok(Vm { process, qmp, serial_ports, accelerator, scratch })
     }
 }
 
@@ -110,9 +107,14 @@ impl Vm {
 
     /// What the screen shows, as a PNG file's content.
     pub fn screenshot(&self) -> Result<Vec<u8>> {
-        let path = self.folder.path().join("screen.png");
-        self.qmp.execute("screendump", json!({ "filename": path, "format": "png" }))?;
-        std::fs::read(&path).map_err(|e| Error::io(format!("reading {}", path.display()), e))
+        self.qmp.execute("screendump", json!({ "filename": self.scratch.file("screen.png"), "format": "png" }))?;
+        self.scratch.read("screen.png", SCREEN_SIZE_MAX)
+    }
+
+    /// What the screen shows, to be compared with an earlier picture.
+    pub fn picture(&self) -> Result<Picture> {
+        self.qmp.execute("screendump", json!({ "filename": self.scratch.file("screen.ppm"), "format": "ppm" }))?;
+        Picture::parse_ppm(&self.scratch.read("screen.ppm", SCREEN_SIZE_MAX)?)
     }
 
     /// The 25 lines of 80 characters that a VGA in text mode shows, without trailing blanks: firmware, boot loaders and
@@ -120,9 +122,9 @@ impl Vm {
     pub fn text_screen(&self) -> Result<String> {
         const COLUMNS: usize = 80;
         const CELLS: usize = COLUMNS * 25;
-        let path = self.folder.path().join("screen.text");
-        self.qmp.execute("pmemsave", json!({ "val": 0xb8000, "size": CELLS * 2, "filename": path }))?;
-        let cells = std::fs::read(&path).map_err(|e| Error::io(format!("reading {}", path.display()), e))?;
+        let arguments = json!({ "val": 0xb8000, "size": CELLS * 2, "filename": self.scratch.file("screen.text") });
+        self.qmp.execute("pmemsave", arguments)?;
+        let cells = self.scratch.read("screen.text", 2 * CELLS as u64)?;
         // A cell is a character of code page 437 and its colours; what is not ASCII there are lines and blocks.
         let character = |cell: &[u8]| if matches!(cell[0], 0x20..=0x7e) { char::from(cell[0]) } else { ' ' };
         let line = |row: &[u8]| row.chunks_exact(2).map(character).collect::<String>().trim_end().to_owned();
