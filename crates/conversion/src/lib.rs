@@ -24,6 +24,7 @@ pub mod receive;
 mod remote;
 pub mod replica;
 mod request;
+mod watch;
 mod workdir;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,5 +1,6 @@
 //! Overlays: qcow2 images that take writes in place of the image below them. Made and joined by `qemu-img`.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -46,7 +47,10 @@ impl Overlay {
 
 /// Runs `qemu-img` with `options` and then `files`.
 fn qemu_img(options: &[&str], files: &[&Path]) -> Result<()> {
-    let run = Command::new("qemu-img").args(options).args(files).stdin(Stdio::null()).output();
+    let mut command = Command::new("qemu-img");
+    // In a group of its own: Ctrl-C means us, and we end when it is done; a join that is cut off looks like a failure.
+    command.args(options).args(files).stdin(Stdio::null()).process_group(0);
+    let run = command.output();
     let output = run.context(ErrorKind::Refused, || "qemu-img could not be run (Debian package qemu-utils)".into())?;
     if output.status.success() {
         return Ok(());

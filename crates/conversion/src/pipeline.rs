@@ -285,6 +285,11 @@ impl Pipeline<'_> {
         self.workdir.file(format!("fixups-disk{place}.qcow2"))
     }
 
+    /// The overlay of a selected disk that is thrown away after the boot proof.
+    pub(crate) fn proof_overlay_path(&self, place: usize) -> PathBuf {
+        self.workdir.file(format!("proof-disk{place}.qcow2"))
+    }
+
     /// What the guest can work with.
     pub(crate) fn capabilities(&self) -> Result<Capabilities> {
         let fixed_up = self.record.fixed_up.as_ref();
@@ -394,8 +399,12 @@ impl Pipeline<'_> {
     fn finish(mut self) -> Result<Outcome> {
         self.cancel.check()?;
         self.join_overlays()?;
-        let mut scaffolding = vec![self.workdir.file("conversion.json.new")];
-        scaffolding.extend((0..self.record.selected.len()).map(|place| self.overlay_path(place)));
+        // Some of it an earlier run may have left that was killed.
+        let mut scaffolding =
+            ["conversion.json.new", "appliance.initramfs"].map(|name| self.workdir.file(name)).to_vec();
+        for place in 0..self.record.selected.len() {
+            scaffolding.extend([self.overlay_path(place), self.proof_overlay_path(place)]);
+        }
         let incomplete = self.incomplete();
         let Record { request, copied, verified, fixed_up, proof, warnings, .. } = self.record;
         let folder = self.workdir.publish(&scaffolding)?;

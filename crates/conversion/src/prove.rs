@@ -8,23 +8,30 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use guest::appliance::Mode;
-use guest::proof::{Probe, Verdict as Seen, classify, parse_probe_line};
+use guest::proof::Probe;
 use machine::{Capabilities, DiskBus, Family, FirmwareKind, Machine, NicModel};
-use qemu::{Accelerator, Clock, Confinement, Hardware, Image, MachineType, NicBackend, SerialPort, Vm};
+use qemu::{Accelerator, Clock, Confinement, ExitKind, Hardware, Image, MachineType, NicBackend, SerialPort, Vm};
 
 use crate::error::Context;
 use crate::fixup::{job, selected_machine};
 use crate::overlay::Overlay;
 use crate::pipeline::Pipeline;
 use crate::programs::qemu_is_here;
+use crate::watch::{Finding, Limits, Sight, Watch};
 use crate::{Cancel, Error, ErrorKind, Event, Proof, Result, Verdict, appliance};
 
-/// How long a guest may take, with hardware virtualisation and without.
+/// How long a guest may take, with hardware virtualisation and without, unless `--proof-time` says otherwise.
 const TIME_MAX: [Duration; 2] = [Duration::from_secs(300), Duration::from_secs(1200)];
-/// A screen and a serial line that stay the same for so long will not change any more.
-const STABLE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(240)];
-/// A failure counts when it has been standing for so long: some loaders try again by themselves.
-const FAILURE_STANDS: Duration = Duration::from_secs(10);
+/// See [`Limits`].
+const STABLE_IDLE: Duration = Duration::from_secs(120);
+const STABLE_BUSY: Duration = Duration::from_secs(240);
+const FAILURE_QUIET: Duration = Duration::from_secs(10);
+const FAILURE_UNMENDED: Duration = Duration::from_secs(120);
+const PROBE_AFTER_PROMPT: [Duration; 2] = [Duration::from_secs(120), Duration::from_secs(300)];
+/// Seconds for which the probe waits for multi-user before it reports that it was not reached.
+const PROBE_PATIENCE_S: u32 = 90;
+/// How often texts are looked at.
+const READ_EVERY: Duration = Duration::from_millis(500);
 /// How often the screen is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// A proof needs no more than this, whatever the source has.
@@ -33,13 +40,20 @@ const CPUS_MAX: u32 = 2;
 
 /// Proves that the VM boots, or says why that was not tried.
 pub(crate) fn prove(pipeline: &mut Pipeline<'_>) -> Result<Proof> {
+    let folder = pipeline.workdir.file("proof");
+    // What an earlier try saw is no evidence for this one.
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context(ErrorKind::Target, || folder.display().to_string());
+        }
+        _ => {}
+    }
     let not_tried = |why: &str| Proof { evidence: why.to_string(), ..Proof::default() };
     match pipeline.record.request.prove_boot {
         Some(false) => return Ok(not_tried("switched off by --no-prove-boot")),
         None if !qemu_is_here() => return Ok(not_tried("QEMU is not installed here")),
         _ => {}
     }
-    let folder = pipeline.workdir.file("proof");
     fs::create_dir_all(&folder).context(ErrorKind::Target, || folder.display().to_string())?;
     let mut stacks = Vec::new();
     let mut throw_away = Vec::new();
@@ -49,12 +63,12 @@ pub(crate) fn prove(pipeline: &mut Pipeline<'_>) -> Result<Proof> {
             Some(overlay) => Image::new(overlay.path(), "qcow2").over(base),
             None => base,
         };
-        let overlay =
-            Overlay::create(pipeline.workdir.file(format!("proof-disk{place}.qcow2")), &below.path, &below.format)?;
+        let overlay = Overlay::create(pipeline.proof_overlay_path(place), &below.path, &below.format)?;
         stacks.push(Image::new(overlay.path(), "qcow2").over(below));
         throw_away.push(overlay);
     }
-    let proof = add_probe(pipeline, &stacks).and_then(|nonce| watch(pipeline, stacks, nonce.as_deref(), folder));
+    let proof =
+        add_probe(pipeline, &stacks).and_then(|nonce| prove_started(pipeline, stacks, nonce.as_deref(), folder));
     throw_away.into_iter().try_for_each(Overlay::discard)?;
     proof
 }
@@ -70,7 +84,9 @@ fn add_probe(pipeline: &mut Pipeline<'_>, stacks: &[Image]) -> Result<Option<Str
     }
     let nonce = blake3::hash(format!("{:?}{}", std::time::SystemTime::now(), std::process::id()).as_bytes());
     let nonce = nonce.to_hex()[..32].to_string();
-    let probe = Probe { nonce: nonce.clone(), port: "ttyS1".into(), patience_s: 90, serial_console: true };
+    // So that the probe can still report when the guest does not get to multi-user in time.
+    let patience_s = pipeline.record.request.proof_time_s.map_or(PROBE_PATIENCE_S, |s| PROBE_PATIENCE_S.min(s / 3));
+    let probe = Probe { nonce: nonce.clone(), port: "ttyS1".into(), patience_s, serial_console: true };
     let machine = selected_machine(pipeline);
     let disks = machine.disks.iter().zip(stacks).map(|(disk, stack)| appliance::disk(stack.clone(), disk)).collect();
     let job = job(&pipeline.record.request.name, Mode::Proof(probe), &machine);
@@ -85,34 +101,90 @@ fn add_probe(pipeline: &mut Pipeline<'_>, stacks: &[Image]) -> Result<Option<Str
 }
 
 /// Starts the VM and watches it until there is a verdict.
-fn watch(pipeline: &Pipeline<'_>, stacks: Vec<Image>, nonce: Option<&str>, folder: PathBuf) -> Result<Proof> {
+fn prove_started(pipeline: &Pipeline<'_>, stacks: Vec<Image>, nonce: Option<&str>, folder: PathBuf) -> Result<Proof> {
     let machine = selected_machine(pipeline);
     let capabilities = pipeline.capabilities()?;
     let mut hardware = virtual_hardware(&machine, &capabilities, stacks)?;
     hardware.serial_ports = vec![SerialPort::logged(folder.join("serial.log")), SerialPort::default()];
     let started = Instant::now();
     let vm = hardware.start().context(ErrorKind::Refused, || "starting the VM for its boot proof".into())?;
-    let message =
-        format!("boot proof: started with {:?}, no network, unprivileged, on throw-away disks", vm.accelerator());
+    let slow = usize::from(matches!(vm.accelerator(), Accelerator::Tcg));
+    let limits = Limits {
+        time: pipeline.record.request.proof_time_s.map_or(TIME_MAX[slow], |s| Duration::from_secs(s.into())),
+        stable_idle: STABLE_IDLE,
+        stable_busy: STABLE_BUSY,
+        failure_quiet: FAILURE_QUIET,
+        failure_unmended: FAILURE_UNMENDED,
+        probe_after_prompt: PROBE_AFTER_PROMPT[slow],
+    };
+    let message = format!(
+        "boot proof: started with {:?}, no network, unprivileged, on throw-away disks, for {} s at most",
+        vm.accelerator(),
+        limits.time.as_secs()
+    );
     pipeline.observer.event(Event::Log { message });
 
     let hostname = machine.guest.hostname.clone().unwrap_or_default();
-    let mut watcher = Watcher::new(&vm, nonce, &hostname, pipeline.cancel);
-    let (verdict, evidence, guest) = watcher.verdict()?;
-    if let Some(picture) = watcher.picture() {
+    let (finding, picture) = observe(&vm, Watch::new(limits, nonce, &hostname), pipeline.cancel)?;
+    if let Some(picture) = &picture {
         fs::write(folder.join("screen.png"), picture).context(ErrorKind::Target, || folder.display().to_string())?;
     }
+    let guest = finding.guest.map(serde_json::to_value).transpose();
     let proof = Proof {
-        verdict,
-        evidence,
-        guest,
+        verdict: finding.verdict,
+        evidence: finding.evidence,
+        guest: guest.context(ErrorKind::Internal, || "probe".into())?,
         serial_log: Some("proof/serial.log".into()),
-        screenshot: folder.join("screen.png").exists().then(|| "proof/screen.png".into()),
+        screenshot: picture.map(|_| "proof/screen.png".into()),
         seconds: started.elapsed().as_secs_f64(),
     };
     let json = serde_json::to_vec_pretty(&proof).context(ErrorKind::Internal, || "proof".into())?;
     fs::write(folder.join("proof.json"), json).context(ErrorKind::Target, || folder.display().to_string())?;
     Ok(proof)
+}
+
+/// Looks at the VM until there is a verdict; returns it with the last picture of the screen, as a PNG file's content.
+fn observe(vm: &Vm, mut watch: Watch<'_>, cancel: &Cancel) -> Result<(Finding, Option<Vec<u8>>)> {
+    let started = Instant::now();
+    let (mut looked, mut resets, mut last_picture) = (None, 0, None);
+    loop {
+        cancel.check()?;
+        if let Some(exit) = vm.wait(READ_EVERY) {
+            let how = match exit.kind {
+                ExitKind::PowerOff => "the guest switched itself off".to_string(),
+                kind => format!("the VM ended by itself ({kind:?}): {}", exit.stderr.trim()),
+            };
+            return Ok((Finding::new(Verdict::Failed, how), last_picture));
+        }
+        while let Some(event) = vm.qmp().next_event(Duration::ZERO) {
+            resets += u32::from(event.name == "RESET" && event.data["guest"] == true);
+        }
+        let picture = match looked.is_none_or(|at: Instant| at.elapsed() >= LOOK_EVERY) {
+            true => {
+                looked = Some(Instant::now());
+                vm.picture().ok()
+            }
+            false => None,
+        };
+        let sight = Sight {
+            at: started.elapsed(),
+            cpu: vm.cpu_time().unwrap_or_default(),
+            resets,
+            // The firmware's and the boot loader's words may only be on the screen.
+            screen: &vm.text_screen().unwrap_or_default(),
+            serial: &vm.serial(0).text(),
+            probe: &vm.serial(1).text(),
+            picture,
+        };
+        let (another, finding) = watch.see(sight);
+        if another || finding.is_some() {
+            // As a file only when it is another one: making a PNG takes its time.
+            last_picture = vm.screenshot().ok().or(last_picture);
+        }
+        if let Some(finding) = finding {
+            return Ok((finding, last_picture));
+        }
+    }
 }
 
 /// The VM as its definition says, without a network and with less memory where the source had much.
@@ -155,122 +227,6 @@ fn virtual_hardware(machine: &Machine, capabilities: &Capabilities, stacks: Vec<
     hardware.nics =
         machine.nics.iter().map(|nic| qemu::Nic::new(model, nic.mac.to_string(), NicBackend::Unplugged)).collect();
     Ok(hardware)
-}
-
-/// Looks at a VM until it knows.
-struct Watcher<'a> {
-    vm: &'a Vm,
-    nonce: Option<&'a str>,
-    hostname: &'a str,
-    cancel: &'a Cancel,
-    time_max: Duration,
-    stable: Duration,
-    started: Instant,
-    /// Hash of what was seen last, and since when it is the same.
-    unchanged: Option<(blake3::Hash, Instant)>,
-    failing_since: Option<Instant>,
-    picture: Option<Vec<u8>>,
-}
-
-type Finding = (Verdict, String, Option<serde_json::Value>);
-
-impl<'a> Watcher<'a> {
-    fn new(vm: &'a Vm, nonce: Option<&'a str>, hostname: &'a str, cancel: &'a Cancel) -> Self {
-        let slow = usize::from(matches!(vm.accelerator(), Accelerator::Tcg));
-        Self {
-            vm,
-            nonce,
-            hostname,
-            cancel,
-            time_max: TIME_MAX[slow],
-            stable: STABLE[slow],
-            started: Instant::now(),
-            unchanged: None,
-            failing_since: None,
-            picture: None,
-        }
-    }
-
-    fn verdict(&mut self) -> Result<Finding> {
-        let mut looked = Instant::now();
-        loop {
-            self.cancel.check()?;
-            if let Some(finding) = self.heard()? {
-                self.look();
-                return Ok(finding);
-            }
-            if let Some(exit) = self.vm.wait(Duration::from_millis(500)) {
-                let words = if exit.stderr.is_empty() { String::new() } else { format!(": {}", exit.stderr.trim()) };
-                return Ok((Verdict::Failed, format!("the VM ended by itself ({:?}){words}", exit.kind), None));
-            }
-            if looked.elapsed() >= LOOK_EVERY {
-                looked = Instant::now();
-                if self.look() > self.stable {
-                    let seconds = self.stable.as_secs();
-                    return Ok((
-                        Verdict::Inconclusive,
-                        format!("screen and serial line unchanged for {seconds} s"),
-                        None,
-                    ));
-                }
-            }
-            if self.started.elapsed() > self.time_max {
-                let seconds = self.time_max.as_secs();
-                return Ok((Verdict::Inconclusive, format!("no evidence within {seconds} s"), None));
-            }
-        }
-    }
-
-    /// What the guest said of itself, or what is known to mean that it never will.
-    fn heard(&mut self) -> Result<Option<Finding>> {
-        if let Some(line) = self.nonce.and_then(|nonce| parse_probe_line(&self.vm.serial(1).text(), nonce)) {
-            let evidence = format!("{} reports from inside: {}, Linux {}", line.hostname, line.product, line.kernel);
-            let line = serde_json::to_value(&line).context(ErrorKind::Internal, || "probe".into())?;
-            return Ok(Some((Verdict::Passed, evidence, Some(line))));
-        }
-        let mut text = self.vm.serial(0).text();
-        // The firmware's and the boot loader's words may only be on the screen.
-        if let Ok(screen) = self.vm.text_screen() {
-            text.insert_str(0, &format!("{screen}\n"));
-        }
-        match classify(&text, self.hostname) {
-            // With a probe in the guest its line is worth waiting for: it says more than a prompt.
-            Seen::Passed { evidence } if self.nonce.is_none() => Ok(Some((Verdict::Passed, evidence, None))),
-            Seen::Failed { meaning, evidence } => {
-                let since = *self.failing_since.get_or_insert_with(Instant::now);
-                let stands = since.elapsed() >= FAILURE_STANDS;
-                Ok(stands.then(|| (Verdict::Failed, format!("{meaning} ({evidence})"), None)))
-            }
-            Seen::Passed { evidence } => {
-                self.failing_since = None;
-                let waited = self.started.elapsed() > self.time_max / 2;
-                Ok(waited.then_some((Verdict::Passed, evidence, None)))
-            }
-            Seen::Inconclusive => {
-                self.failing_since = None;
-                Ok(None)
-            }
-        }
-    }
-
-    /// Takes a picture, and says for how long nothing has changed.
-    fn look(&mut self) -> Duration {
-        let Ok(picture) = self.vm.screenshot() else { return Duration::ZERO };
-        let mut hash = blake3::Hasher::new();
-        hash.update(&picture).update(self.vm.serial(0).text().as_bytes()).update(self.vm.serial(1).text().as_bytes());
-        let hash = hash.finalize();
-        self.picture = Some(picture);
-        let since = match self.unchanged {
-            Some((before, since)) if before == hash => since,
-            _ => Instant::now(),
-        };
-        self.unchanged = Some((hash, since));
-        since.elapsed()
-    }
-
-    fn picture(self) -> Option<Vec<u8>> {
-        self.picture
-    }
 }
 
 impl From<qemu::Error> for Error {

@@ -59,6 +59,9 @@ pub struct Request {
     /// Start the VM in isolation and see it come up. `None`: where QEMU is present.
     #[serde(default)]
     pub prove_boot: Option<bool>,
+    /// Seconds that the VM may take to show evidence, from its start. `None`: 300, or 1200 without KVM.
+    #[serde(default)]
+    pub proof_time_s: Option<u32>,
     /// Plan and show, write nothing that stays.
     #[serde(default)]
     pub dry_run: bool,

@@ -105,7 +105,8 @@ pub struct ProbeLine {
     pub failed_units: u32,
     /// Device of the root filesystem, as the kernel names it.
     pub root_device: String,
-    /// `multi-user` if it was reached, `time` if the probe did not wait longer for it.
+    /// `multi-user` if it was reached, `time` if the probe did not wait longer for it, `emergency` in that case with
+    /// systemd's emergency or rescue mode.
     pub reached: String,
     /// MAC addresses by interface name.
     pub interfaces: std::collections::BTreeMap<String, MacAddress>,

@@ -146,6 +146,9 @@ pub(crate) struct Convert {
     /// Do not start the VM
     #[arg(long)]
     pub(crate) no_prove_boot: bool,
+    /// How long the VM may take to show that it is up; then the proof is inconclusive [default: 300, or 1200 without KVM]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(10..=86_400))]
+    pub(crate) proof_time: Option<u32>,
     /// Show what would be done, and leave nothing behind
     #[arg(long)]
     pub(crate) dry_run: bool,

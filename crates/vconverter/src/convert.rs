@@ -71,6 +71,7 @@ fn request(arguments: &Convert, name: String) -> Result<Request> {
         verify: arguments.verify,
         skip_unreadable: arguments.skip_unreadable,
         prove_boot: arguments.proof_wanted(),
+        proof_time_s: arguments.proof_time,
         dry_run: arguments.dry_run,
     })
 }
@@ -104,7 +105,8 @@ fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result
             drop(teller);
             let failure = Failure::from(error);
             if json {
-                crate::print_json_line(&json!({ "event": "failed", "error": failure.message }))?;
+                // Even if its reader went away: the exit code tells how it ended.
+                let _ = crate::print_json_line(&json!({ "event": "failed", "error": failure.message }));
             }
             Err(failure)
         }

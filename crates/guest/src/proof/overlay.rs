@@ -59,7 +59,13 @@ fn script(probe: &Probe) -> String {
 # Boot proof of a throw-away overlay: writes one line of JSON to a serial port.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin; export PATH LC_ALL=C
 reached=$1
-if [ "$reached" = time ]; then sleep {patience_s}; fi
+active() {{ systemctl is-active --quiet "$@" 2>/dev/null; }}
+if [ "$reached" = time ]; then
+  sleep {patience_s}
+  if active emergency.target || active rescue.target; then reached=emergency; fi
+elif [ -d /run/systemd/system ] && ! active multi-user.target; then
+  exit 0 # a target that failed releases what waits for it too
+fi
 mkdir /run/vconverter-proof.done 2>/dev/null || exit 0
 clean() {{ tr -cd 'A-Za-z0-9 ._:/()+~@=,-'; }}
 name=$(hostname 2>/dev/null | clean)

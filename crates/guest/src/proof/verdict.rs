@@ -90,6 +90,12 @@ const SIGNS: [Sign; 29] = [
     Sign { text: "Windows failed to start", meaning: WINDOWS_BOOT_MANAGER },
 ];
 
+/// What initramfs-tools, dracut, systemd and GRUB say before they give up.
+const COMPLAINTS: [&str; 5] = ["ALERT!", "does not exist", "Timed out waiting", "Dependency failed for", "error: "];
+
+/// How far before a prompt its complaint is looked for.
+const COMPLAINT_LINES: usize = 20;
+
 /// What `text`, the serial output of a machine so far, proves of the guest whose name is `hostname`.
 pub fn classify(text: &str, hostname: &str) -> Verdict {
     let text = printable(tail(text));
@@ -98,12 +104,12 @@ pub fn classify(text: &str, hostname: &str) -> Verdict {
     let login = lines.iter().rposition(|line| is_login_prompt(line, hostname));
     let failure = lines.iter().enumerate().rev().find_map(|(at, line)| {
         let sign = SIGNS.iter().find(|sign| line.contains(sign.text))?;
-        Some((at, line, sign))
+        Some((at, sign))
     });
     match (login, failure) {
-        (Some(login), Some((at, line, sign))) if at > login => failed(sign, line),
+        (Some(login), Some((at, sign))) if at > login => failed(sign, &lines[..=at]),
         (Some(login), _) => Verdict::Passed { evidence: lines[login].to_owned() },
-        (None, Some((_, line, sign))) => failed(sign, line),
+        (None, Some((at, sign))) => failed(sign, &lines[..=at]),
         (None, None) => Verdict::Inconclusive,
     }
 }
@@ -118,8 +124,33 @@ pub fn parse_probe_line(text: &str, nonce: &str) -> Option<ProbeLine> {
     })
 }
 
-fn failed(sign: &Sign, line: &str) -> Verdict {
-    Verdict::Failed { meaning: sign.meaning.to_owned(), evidence: line.chars().take(200).collect() }
+/// The last line of `text` with something on it, at most 200 characters.
+pub fn last_words(text: &str) -> Option<String> {
+    let text = printable(tail(text));
+    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+    Some(line.chars().take(200).collect())
+}
+
+/// What it suggests, but does not prove, that these are the last words of a machine.
+pub fn standing_hint(words: &str) -> Option<&'static str> {
+    let hints = [
+        ("Booting from Hard Disk", "so the firmware started the boot code of a disk, which has shown nothing"),
+        ("GRUB loading", "so GRUB's boot sector did not get its core image to run"),
+    ];
+    hints.iter().find(|(text, _)| words.contains(text)).map(|(_, hint)| *hint)
+}
+
+/// The verdict of `lines`, of which the last shows `sign`. A prompt alone says little: what was complained about just
+/// before it is told too.
+fn failed(sign: &Sign, lines: &[&str]) -> Verdict {
+    let (line, before) = lines.split_last().unwrap_or((&"", &[]));
+    let complaint = before.iter().rev().take(COMPLAINT_LINES).find(|line| COMPLAINTS.iter().any(|c| line.contains(c)));
+    let cut = |line: &str| line.chars().take(200).collect::<String>();
+    let evidence = match complaint {
+        Some(complaint) => format!("{} … {}", cut(complaint), cut(line)),
+        None => cut(line),
+    };
+    Verdict::Failed { meaning: sign.meaning.to_owned(), evidence }
 }
 
 /// `phys1 login:`, at the end of a line or the start of one: agetty prints `HOST login: ` on a line of its own.
@@ -204,6 +235,8 @@ mod tests {
         let rescue = "GRUB loading.\r\nWelcome to GRUB!\r\n\r\nerror: no such device: 0f2c.\r\nEntering rescue mode...\r\n\
                       grub rescue> ";
         assert_eq!(meaning(rescue), GRUB_RESCUE);
+        let Verdict::Failed { evidence, .. } = classify(rescue, "") else { panic!("not failed") };
+        assert_eq!(evidence, "error: no such device: 0f2c. … grub rescue>");
         let shell = "\u{1b}[H\u{1b}[J                             GNU GRUB  version 2.06-13\r\n\r\n   Minimal BASH-like line \
                      editing is supported. For the first word,\r\n\r\ngrub> ";
         assert_eq!(meaning(shell), GRUB_SHELL);
