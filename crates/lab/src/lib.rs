@@ -19,6 +19,7 @@ mod lan;
 mod loop_device;
 mod namespace;
 mod recipe;
+mod sabotage;
 mod session;
 mod site;
 mod source_machine;

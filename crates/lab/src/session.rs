@@ -7,7 +7,7 @@ use qemu::{Serial, SerialReader};
 use crate::{Error, Result};
 
 /// Generous: a loaded machine under translation takes minutes to its login prompt.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A shell of root.
 #[derive(Debug)]
