@@ -144,7 +144,8 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
     append_archive(&made("initramfs.img"), &archive, &made("configured.img"))?;
     let publish = |from: &str, name: &str| {
         let to = output.join(name);
-        if to.is_dir() {
+        // Of an earlier build; a rename puts files in the place of files, not folders in that of folders.
+        if name == "netboot" && to.is_dir() {
             fs::remove_dir_all(&to).map_err(|e| Error::path("remove", &to, e))?;
         }
         fs::rename(made(from), &to).map_err(|e| Error::path("rename to", &to, e)).map(|()| to)
@@ -205,7 +206,10 @@ fn choose_drivers(
     let selection = index.select(&wanted)?;
     let mut sources = options.firmware.clone();
     sources.folders.extend(added.firmware_folders.iter().cloned());
-    let firmware = collect(&firmware_of(kernel, &selection, &added)?, &sources, work, progress)?;
+    let mut firmware = collect(&firmware_of(kernel, &selection, &added)?, &sources, work, progress)?;
+    for file in &mut firmware.files {
+        file.needed_by = file.modules.iter().flat_map(|module| selection.dependents(module)).collect();
+    }
     Ok(Drivers { selection, added, firmware })
 }
 

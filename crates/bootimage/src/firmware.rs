@@ -34,8 +34,8 @@ const PACKAGES: &[&str] = &[
 const FILE_LENGTH_MAX: u64 = 32 << 20;
 
 /// Modules that start their device without their files, from what it has in its own flash or read-only memory, at worst
-/// with fewer features; from the reaction to a failed `request_firmware` in the driver of that name. For all others a
-/// missing file counts as a device that does not work.
+/// with fewer features. For all others a missing file counts as a device that does not work. A wrong entry misleads an
+/// operator and nothing else: the reason beside it says where in the driver to look.
 const DO_WITHOUT: &[&str] = &[
     // Microcode against interrupts; only the 82550 and 82551 of before 2004 insist.
     "e100",
@@ -94,6 +94,8 @@ pub struct FirmwareFile {
     pub name: String,
     /// The modules that name it, sorted.
     pub modules: Vec<String>,
+    /// Modules that need one of these: their devices need the file too.
+    pub needed_by: Vec<String>,
     /// Package and version, or folder, that it was taken from; `None` for what is missing.
     pub from: Option<String>,
 }
@@ -123,6 +125,7 @@ struct Place {
 }
 
 /// Looks for every file of `wanted` (name → modules that name it). Compressed files are unpacked into `work`.
+/// [`FirmwareFile::needed_by`] stays empty.
 pub(crate) fn collect(
     wanted: &BTreeMap<String, BTreeSet<String>>,
     sources: &FirmwareSources,
@@ -165,6 +168,7 @@ pub(crate) fn collect(
             }
             match available.load(name, progress)? {
                 Some(place) => take(&mut missing, &place)?,
+                None if available.is_offered(name) => {}
                 None => firmware.unknown_packages.push(name),
             }
         }
@@ -173,11 +177,12 @@ pub(crate) fn collect(
         let modules: Vec<String> = modules.iter().cloned().collect();
         let matched: Vec<&String> = from.keys().filter(|found| kernel_modules::matches(name, found)).collect();
         if matched.is_empty() {
-            firmware.files.push(FirmwareFile { name: name.clone(), modules, from: None });
+            firmware.files.push(FirmwareFile { name: name.clone(), modules, needed_by: Vec::new(), from: None });
         } else {
             let file = |found: &&String| FirmwareFile {
                 name: (*found).clone(),
                 modules: modules.clone(),
+                needed_by: Vec::new(),
                 from: from.get(*found).cloned(),
             };
             firmware.files.extend(matched.iter().map(file));
@@ -274,22 +279,26 @@ impl Available {
         Ok(Self { cache, offered, cached })
     }
 
+    fn is_offered(&self, name: &str) -> bool {
+        self.offered.iter().any(|package| package.name == name)
+    }
+
     /// The firmware folder of package `name`; `None` where neither package client nor cache has it.
     fn load(&self, name: &str, progress: &mut dyn FnMut(&str)) -> Result<Option<Place>> {
-        let entry = match self.offered.iter().find(|package| package.name == name) {
-            Some(package) => {
-                cache::entry(&self.cache, &package.entry_name(), |folder| package::fetch(package, folder, progress))?
+        let start = format!("{name}_");
+        let of_name = |path: &&PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&start));
+        let mut entry = self.cached.iter().rev().find(of_name).cloned();
+        if let Some(package) = self.offered.iter().find(|package| package.name == name) {
+            let fetched =
+                cache::entry(&self.cache, &package.entry_name(), |folder| package::fetch(package, folder, progress));
+            match fetched {
+                Ok(fetched) => entry = Some(fetched),
+                // Without a network an older one is better than none, and none is told file by file.
+                Err(error) if error.kind == ErrorKind::NoPackage => progress(&error.to_string()),
+                Err(error) => return Err(error),
             }
-            None => {
-                let start = format!("{name}_");
-                let of_name =
-                    |path: &&PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&start));
-                match self.cached.iter().rev().find(of_name) {
-                    Some(entry) => entry.clone(),
-                    None => return Ok(None),
-                }
-            }
-        };
+        }
+        let Some(entry) = entry else { return Ok(None) };
         let told = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let folder = ["usr/lib/firmware", "lib/firmware"].map(|below| entry.join(below));
         Ok(folder.into_iter().find(|folder| folder.is_dir()).map(|folder| Place { folder, told }))

@@ -41,6 +41,9 @@ pub struct Inspection {
     /// Module → firmware files that it names.
     #[serde(skip)]
     named: BTreeMap<String, Vec<String>>,
+    /// Module → modules that it needs.
+    #[serde(skip)]
+    needs: BTreeMap<String, Vec<String>>,
 }
 
 /// A program of the chain that Secure Boot checks.
@@ -70,18 +73,29 @@ pub struct ModuleSupport {
     pub module: String,
     /// Whether it is in the boot image.
     pub present: bool,
-    /// Firmware that it names, and whether that is in.
-    pub firmware: Vec<(String, bool)>,
-    /// Whether it cannot work without firmware.
-    pub firmware_is_vital: bool,
+    /// Firmware that it or a module that it needs names.
+    pub firmware: Vec<NamedFirmware>,
+}
+
+/// A firmware file that a module names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NamedFirmware {
+    /// Below the firmware folder.
+    pub file: String,
+    /// Whether it is in.
+    pub present: bool,
+    /// The module that names it.
+    pub module: String,
+    /// Whether that module cannot work without.
+    pub vital: bool,
 }
 
 impl ModuleSupport {
     /// Whether its device comes to life. A module may name files of several versions and of several devices, all of one
     /// package; so one that is there is taken for the one that is needed.
     pub fn works(&self) -> bool {
-        let enough = self.firmware.is_empty() || self.firmware.iter().any(|(_, present)| *present);
-        self.present && (enough || !self.firmware_is_vital)
+        let has_one = |module: &str| self.firmware.iter().any(|file| file.module == module && file.present);
+        self.present && self.firmware.iter().all(|file| !file.vital || has_one(&file.module))
     }
 }
 
@@ -247,6 +261,11 @@ impl Inspection {
                 let text = String::from_utf8_lossy(content);
                 let lines = text.lines().filter_map(|line| line.strip_prefix("alias ")?.rsplit_once(' '));
                 self.aliases = lines.map(|(alias, module)| (alias.to_owned(), module_name(module))).collect();
+            } else if file == "modules.dep" {
+                let text = String::from_utf8_lossy(content);
+                for (path, needs) in text.lines().filter_map(|line| line.split_once(':')) {
+                    self.needs.insert(module_name(path), needs.split_whitespace().map(module_name).collect());
+                }
             } else if file.ends_with(".ko") {
                 self.modules += 1;
                 let info = parse_module(content).unwrap_or_default();
@@ -273,14 +292,18 @@ impl Inspection {
     }
 
     fn module(&self, module: &str) -> ModuleSupport {
-        let named = self.named.get(module);
-        let firmware = named.into_iter().flatten().map(|name| (name.clone(), self.has_firmware(name))).collect();
-        ModuleSupport {
-            module: module.to_owned(),
-            present: named.is_some(),
-            firmware,
-            firmware_is_vital: is_vital(module),
-        }
+        let needed = self.needs.get(module).into_iter().flatten().map(String::as_str);
+        let naming = std::iter::once(module).chain(needed).filter_map(|name| Some((name, self.named.get(name)?)));
+        let firmware = naming.flat_map(|(name, files)| {
+            files.iter().map(move |file| NamedFirmware {
+                file: file.clone(),
+                present: self.has_firmware(file),
+                module: name.to_owned(),
+                vital: is_vital(name),
+            })
+        });
+        let firmware = firmware.collect();
+        ModuleSupport { module: module.to_owned(), present: self.named.contains_key(module), firmware }
     }
 
     /// Whether UEFI firmware with Secure Boot on starts it: everything in the chain is signed, and who signed the kernel
@@ -293,11 +316,11 @@ impl Inspection {
         Some(!shim.is_empty() && grub.is_some_and(|grub| grub.iter().any(|name| kernel.contains(name))))
     }
 
-    /// Makers' names of devices that do not work, as a vital firmware file of their module is missing: module → devices.
-    pub fn broken_devices(&self) -> BTreeMap<&str, Vec<&'static Device>> {
-        let modules: BTreeSet<&str> = self.missing_firmware.values().flatten().map(String::as_str).collect();
-        let broken = modules.into_iter().filter(|module| !self.module(module).works());
-        broken.map(|module| (module, devices_of(module))).collect()
+    /// Modules that are in and do not work, as they or modules that they need have none of their vital firmware, with
+    /// the devices of the table that they serve.
+    pub fn broken_modules(&self) -> BTreeMap<&str, Vec<&'static Device>> {
+        let broken = self.named.keys().filter(|module| !self.module(module).works());
+        broken.map(|module| (module.as_str(), devices_of(module))).collect()
     }
 }
 
@@ -337,6 +360,13 @@ mod tests {
         let supported = |inspection: &Inspection, id: &str| inspection.supports(id.parse().unwrap()).is_supported();
         assert!(!supported(&inspection, "14e4:1639"), "vital firmware is missing");
         assert!(supported(&inspection, "14e4:1657"), "works without firmware");
+        inspection.aliases.push(("pci:v00001077d00008070sv*sd*bc*sc*i*".into(), "qede".into()));
+        inspection.named.insert("qede".into(), Vec::new());
+        assert!(supported(&inspection, "1077:8070"));
+        inspection.needs.insert("qede".into(), vec!["qed".into()]);
+        inspection.named.insert("qed".into(), vec!["qed/values.bin".into()]);
+        assert!(!supported(&inspection, "1077:8070"), "a module that it needs misses its firmware");
+        assert!(inspection.broken_modules().contains_key("qede"));
         assert!(!supported(&inspection, "1000:0079"), "its module is not in");
         assert!(!supported(&inspection, "ffff:0001"));
         assert!(inspection.supports("ffff:0001".parse().unwrap()).modules.is_empty());

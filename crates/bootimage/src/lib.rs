@@ -34,7 +34,7 @@ pub use configuration::{Configuration, Network, NetworkMode};
 pub use devices::{Device, PciId, devices, devices_of, find_device};
 pub use error::{Error, ErrorKind, Result};
 pub use firmware::{FirmwareFile, FirmwareSources, Packages, is_vital};
-pub use inspect::{Inspection, ModuleSupport, Signed, Support, inspect};
+pub use inspect::{Inspection, ModuleSupport, NamedFirmware, Signed, Support, inspect};
 pub use kernel::{Kernel, KernelChoice, load_kernel};
 pub use machine_report::parse_report;
 pub use program::Programs;

@@ -38,6 +38,15 @@ pub(crate) struct Selection {
     pub(crate) softdep: String,
 }
 
+impl Selection {
+    /// Names of the modules that need `module`.
+    pub(crate) fn dependents(&self, module: &str) -> Vec<String> {
+        let lines = self.dep.lines().filter_map(|line| line.split_once(':'));
+        let needing = lines.filter(|(_, needs)| needs.split_whitespace().any(|need| module_name(need) == module));
+        needing.map(|(path, _)| module_name(path)).collect()
+    }
+}
+
 /// Reads the index files that depmod wrote into `folder`.
 pub(crate) fn load_index(folder: &Path) -> Result<ModuleIndex> {
     let read = |name: &str| {
@@ -214,6 +223,7 @@ mod tests {
         assert_eq!(selection.softdep, "softdep crc_t10dif pre: crct10dif\n");
         assert!(selection.dep.contains("kernel/drivers/scsi/sd_mod.ko: kernel/block/t10-pi.ko\n"));
         assert!(!selection.dep.contains("ext4"));
+        assert_eq!(selection.dependents("t10_pi"), ["sd_mod"]);
     }
 
     #[test]

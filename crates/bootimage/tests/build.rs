@@ -107,6 +107,7 @@ fn the_same_inputs_give_the_same_bytes_with_a_driver_for_each_device_of_the_tabl
     let works = |id: &str| inspection.supports(id.parse().unwrap()).is_supported();
     assert!(works("14e4:1639"), "its firmware came from the folder");
     assert!(!works("14e4:168e"), "bnx2x has no firmware here");
+    assert!(!works("1077:8070"), "qede needs qed, which has no firmware here");
     assert!(inspection.missing_firmware["bnx2/bnx2-mips-06-6.2.3.fw"].contains("bnx2"));
     let missing = image.firmware.iter().filter(|file| file.from.is_none()).count();
     assert_eq!(missing, inspection.missing_firmware.len());

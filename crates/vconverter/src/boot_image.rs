@@ -1,6 +1,6 @@
 //! `vconverter boot-image build`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bootimage::{BootImage, BuildOptions, FirmwareFile, KernelChoice, Network, NetworkMode, build_boot_image};
 use controller::DataDirectory;
@@ -82,27 +82,29 @@ fn missing_firmware(made: &BootImage, whole: bool) -> Vec<String> {
     if missing.is_empty() {
         return lines;
     }
-    let mut modules: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut modules: BTreeMap<&str, Vec<&FirmwareFile>> = BTreeMap::new();
     for file in &missing {
         for module in &file.modules {
-            modules.entry(module).or_default().push(&file.name);
+            modules.entry(module).or_default().push(file);
         }
     }
     let (vital, other): (Vec<_>, Vec<_>) = modules.iter().partition(|(module, _)| bootimage::is_vital(module));
     lines.push(format!("firmware: {} of {} files are missing", missing.len(), made.firmware.len()));
     for (module, files) in &vital {
-        let devices = bootimage::devices_of(module);
+        let needing: BTreeSet<&String> = files.iter().flat_map(|file| &file.needed_by).collect();
+        let mut devices = bootimage::devices_of(module);
+        devices.extend(needing.into_iter().flat_map(|module| bootimage::devices_of(module)));
         let shown = if whole { devices.len() } else { DEVICES_SHOWN };
         let names: Vec<&str> = devices.iter().take(shown).map(|device| device.name).collect();
         let more = if devices.len() > shown { format!(" and {} more", devices.len() - shown) } else { String::new() };
         let told = if names.is_empty() { String::new() } else { format!(" ({}{more})", names.join(", ")) };
         lines.push(format!("  devices of {module}{told} do not work"));
-        lines.extend(files.iter().filter(|_| whole).map(|file| format!("    {file}")));
+        lines.extend(files.iter().filter(|_| whole).map(|file| format!("    {}", file.name)));
     }
     if whole {
         for (module, files) in &other {
             lines.push(format!("  devices of {module} work without, with fewer features at worst"));
-            lines.extend(files.iter().map(|file| format!("    {file}")));
+            lines.extend(files.iter().map(|file| format!("    {}", file.name)));
         }
     } else if !other.is_empty() {
         let names: Vec<&str> = other.iter().map(|(module, _)| **module).collect();
@@ -131,6 +133,7 @@ fn firmware_json(file: &FirmwareFile) -> serde_json::Value {
     json!({
         "file": file.name,
         "modules": file.modules,
+        "needed_by": file.needed_by,
         "from": file.from,
         "missing": file.from.is_none(),
         "vital": file.is_vital(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use bootimage::{Inspection, ModuleSupport, Support};
+use bootimage::{Inspection, Support};
 use serde_json::json;
 
 use crate::arguments::InspectImage;
@@ -39,7 +39,7 @@ fn describe(inspection: &Inspection, whole: bool) -> String {
     let _ = writeln!(text, "modules        {}; signed by: {}", inspection.modules, signers.join(", "));
     let missing = inspection.missing_firmware.len();
     let _ = writeln!(text, "firmware       {} files in, {missing} missing", inspection.firmware.len());
-    for (module, devices) in inspection.broken_devices() {
+    for (module, devices) in inspection.broken_modules() {
         let names: Vec<&str> = devices.iter().take(if whole { usize::MAX } else { 2 }).map(|d| d.name).collect();
         let more =
             if names.len() < devices.len() { format!(", {} more", devices.len() - names.len()) } else { String::new() };
@@ -84,8 +84,11 @@ fn describe_support(support: &Support) -> String {
     let mut text = format!("device    {} {name}\n", support.id);
     for module in &support.modules {
         let _ = writeln!(text, "module    {}: {}", module.module, if module.present { "in" } else { "missing" });
-        for (file, present) in &module.firmware {
-            let _ = writeln!(text, "firmware  {file}: {}", if *present { "in" } else { "missing" });
+        for firmware in &module.firmware {
+            let named_by =
+                if firmware.module == module.module { String::new() } else { format!(" ({})", firmware.module) };
+            let state = if firmware.present { "in" } else { "missing" };
+            let _ = writeln!(text, "firmware  {}{named_by}: {state}", firmware.file);
         }
     }
     let _ = writeln!(text, "answer    {}", verdict(support));
@@ -93,9 +96,9 @@ fn describe_support(support: &Support) -> String {
 }
 
 fn verdict(support: &Support) -> &'static str {
-    let firmware_missing = |module: &ModuleSupport| module.firmware.iter().any(|(_, present)| !present);
     if let Some(module) = support.modules.iter().find(|module| module.works()) {
-        return match (firmware_missing(module), module.firmware_is_vital) {
+        let mut missing = module.firmware.iter().filter(|firmware| !firmware.present).peekable();
+        return match (missing.peek().is_some(), missing.any(|firmware| firmware.vital)) {
             (false, _) => "supported",
             (true, false) => "supported; without its firmware with fewer features at worst",
             (true, true) => "supported; firmware for other versions or devices of the module is missing",
@@ -118,8 +121,7 @@ fn support_json(support: &Support) -> serde_json::Value {
             "module": module.module,
             "present": module.present,
             "works": module.works(),
-            "firmware": module.firmware.iter().map(|(file, present)| json!({ "file": file, "present": present })).collect::<Vec<_>>(),
-            "firmware_is_vital": module.firmware_is_vital,
+            "firmware": module.firmware,
         })).collect::<Vec<_>>(),
         "supported": support.is_supported(),
     })
