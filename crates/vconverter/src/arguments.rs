@@ -232,7 +232,7 @@ pub(crate) struct BootImage {
 #[derive(Debug, Subcommand)]
 pub(crate) enum BootImageAction {
     /// Make kernel, initramfs and a hybrid ISO for BIOS and UEFI
-    Build(Build),
+    Build(Box<Build>),
     /// Show what a boot image is made of, or whether it supports a device
     Inspect(InspectImage),
 }
