@@ -90,6 +90,8 @@ const SIGNS: [Sign; 29] = [
     Sign { text: "Windows failed to start", meaning: WINDOWS_BOOT_MANAGER },
 ];
 
+const WAITING: Sign = Sign { text: "no limit)", meaning: EMERGENCY_INITRAMFS };
+
 /// What initramfs-tools, dracut, systemd and GRUB say before they give up.
 const COMPLAINTS: [&str; 5] = ["ALERT!", "does not exist", "Timed out waiting", "Dependency failed for", "error: "];
 
@@ -106,12 +108,21 @@ pub fn classify(text: &str, hostname: &str) -> Verdict {
         let sign = SIGNS.iter().find(|sign| line.contains(sign.text))?;
         Some((at, sign))
     });
+    let waiting = lines.last().filter(|line| waits_for_a_device(line)).map(|_| (lines.len() - 1, &WAITING));
+    let failure = waiting.or(failure);
     match (login, failure) {
         (Some(login), Some((at, sign))) if at > login => failed(sign, &lines[..=at]),
         (Some(login), _) => Verdict::Passed { evidence: lines[login].to_owned() },
         (None, Some((at, sign))) => failed(sign, &lines[..=at]),
         (None, None) => Verdict::Inconclusive,
     }
+}
+
+/// systemd's words while it waits without limit for a device, as dracut's initramfs does for its root filesystem. They
+/// count only as the last ones: whatever comes after them means that the device came.
+fn waits_for_a_device(line: &str) -> bool {
+    line.contains("/ no limit)")
+        && ["Job dev-", "running for /dev/", "running for dev-"].iter().any(|job| line.contains(job))
 }
 
 /// The probe's line in `text`, if it carries `nonce`.
@@ -252,6 +263,11 @@ mod tests {
                       [  190.1] dracut-initqueue[280]: Warning: Could not boot.\r\nGenerating \"/run/initramfs/rdsosreport.txt\"\r\n\
                       Entering emergency mode. Exit the shell to continue.\r\n\r\ndracut:/# ";
         assert_eq!(meaning(dracut), EMERGENCY_INITRAMFS);
+        let forever = "\u{1b}[K[  *** ] Job dev-disk-by\\x2duuid-00000000\\x2…tart running (5min 44s / no limit)\r";
+        assert_eq!(meaning(forever), EMERGENCY_INITRAMFS);
+        assert_eq!(classify(&format!("{forever}\n[  OK  ] Found device"), "phys1"), Verdict::Inconclusive);
+        let limited = "[  *** ] Job dev-disk-by\\x2duuid-0…tart running (44s / 1min 30s)";
+        assert_eq!(classify(limited, "phys1"), Verdict::Inconclusive);
         let systemd = "[ TIME ] Timed out waiting for device dev-sdb1.device.\r\nYou are in emergency mode. After logging in, \
                        type \"journalctl -xb\" to view\r\nGive root password for maintenance\r\n";
         assert_eq!(meaning(systemd), EMERGENCY_SYSTEMD);
