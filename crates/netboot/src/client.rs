@@ -91,6 +91,8 @@ pub struct Client {
     pub uuid: Option<[u8; 16]>,
     /// What starts it.
     pub firmware: Firmware,
+    /// It is iPXE already: as the card's ROM, or loaded from here (option 77).
+    pub is_ipxe: bool,
 }
 
 impl Client {
@@ -138,7 +140,7 @@ mod tests {
     #[test]
     fn a_uuid_is_known_in_both_byte_orders() {
         let uuid = Some([0x44, 0x45, 0x4c, 0x4c, 0x42, 0, 0x10, 0x35, 0x80, 0x52, 0xb4, 0xc0, 0x4f, 0x4e, 0x31, 0x32]);
-        let client = Client { mac: Mac([0; 6]), uuid, firmware: Firmware::Bios };
+        let client = Client { mac: Mac([0; 6]), uuid, firmware: Firmware::Bios, is_ipxe: false };
         let expected = ["4c4c4544-0042-3510-8052-b4c04f4e3132", "44454c4c-4200-1035-8052-b4c04f4e3132"];
         assert_eq!(client.uuids(), expected);
     }

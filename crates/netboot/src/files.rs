@@ -24,17 +24,10 @@ enum Entry {
     Bytes(Arc<[u8]>),
 }
 
-/// Where boot files lie below the folder that `vconverter boot-image build` made.
-const FOLDER: &[(&str, &str)] = &[
-    ("vmlinuz", "vmlinuz"),
-    ("initramfs.img", "initramfs.img"),
-    ("configuration.img", "configuration.img"),
-    ("vconverter.efi", "netboot/vconverter.efi"),
-    ("pxelinux.0", "netboot/pxelinux.0"),
-    ("ldlinux.c32", "netboot/ldlinux.c32"),
-    ("shimx64.efi", "netboot/shimx64.efi"),
-    ("grubx64.efi", "netboot/grubx64.efi"),
-];
+/// Folder of the boot image's files for the network, below the one that `vconverter boot-image build` made.
+const FOLDER: &str = "netboot";
+const FILES: &[&str] =
+    &["vmlinuz", "initramfs.img", "undionly.kpxe", "boot.efi", "shimx64.efi", "grubx64.efi", "mmx64.efi"];
 
 impl BootFiles {
     /// The boot image in `folder`, with the loaders' configurations.
@@ -43,14 +36,14 @@ impl BootFiles {
     /// [`ErrorKind::NoFiles`] where no firmware at all could be served.
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let mut files = Self::default();
-        for (name, path) in FOLDER {
-            let path = folder.join(path);
+        for name in FILES {
+            let path = folder.join(FOLDER).join(name);
             if path.is_file() {
-                files.entries.insert((*name).to_owned(), Entry::File(path));
+                files.insert_file(name, path);
             }
         }
-        files.insert("pxelinux.cfg", loader::pxelinux_configuration().into_bytes());
-        files.insert("grub.cfg", loader::grub_configuration().into_bytes());
+        files.insert(loader::IPXE_SCRIPT, loader::ipxe_script().into_bytes());
+        files.insert(loader::GRUB_CONFIGURATION, loader::grub_configuration().into_bytes());
         let served = [Firmware::Bios, Firmware::UefiPxe, Firmware::UefiHttp];
         if served.into_iter().all(|firmware| !loader::missing_files(firmware, &files).is_empty()) {
             let context = format!(
@@ -105,10 +98,9 @@ pub fn parse_path(path: &str) -> Option<BootPath> {
         Some((machine, file)) => (Some(machine.parse().ok().filter(|_| machine.len() == 12)?), file),
         None => (None, path),
     };
-    // PXELINUX looks for a configuration by UUID, MAC and address, signed GRUB in its built-in folder: all is one.
+    // Signed GRUB looks in its built-in folder.
     let file = match file.split_once('/') {
-        Some(("pxelinux.cfg", name)) if !name.contains('/') => "pxelinux.cfg",
-        Some(("grub", "grub.cfg" | "x86_64-efi/grub.cfg")) => "grub.cfg",
+        Some(("grub", "grub.cfg")) => loader::GRUB_CONFIGURATION,
         Some(_) => return None,
         None => file,
     };
@@ -165,8 +157,7 @@ mod tests {
         let path = |machine, file: &str| Some(BootPath { machine, file: file.into() });
         assert_eq!(parse_path("m/525400123456/vmlinuz"), path(Some(mac), "vmlinuz"));
         assert_eq!(parse_path("/vmlinuz"), path(None, "vmlinuz"));
-        assert_eq!(parse_path("m/525400123456/pxelinux.cfg/01-52-54-00-12-34-56"), path(Some(mac), "pxelinux.cfg"));
-        assert_eq!(parse_path("/grub/x86_64-efi/grub.cfg"), path(None, "grub.cfg"));
+        assert_eq!(parse_path("/grub/grub.cfg"), path(None, "grub.cfg"));
         for wrong in
             ["m/x/vmlinuz", "m/52:54:00:12:34:56/vmlinuz", "a/b", "../vmlinuz", "m/525400123456/../../etc/passwd"]
         {
@@ -179,10 +170,11 @@ mod tests {
     fn only_what_is_in_the_map_can_be_read() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("secret"), b"s").unwrap();
-        std::fs::write(folder.path().join("vmlinuz"), b"kernel").unwrap();
         assert_eq!(BootFiles::from_folder(folder.path()).unwrap_err().kind, ErrorKind::NoFiles);
         std::fs::create_dir(folder.path().join("netboot")).unwrap();
-        std::fs::write(folder.path().join("netboot/vconverter.efi"), b"uki").unwrap();
+        for (name, bytes) in [("vmlinuz", "kernel"), ("boot.efi", "uki"), ("other", "o")] {
+            std::fs::write(folder.path().join("netboot").join(name), bytes).unwrap();
+        }
         let files = BootFiles::from_folder(folder.path()).unwrap();
         let open = |name: &str| parse_path(name).and_then(|path| files.open(&path));
         let kernel = open("vmlinuz").unwrap().unwrap();
@@ -190,10 +182,10 @@ mod tests {
         kernel.read_at(3, &mut buffer).unwrap();
         assert_eq!((kernel.size(), &buffer), (6, b"nel"));
         assert!(kernel.read_at(4, &mut buffer).is_err());
-        for name in ["secret", "netboot/vconverter.efi", "pxelinux.0", ".", ""] {
+        for name in ["secret", "../secret", "netboot/boot.efi", "other", "undionly.kpxe", ".", ""] {
             assert!(open(name).is_none(), "{name}");
         }
-        let configuration = open("pxelinux.cfg/default").unwrap().unwrap();
-        assert!(configuration.size() > 50 && configuration.read_at(u64::MAX, &mut buffer).is_err());
+        let script = open("boot.ipxe").unwrap().unwrap();
+        assert!(script.size() > 50 && script.read_at(u64::MAX, &mut buffer).is_err());
     }
 }

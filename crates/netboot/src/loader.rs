@@ -2,9 +2,10 @@
 //!
 //! | firmware | boot file | then | why, and what to know |
 //! | --- | --- | --- | --- |
-//! | BIOS PXE | `pxelinux.0` by TFTP | `ldlinux.c32`, its configuration, kernel and two initramfs by TFTP | It reads the proxyDHCP answer itself and asks the server it came from. GRUB (`i386-pc-pxe`) and iPXE ask the LAN's DHCP server for the rest (`net_default_server`, `next-server`), so they would need a core made for each address of this service. `lpxelinux.0` speaks HTTP through UNDI, which some ROMs do badly. iPXE as a ROM gets the same file as any ROM: one path, tested with the ROM that QEMU has. |
-//! | UEFI PXE | `vconverter.efi` by TFTP | nothing: a unified kernel image | EDK2 loads it whole, with windows of RFC 7440. Debian's stub takes LoadOptions over its own command line; by PXE there are none. **Secure Boot refuses it**, because nobody signed it. A signed chain does not help here: shim takes GRUB from us, but the signed GRUB asks the LAN's DHCP server for its configuration and cannot be told otherwise. Ways out: HTTP boot, the ISO, or `next-server` on the DHCP server set to this service with the boot file `shimx64.efi`. |
-//! | UEFI HTTP boot | `shimx64.efi` by HTTP | `grubx64.efi`, `grub.cfg`, kernel and two initramfs by HTTP | One chain with Secure Boot on and off. GRUB has the address from the URL; `$cmdpath` leads to its folder. It asks with `Range:` where it goes back in a file. |
+//! | BIOS PXE | `undionly.kpxe` (iPXE on the ROM's own driver) by TFTP | as the next row | It has HTTP, which TFTP without windows cannot match, and is alive. It asks DHCP a second time, as user class `iPXE` (option 77). |
+//! | BIOS PXE, iPXE already | `boot.ipxe`, a script, by HTTP | kernel and initramfs by HTTP | Names in the script are relative to its URL: iPXE's `next-server`, like GRUB's `net_default_server`, is the LAN's DHCP server and not we. GRUB (`i386-pc-pxe`) would need a core made for each address of this service for that reason. |
+//! | UEFI PXE | `boot.efi` by TFTP | nothing: a unified kernel image | EDK2 loads it whole, with windows of RFC 7440. Debian's stub takes LoadOptions over its own command line, and iPXE passes the file's name there: nothing in the boot image depends on the command line. **Secure Boot refuses it**, because nobody signed it. A signed chain does not help here: shim takes GRUB from us, but the signed GRUB asks the LAN's DHCP server for its configuration and cannot be told otherwise. Ways out: HTTP boot, the ISO, or `next-server` on the DHCP server set to this service with the boot file `shimx64.efi`. |
+//! | UEFI HTTP boot | `shimx64.efi` by HTTP | `grubx64.efi`, `/grub/grub.cfg`, kernel and initramfs by HTTP | One chain with Secure Boot on and off. GRUB has the server from the URL, its configuration's folder is built in; `$cmdpath` is the folder that it came from. It asks with `Range:` where it goes back in a file. |
 //!
 //! The menu of unknown machines is the firmware's own (option 43: F8 within ten seconds), so that no loader has been
 //! started when the machine goes on to its own disk:
@@ -15,7 +16,8 @@
 //! | UEFI PXE | the same; EDK2 ends the boot option with `EFI_ABORTED` and tries the next. A loader that returned with success would end in the firmware's own menu instead, which waits for ever |
 //! | UEFI HTTP boot | has no menu: unknown machines are not answered, and the log says which policy would change that |
 //!
-//! Menu answers ask for the boot file in a second exchange: unicast to our port 4011, or broadcast to port 67.
+//! Menu answers ask for the boot file in a second exchange: unicast to our port 4011, or broadcast to port 67. When a ROM
+//! that is not iPXE has chosen so, its iPXE is known for a minute and not asked again.
 
 use crate::files::BootFiles;
 use crate::{Client, Firmware};
@@ -29,25 +31,36 @@ pub const MENU_LOCAL: &str = "Start from this machine's own disk";
 /// The menu's second item.
 pub const MENU_IMAGE: &str = "vconverter boot image (cold cloning)";
 
+/// Name of the script for iPXE.
+pub(crate) const IPXE_SCRIPT: &str = "boot.ipxe";
+/// Name of GRUB's configuration.
+pub(crate) const GRUB_CONFIGURATION: &str = "grub.cfg";
+
 /// Kernel command line where a loader gives one; nothing depends on it.
 const COMMAND_LINE: &str = "console=ttyS0,115200 console=tty0 loglevel=5";
 
-/// The first file for a firmware; `None` where there is no boot image for it.
-pub fn boot_file(firmware: Firmware) -> Option<&'static str> {
-    match firmware {
-        Firmware::Bios => Some("pxelinux.0"),
-        Firmware::UefiPxe => Some("vconverter.efi"),
+/// The first file for a client; `None` where there is no boot image for it.
+pub fn boot_file(client: &Client) -> Option<&'static str> {
+    match client.firmware {
+        Firmware::Bios if client.is_ipxe => Some(IPXE_SCRIPT),
+        Firmware::Bios => Some("undionly.kpxe"),
+        Firmware::UefiPxe => Some("boot.efi"),
         Firmware::UefiHttp => Some("shimx64.efi"),
         Firmware::Other(_) => None,
     }
 }
 
-/// Every file that a firmware needs.
+/// Whether a client takes its first file by HTTP and wants a URL.
+pub fn is_by_http(client: &Client) -> bool {
+    client.firmware == Firmware::UefiHttp || (client.firmware == Firmware::Bios && client.is_ipxe)
+}
+
+/// Every file of the boot image's folder that a firmware needs.
 pub fn needed_files(firmware: Firmware) -> &'static [&'static str] {
     match firmware {
-        Firmware::Bios => &["pxelinux.0", "ldlinux.c32", "vmlinuz", "initramfs.img", "configuration.img"],
-        Firmware::UefiPxe => &["vconverter.efi"],
-        Firmware::UefiHttp => &["shimx64.efi", "grubx64.efi", "vmlinuz", "initramfs.img", "configuration.img"],
+        Firmware::Bios => &["undionly.kpxe", "vmlinuz", "initramfs.img"],
+        Firmware::UefiPxe => &["boot.efi"],
+        Firmware::UefiHttp => &["shimx64.efi", "grubx64.efi", "vmlinuz", "initramfs.img"],
         Firmware::Other(_) => &[],
     }
 }
@@ -59,7 +72,7 @@ pub fn missing_files(firmware: Firmware, files: &BootFiles) -> Vec<&'static str>
 
 /// Whether a machine has the whole boot image when it has this file.
 pub(crate) fn completes(name: &str) -> bool {
-    matches!(name, "initramfs.img" | "vconverter.efi")
+    matches!(name, "initramfs.img" | "boot.efi")
 }
 
 /// The path of a machine's file: it carries the machine, so that the log tells who asked for what.
@@ -67,11 +80,11 @@ pub fn path_of(client: &Client, file: &str) -> String {
     format!("m/{}/{file}", client.mac.plain())
 }
 
-/// PXELINUX's configuration. Names are relative to the folder that it was loaded from.
-pub(crate) fn pxelinux_configuration() -> String {
+/// iPXE's script. Names are relative to its URL; when something fails, the machine goes on in its own order.
+pub(crate) fn ipxe_script() -> String {
     format!(
-        "DEFAULT vconverter\nPROMPT 0\nSAY Starting the vconverter boot image ...\nLABEL vconverter\n\
-         \x20 KERNEL vmlinuz\n  INITRD initramfs.img,configuration.img\n  APPEND {COMMAND_LINE}\n"
+        "#!ipxe\necho Starting the vconverter boot image ...\n\
+         kernel vmlinuz initrd=initramfs.img {COMMAND_LINE} || exit 1\ninitrd initramfs.img || exit 1\nboot || exit 1\n"
     )
 }
 
@@ -80,7 +93,7 @@ pub(crate) fn grub_configuration() -> String {
     format!(
         "echo 'Starting the vconverter boot image ...'\n\
          linux $cmdpath/vmlinuz {COMMAND_LINE}\n\
-         initrd $cmdpath/initramfs.img $cmdpath/configuration.img\n\
+         initrd $cmdpath/initramfs.img\n\
          boot\n"
     )
 }

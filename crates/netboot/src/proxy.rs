@@ -18,6 +18,8 @@ pub const CLIENT_PORT: u16 = 68;
 /// Port of PXE boot servers.
 pub const BOOT_SERVER_PORT: u16 = 4011;
 
+const CHOSEN: &str = "chosen from the menu by a key";
+
 /// Where the service stands.
 #[derive(Clone, Copy, Debug)]
 pub struct Station<'a> {
@@ -27,6 +29,8 @@ pub struct Station<'a> {
     pub http_port: u16,
     /// What can be delivered.
     pub files: &'a BootFiles,
+    /// Whether this machine's ROM chose the boot image from the menu just now, and what asks now may be its iPXE.
+    pub has_chosen: bool,
 }
 
 /// What is done with a request.
@@ -55,6 +59,8 @@ pub enum Outcome {
         why: Cow<'static, str>,
         /// The boot file's path, where one was named.
         file: Option<String>,
+        /// Whether the operator chose it by a key.
+        is_choice: bool,
     },
 }
 
@@ -84,12 +90,12 @@ pub fn respond(
     }
     // BIOS ROMs before option 93 was common are BIOS.
     let firmware = Firmware::of(request.architecture.unwrap_or(0));
-    let client = Client { mac: request.mac, uuid: request.uuid(), firmware };
+    let client = Client { mac: request.mac, uuid: request.uuid(), firmware, is_ipxe: request.is_ipxe };
     let silence = |why: Cow<'static, str>| Outcome::Silence { client, why };
     if (class == "HTTPClient") != (firmware == Firmware::UefiHttp) {
         return silence(format!("{class} of {firmware}: there is no boot image for it").into());
     }
-    let Some(first) = loader::boot_file(firmware) else {
+    let Some(first) = loader::boot_file(&client) else {
         return silence(format!("there is no boot image for {firmware}").into());
     };
     let missing = loader::missing_files(firmware, station.files);
@@ -100,7 +106,8 @@ pub fn respond(
     let (vendor, file, why) = match (ruling.choice, chosen) {
         (Choice::Ignore, _) => return silence(ruling.why),
         (Choice::Boot, None) => (direct_boot(), true, ruling.why),
-        (_, Some(BOOT_IMAGE_ITEM)) => (boot_item_reply(BOOT_IMAGE_ITEM), true, "chosen from the menu by a key".into()),
+        (Choice::Menu, None) if client.is_ipxe && station.has_chosen => (direct_boot(), true, CHOSEN.into()),
+        (_, Some(BOOT_IMAGE_ITEM)) => (boot_item_reply(BOOT_IMAGE_ITEM), true, CHOSEN.into()),
         (_, Some(item)) => return silence(format!("its menu item {item:#x} is none of ours").into()),
         (Choice::Menu, None) if firmware == Firmware::UefiHttp => {
             let why =
@@ -116,10 +123,7 @@ pub fn respond(
         }
     };
     let path = file.then(|| loader::path_of(&client, first));
-    let named = path.as_ref().map(|path| match firmware {
-        Firmware::UefiHttp => url(station, path),
-        _ => path.clone(),
-    });
+    let named = path.as_ref().map(|path| if loader::is_by_http(&client) { url(station, path) } else { path.clone() });
     let answer = match &named {
         Some(name) => format!("boot file {name}"),
         None => format!("menu: own disk after {} s, the boot image by F8", loader::MENU_SECONDS),
@@ -127,7 +131,8 @@ pub fn respond(
     let kind = if request.kind == MessageKind::Discover { MessageKind::Offer } else { MessageKind::Ack };
     let reply = Reply { kind, server: station.address, class, file: named, vendor };
     let to = destination(request, port, source);
-    Outcome::Answer { client, datagram: reply.encode(request), to, answer, why, file: path }
+    let is_choice = chosen == Some(BOOT_IMAGE_ITEM);
+    Outcome::Answer { client, datagram: reply.encode(request), to, answer, why, file: path, is_choice }
 }
 
 fn url(station: &Station<'_>, path: &str) -> String {
@@ -158,7 +163,7 @@ pub(crate) fn fuzz_request(request: &Request) {
         }
     }
     let files = all_files();
-    let station = Station { address: Ipv4Addr::new(192, 0, 2, 1), http_port: 80, files: &files };
+    let station = Station { address: Ipv4Addr::new(192, 0, 2, 1), http_port: 80, files: &files, has_chosen: true };
     let source = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 9), CLIENT_PORT);
     for choice in [Choice::Ignore, Choice::Boot, Choice::Menu] {
         for port in [DHCP_PORT, BOOT_SERVER_PORT] {
@@ -195,6 +200,10 @@ mod tests {
     }
 
     fn ask(options: &[(u8, &[u8])], port: u16, choice: Choice) -> Outcome {
+        ask_having(options, port, choice, false)
+    }
+
+    fn ask_having(options: &[(u8, &[u8])], port: u16, choice: Choice, has_chosen: bool) -> Outcome {
         let mut bytes = vec![0; 240];
         bytes[..3].copy_from_slice(&[1, 1, 6]);
         bytes[28..34].copy_from_slice(&[0x52, 0x54, 0, 0x12, 0x34, 0x56]);
@@ -205,7 +214,7 @@ mod tests {
         }
         let request = parse_request(&bytes).unwrap();
         let files = all_files();
-        let station = Station { address: Ipv4Addr::new(192, 0, 2, 1), http_port: 8067, files: &files };
+        let station = Station { address: Ipv4Addr::new(192, 0, 2, 1), http_port: 8067, files: &files, has_chosen };
         let source = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 9), 1068);
         respond(&request, port, source, &station, &One(choice))
     }
@@ -226,9 +235,9 @@ mod tests {
     #[test]
     fn each_firmware_gets_its_own_file() {
         let cases: [(&[u8], u16, &str); 4] = [
-            (b"PXEClient", 0, "boot file m/525400123456/pxelinux.0"),
-            (b"PXEClient", 7, "boot file m/525400123456/vconverter.efi"),
-            (b"PXEClient", 9, "boot file m/525400123456/vconverter.efi"),
+            (b"PXEClient", 0, "boot file m/525400123456/undionly.kpxe"),
+            (b"PXEClient", 7, "boot file m/525400123456/boot.efi"),
+            (b"PXEClient", 9, "boot file m/525400123456/boot.efi"),
             (b"HTTPClient", 16, "boot file http://192.0.2.1:8067/m/525400123456/shimx64.efi"),
         ];
         for (class, architecture, expected) in cases {
@@ -236,6 +245,8 @@ mod tests {
             let Outcome::Answer { answer, to, .. } = outcome else { panic!("{outcome:?}") };
             assert_eq!((answer.as_str(), to), (expected, SocketAddrV4::new(Ipv4Addr::BROADCAST, 68)));
         }
+        let ipxe = ask(&[(53, &[1]), PXE, (77, b"iPXE")], 67, Choice::Boot);
+        assert!(matches!(&ipxe, Outcome::Answer { answer, .. } if answer.ends_with("/boot.ipxe")), "{ipxe:?}");
         let other = ask(&[(53, &[1]), (60, b"PXEClient"), (93, &[0, 11])], 67, Choice::Boot);
         assert!(matches!(other, Outcome::Silence { .. }), "{other:?}");
     }
@@ -247,7 +258,12 @@ mod tests {
         assert_eq!((file, &datagram[108..236]), (None, [0; 128].as_slice()), "no boot file beside the menu");
         let chosen = ask(&[(53, &[3]), PXE, (43, &boot_item_reply(BOOT_IMAGE_ITEM))], 4011, Choice::Menu);
         let Outcome::Answer { file, to, .. } = chosen else { panic!("{chosen:?}") };
-        assert_eq!((file.as_deref(), to.port()), (Some("m/525400123456/pxelinux.0"), 1068));
+        assert_eq!((file.as_deref(), to.port()), (Some("m/525400123456/undionly.kpxe"), 1068));
+        let ipxe = [(53, [1].as_slice()), PXE, (77, b"iPXE")];
+        let Outcome::Answer { file: None, .. } = ask(&ipxe, 67, Choice::Menu) else { panic!("no menu") };
+        let outcome = ask_having(&ipxe, 67, Choice::Menu, true);
+        let Outcome::Answer { answer, .. } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(answer, "boot file http://192.0.2.1:8067/m/525400123456/boot.ipxe", "it is not asked again");
         let nothing_chosen = ask(&[(53, &[3]), PXE], 4011, Choice::Menu);
         assert!(matches!(nothing_chosen, Outcome::Silence { .. }));
         let http = ask(&[(53, &[1]), (60, b"HTTPClient:Arch:00016"), (93, &[0, 16])], 67, Choice::Menu);

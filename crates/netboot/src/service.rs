@@ -196,13 +196,19 @@ impl Answering {
 
     async fn answer(&self, socket: &UdpSocket, datagram: &[u8], source: SocketAddr) {
         let (Some(request), SocketAddr::V4(source)) = (parse_request(datagram), source) else { return };
-        let station = Station { address: self.interface.address, http_port: self.http_port, files: &self.site.files };
+        let now = Instant::now();
+        let station = Station {
+            address: self.interface.address,
+            http_port: self.http_port,
+            files: &self.site.files,
+            has_chosen: self.site.has_chosen(request.mac, now),
+        };
         match respond(&request, self.port, source, &station, &*self.site.policy) {
             Outcome::NotOurs => {}
             Outcome::Silence { client, why } => {
                 self.note(&client, request.address, "nothing".into(), why.into_owned());
             }
-            Outcome::Answer { client, datagram, to, answer, why, file } => {
+            Outcome::Answer { client, datagram, to, answer, why, file, is_choice } => {
                 let sent = socket.send_to(&datagram, SocketAddr::V4(to)).await;
                 let answer = match &sent {
                     Ok(_) => answer,
@@ -210,6 +216,9 @@ impl Answering {
                 };
                 if let (Some(path), Ok(_)) = (file, &sent) {
                     self.site.offered(client.mac, &path, &self.interface.name);
+                }
+                if is_choice && !client.is_ipxe {
+                    self.site.chosen(client.mac, now);
                 }
                 self.note(&client, request.address, answer, why.into_owned());
             }
@@ -222,7 +231,7 @@ impl Answering {
             uuid: client.uuids().into_iter().next(),
             address: (!address.is_unspecified()).then_some(IpAddr::V4(address)),
             interface: self.interface.name.clone(),
-            request: format!("{}: which boot file?", client.firmware),
+            request: format!("{}{}: which boot file?", client.firmware, if client.is_ipxe { " (iPXE)" } else { "" }),
             answer,
             why,
         });

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::files::{BootFiles, BootPath, Content};
 use crate::log::{Entry, Log};
-use crate::{Mac, Policy};
+use crate::{Mac, Policy, loader};
 
 /// Machines that were told a boot file and have not asked for it yet; more are not watched.
 const OFFERED_MAX: usize = 1024;
+/// For so long a machine that chose the boot image by a key needs not be asked again; its ROM loads iPXE meanwhile.
+const CHOICE_VALID: Duration = Duration::from_secs(60);
 /// After this time something is wrong.
 const OFFER_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -19,6 +21,7 @@ pub(crate) struct Site {
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) log: Arc<Log>,
     offered: Mutex<HashMap<Mac, Offered>>,
+    chosen: Mutex<HashMap<Mac, Instant>>,
 }
 
 struct Offered {
@@ -29,7 +32,7 @@ struct Offered {
 
 impl Site {
     pub(crate) fn new(files: BootFiles, policy: Arc<dyn Policy>, log: Arc<Log>) -> Self {
-        Self { files, policy, log, offered: Mutex::default() }
+        Self { files, policy, log, offered: Mutex::default(), chosen: Mutex::default() }
     }
 
     /// Opens what a path names. The machine has found its way to us.
@@ -37,7 +40,25 @@ impl Site {
         if let Some(mac) = path.machine {
             self.offered.lock().unwrap_or_else(PoisonError::into_inner).remove(&mac);
         }
+        if let (Some(mac), loader::IPXE_SCRIPT) = (path.machine, path.file.as_str()) {
+            self.chosen.lock().unwrap_or_else(PoisonError::into_inner).remove(&mac);
+        }
         self.files.open(path)
+    }
+
+    /// A ROM that is not iPXE chose the boot image by a key.
+    pub(crate) fn chosen(&self, mac: Mac, now: Instant) {
+        let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        chosen.retain(|_, at| now.saturating_duration_since(*at) < CHOICE_VALID);
+        if chosen.len() < OFFERED_MAX {
+            chosen.insert(mac, now);
+        }
+    }
+
+    /// Whether it did so just now.
+    pub(crate) fn has_chosen(&self, mac: Mac, now: Instant) -> bool {
+        let chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        chosen.get(&mac).is_some_and(|at| now.saturating_duration_since(*at) < CHOICE_VALID)
     }
 
     /// A machine was told its boot file and should ask for it soon.
@@ -86,6 +107,16 @@ mod tests {
         fn rule(&self, _: &Client) -> Ruling {
             Ruling::UNKNOWN
         }
+    }
+
+    #[test]
+    fn a_choice_by_a_key_counts_for_one_start() {
+        let site = Site::new(BootFiles::default(), Arc::new(Nobody), Arc::new(Log::new(None)));
+        let (mac, now) = (Mac([2, 0, 0, 0, 0, 1]), Instant::now());
+        site.chosen(mac, now);
+        assert!(site.has_chosen(mac, now) && !site.has_chosen(mac, now + CHOICE_VALID));
+        let _ = site.open(&files::parse_path("m/020000000001/boot.ipxe").unwrap());
+        assert!(!site.has_chosen(mac, now), "the script was fetched");
     }
 
     #[test]

@@ -45,16 +45,17 @@ pub(crate) fn arguments(
     let mut buses = Buses::new(hardware.machine);
     // A kernel that QEMU loads itself is an option ROM with boot index 0.
     let first = u32::from(hardware.kernel.is_some());
-    let first_disk = first + u32::from(hardware.boot_from_cdrom);
+    let networks: u32 = hardware.nics.iter().map(|_| u32::from(hardware.boot_from_network)).sum();
+    let first_disk = first + networks + u32::from(hardware.boot_from_cdrom);
     for (index, disk) in (0..).zip(&hardware.disks) {
         args.disk(index, index + first_disk, disk, &mut buses, files)?;
     }
     if let Some(iso) = &hardware.cdrom {
-        let order = first + if hardware.boot_from_cdrom { 0 } else { buses.disks };
+        let order = first + networks + if hardware.boot_from_cdrom { 0 } else { buses.disks };
         args.cdrom(iso, order, &mut buses, files)?;
     }
-    for (index, nic) in hardware.nics.iter().enumerate() {
-        args.nic(index, nic);
+    for (index, nic) in (0..).zip(&hardware.nics) {
+        args.nic(index, nic, hardware.boot_from_network.then_some(first + index));
     }
     Ok(args.0)
 }
@@ -196,7 +197,7 @@ impl Arguments {
         Ok(())
     }
 
-    fn nic(&mut self, index: usize, nic: &Nic) {
+    fn nic(&mut self, index: u32, nic: &Nic, order: Option<u32>) {
         let backend = match &nic.backend {
             NicBackend::Unplugged => None,
             NicBackend::User { restricted, forwards } => {
@@ -218,7 +219,8 @@ impl Arguments {
             NicModel::Rtl8139 => "rtl8139",
         };
         let rom = if nic.boot_rom { "" } else { ",romfile=" };
-        self.pair("-device", format!("{model},id=nic{index},mac={}{netdev}{rom}", escape(&nic.mac)));
+        let order = order.map(|order| format!(",bootindex={order}")).unwrap_or_default();
+        self.pair("-device", format!("{model},id=nic{index},mac={}{netdev}{rom}{order}", escape(&nic.mac)));
     }
 }
 

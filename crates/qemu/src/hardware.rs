@@ -38,6 +38,8 @@ pub struct Hardware {
     pub boot_from_cdrom: bool,
     /// Network interfaces.
     pub nics: Vec<Nic>,
+    /// Whether the firmware tries the network, by each interface in their order, before anything else.
+    pub boot_from_network: bool,
     /// Serial ports: the first is the guest's ttyS0.
     pub serial_ports: Vec<SerialPort>,
     /// Kernel to be started without firmware's help.
@@ -73,6 +75,7 @@ impl Hardware {
             cdrom: None,
             boot_from_cdrom: false,
             nics: Vec::new(),
+            boot_from_network: false,
             serial_ports: Vec::new(),
             kernel: None,
             fw_cfg: Vec::new(),
@@ -206,7 +209,8 @@ pub struct Nic {
     pub mac: String,
     /// What its cable is plugged into.
     pub backend: NicBackend,
-    /// Whether its option ROM (iPXE) is there, with which the firmware boots from the network.
+    /// Whether its option ROM (iPXE) is there, with which BIOS boots from the network. UEFI has drivers of its own for
+    /// virtio-net, e1000 and e1000e, which the ROM would take the place of.
     pub boot_rom: bool,
 }
 

@@ -26,6 +26,7 @@ const MESSAGE_TYPE: u8 = 53;
 const SERVER: u8 = 54;
 const CLASS: u8 = 60;
 const BOOT_FILE: u8 = 67;
+const USER_CLASS: u8 = 77;
 const ARCHITECTURE: u8 = 93;
 const MACHINE: u8 = 97;
 
@@ -88,6 +89,8 @@ pub struct Request {
     pub class: Vec<u8>,
     /// Option 54: whom it chose.
     pub server: Option<Ipv4Addr>,
+    /// Option 77 says that it is iPXE.
+    pub is_ipxe: bool,
     /// Option 93: the first architecture type.
     pub architecture: Option<u16>,
     /// Option 97 as it came, to be echoed.
@@ -130,6 +133,7 @@ pub fn parse_request(bytes: &[u8]) -> Option<Request> {
         mac: Mac(bytes.get(28..34)?.try_into().ok()?),
         class: options.get(CLASS),
         server: <[u8; 4]>::try_from(options.get(SERVER).as_slice()).ok().map(Ipv4Addr::from),
+        is_ipxe: options.get(USER_CLASS) == b"iPXE",
         architecture: short(&options.get(ARCHITECTURE)),
         machine: options.get(MACHINE),
         vendor: options.get(VENDOR),
