@@ -9,6 +9,7 @@ mod data_directory;
 mod error;
 pub mod identity;
 pub mod progress;
+mod pxe;
 mod serve;
 pub mod sessions;
 pub mod store;
@@ -17,5 +18,6 @@ mod timestamp;
 
 pub use data_directory::{DataDirectory, LockedDataDirectory};
 pub use error::{Error, ErrorKind, Result, chain};
+pub use pxe::{PxeConfig, PxeStation};
 pub use serve::{Config, Controller, ca_fingerprint};
 pub use timestamp::Timestamp;

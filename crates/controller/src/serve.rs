@@ -4,10 +4,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use axum::Router;
+use netboot::Service;
 use protocol::tls::ControllerTls;
 use tokio::sync::oneshot;
 
 use crate::api::{Api, Peer, Status, bind, router};
+use crate::pxe::{PxeConfig, start_service};
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::tasks::{Converter, Tasks};
@@ -21,6 +24,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What makes VMs.
     pub converter: Arc<dyn Converter>,
+    /// Brings machines to the boot image over the network.
+    pub pxe: Option<PxeConfig>,
 }
 
 /// A running controller. It works until it is stopped; dropping it stops the API only.
@@ -29,6 +34,7 @@ pub struct Controller {
     tasks: Tasks,
     stop_api: oneshot::Sender<()>,
     api: JoinHandle<()>,
+    pxe: Option<Service>,
     _directory: LockedDataDirectory,
 }
 
@@ -56,13 +62,20 @@ impl Controller {
             data_dir: directory.path().display().to_string(),
             started_at: Timestamp::now(),
         };
-        let api = Arc::new(Api { store, sessions: sessions.clone(), tasks: tasks.clone(), status: status.clone() });
+        let pxe = config.pxe.map(|config| start_service(&store, &config, false)).transpose()?;
+        let api = Arc::new(Api {
+            store,
+            sessions: sessions.clone(),
+            tasks: tasks.clone(),
+            status: status.clone(),
+            pxe: pxe.as_ref().map(|pxe| pxe.log().clone()),
+        });
         let (stop_api, stopped) = oneshot::channel();
-        let api = serve_api(&directory, api, stopped)?;
+        let api = serve_api(&directory, router(api), stopped)?;
         sessions.listen(listener)?;
         tasks.resume()?;
         tracing::info!(%agent_address, data_dir = %status.data_dir, "the controller works");
-        Ok(Self { status, tasks, stop_api, api, _directory: directory })
+        Ok(Self { status, tasks, stop_api, api, pxe, _directory: directory })
     }
 
     /// Where it listens, and what it is known by.
@@ -72,6 +85,7 @@ impl Controller {
 
     /// Brings tasks to a safe point and stops the API. Tasks go on with the next controller.
     pub fn stop(self) {
+        drop(self.pxe);
         self.tasks.stop();
         let _ = self.stop_api.send(());
         let _ = self.api.join();
@@ -91,7 +105,12 @@ fn load_identity(directory: &DataDirectory) -> Result<ControllerTls> {
         .map_err(|e| Error::with(ErrorKind::Io, "the controller's identity", e))
 }
 
-fn serve_api(directory: &LockedDataDirectory, api: Arc<Api>, stopped: oneshot::Receiver<()>) -> Result<JoinHandle<()>> {
+/// Serves `router` on the data directory's socket until `stopped`.
+pub(crate) fn serve_api(
+    directory: &LockedDataDirectory,
+    router: Router,
+    stopped: oneshot::Receiver<()>,
+) -> Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(16)
@@ -102,7 +121,7 @@ fn serve_api(directory: &LockedDataDirectory, api: Arc<Api>, stopped: oneshot::R
         let _inside = runtime.enter();
         bind(directory)?
     };
-    let service = router(api).into_make_service_with_connect_info::<Peer>();
+    let service = router.into_make_service_with_connect_info::<Peer>();
     std::thread::Builder::new()
         .name("api".into())
         .spawn(move || {

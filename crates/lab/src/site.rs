@@ -24,6 +24,8 @@ pub struct Site {
     lan: Lan,
     folder: PathBuf,
     programs: PathBuf,
+    /// The boot image that the controller offers by PXE.
+    pxe: Option<PathBuf>,
 }
 
 impl Site {
@@ -31,7 +33,8 @@ impl Site {
     pub fn new(folder: &Path) -> Result<Self> {
         let site = folder.join("vms");
         fs::create_dir_all(&site).map_err(|e| Error::file(&site, e))?;
-        let mut site = Self { controller: None, lan: Lan::new()?, folder: folder.to_path_buf(), programs: programs()? };
+        let mut site =
+            Self { controller: None, lan: Lan::new()?, folder: folder.to_path_buf(), programs: programs()?, pxe: None };
         site.start_controller()?;
         Ok(site)
     }
@@ -57,6 +60,9 @@ impl Site {
         let log = File::options().create(true).append(true).open(&log).map_err(|e| Error::file(&log, e))?;
         let mut command = self.program("vconverter");
         command.args(["serve", "--listen", &self.controller_address()]).env("RUST_LOG", "info");
+        if let Some(boot_image) = &self.pxe {
+            command.args(["--pxe", "--boot-image"]).arg(boot_image);
+        }
         command.stdout(Stdio::null()).stderr(log);
         self.controller = Some(Daemon::start(command)?);
         let start = Instant::now();
@@ -73,6 +79,14 @@ impl Site {
     pub fn controller_peak_memory_kib(&self) -> Result<u64> {
         let controller = self.controller.as_ref().ok_or_else(|| Error::new("the controller does not run"))?;
         controller.peak_memory_kib()
+    }
+
+    /// Builds the boot image, and starts the controller again with the PXE service.
+    pub fn start_pxe(&mut self) -> Result<()> {
+        let iso = self.boot_image()?;
+        self.kill_controller();
+        self.pxe = iso.parent().map(Path::to_path_buf);
+        self.start_controller()
     }
 
     /// Kills the controller with SIGKILL.

@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Convert(Convert),
     /// Show the conversions of the controller
     Tasks(Tasks),
+    /// Bring machines to the boot image over the network, beside the LAN's DHCP server; policies and log of that
+    Pxe(Pxe),
     /// Show what is on disk images or block devices, without changing or mounting them
     Inspect(Inspect),
     /// Make the boot image from which machines are cold-cloned
@@ -74,6 +76,89 @@ pub(crate) struct Serve {
     /// Where to listen for agents
     #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::from(([0, 0, 0, 0], controller::sessions::AGENT_PORT)))]
     pub(crate) listen: SocketAddr,
+    /// Bring machines to the boot image over the network too (see `vconverter pxe --help`)
+    #[arg(long, requires = "boot_image")]
+    pub(crate) pxe: bool,
+    #[command(flatten)]
+    pub(crate) pxe_service: PxeService,
+}
+
+/// What the PXE service works with.
+#[derive(Debug, Args)]
+pub(crate) struct PxeService {
+    /// The boot image: the folder that `boot-image build` made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) boot_image: Option<PathBuf>,
+    /// Answer on this interface only; can be given more than once [default: all with an IPv4 address]
+    #[arg(long = "interface", value_name = "NAME")]
+    pub(crate) interfaces: Vec<String>,
+    /// Port for HTTP; some firmware takes no other than 80
+    #[arg(long, value_name = "PORT", default_value_t = netboot::HTTP_PORT)]
+    pub(crate) http_port: u16,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  vconverter pxe --boot-image boot --interface eth0
+  vconverter pxe policy 52:54:00:12:34:56 boot-once
+  vconverter pxe policy m-4f9c21ab ignore
+  vconverter pxe log --follow
+
+The service adds the boot image to what the LAN's own DHCP server says (proxyDHCP), and never offers an address. A machine
+that has no policy gets a menu of its firmware whose choice after 10 s is its own disk; F8 shows the boot image.
+Alone it has policies of its own, in its data directory, and `boot-once` ends 3 minutes after the boot image was sent; within
+`vconverter serve --pxe` it ends when the boot image reports in. It needs UDP 67, 69, 4011 and TCP 80.
+UEFI with Secure Boot on starts by HTTP boot or from the ISO, not by PXE."
+)]
+pub(crate) struct Pxe {
+    #[command(subcommand)]
+    pub(crate) action: Option<PxeAction>,
+    #[command(flatten)]
+    pub(crate) service: PxeService,
+    /// Refuse a boot image that calls another controller than this one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) controller: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PxeAction {
+    /// Show each request, what it was answered and why
+    Log {
+        /// Go on with what comes
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Show the policies of machines, or set one
+    Policy(PxePolicyArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PxePolicyArguments {
+    /// MAC address, SMBIOS UUID, or id of a known machine
+    #[arg(requires = "policy")]
+    pub(crate) machine: Option<String>,
+    /// What it gets when it starts from the network
+    #[arg(value_enum)]
+    pub(crate) policy: Option<PolicyName>,
+    /// Do not ask before boot-always
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// What a machine gets that starts from the network.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PolicyName {
+    /// No answer: it goes on in its own order
+    Ignore,
+    /// The boot image, once
+    BootOnce,
+    /// The boot image at every start, for 24 hours
+    BootAlways,
+    /// Forget the policy: the menu
+    Menu,
 }
 
 #[derive(Debug, Args)]

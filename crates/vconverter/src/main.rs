@@ -12,6 +12,7 @@ mod inspect;
 mod machines;
 mod outcome;
 mod progress_line;
+mod pxe;
 mod serve;
 mod table;
 mod tasks;
@@ -24,13 +25,18 @@ use controller::DataDirectory;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, BootImageAction, Command, MachinesAction, TasksAction};
+use arguments::{Arguments, BootImageAction, Command, MachinesAction, PxeAction, TasksAction};
 use client::Client;
 use failure::{Code, Failure, Result};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let quiet = if matches!(arguments.command, Command::Serve(_)) { "info" } else { "warn" };
+    let serves = match &arguments.command {
+        Command::Serve(_) => true,
+        Command::Pxe(pxe) => pxe.action.is_none(),
+        _ => false,
+    };
+    let quiet = if serves { "info" } else { "warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -75,6 +81,11 @@ fn run(arguments: Arguments) -> Result<()> {
                 Some(TasksAction::Retry { id }) => tasks::retry(&client, &id, json),
             }
         }
+        Command::Pxe(arguments) => match arguments.action {
+            None => pxe::serve(&arguments.service, arguments.controller.as_deref(), directory, json),
+            Some(PxeAction::Log { follow }) => pxe::log(&Client::new(&directory)?, follow, json),
+            Some(PxeAction::Policy(policy)) => pxe::policy(&Client::new(&directory)?, &policy, json),
+        },
         Command::Inspect(inspect) => inspect::inspect(&inspect.sources, json),
         Command::BootImage(boot_image) => match boot_image.action {
             BootImageAction::Build(build) => boot_image::build(&build, &directory, json),

@@ -31,7 +31,8 @@ impl Converter for Pipeline {
 }
 
 pub(crate) fn serve(arguments: &Serve, directory: DataDirectory, json: bool) -> Result<()> {
-    let config = Config { data_directory: directory, listen: arguments.listen, converter: Arc::new(Pipeline) };
+    let pxe = if arguments.pxe { Some(arguments.pxe_service.config()?) } else { None };
+    let config = Config { data_directory: directory, listen: arguments.listen, converter: Arc::new(Pipeline), pxe };
     let controller = Controller::start(config)?;
     let status = controller.status();
     if json {
@@ -48,7 +49,7 @@ pub(crate) fn serve(arguments: &Serve, directory: DataDirectory, json: bool) -> 
 }
 
 /// Returns at SIGINT or SIGTERM; at the second of them the process ends at once.
-fn wait_for_signal() -> std::io::Result<()> {
+pub(crate) fn wait_for_signal() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut interrupts, mut terminations) = runtime.block_on(async {
         std::io::Result::Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
@@ -56,7 +57,7 @@ fn wait_for_signal() -> std::io::Result<()> {
     runtime.block_on(async {
         tokio::select! { _ = interrupts.recv() => {}, _ = terminations.recv() => {} }
     });
-    tracing::info!("bringing tasks to a safe point");
+    tracing::info!("stopping; tasks come to a safe point");
     std::thread::spawn(move || {
         runtime.block_on(async {
             tokio::select! { _ = interrupts.recv() => {}, _ = terminations.recv() => {} }

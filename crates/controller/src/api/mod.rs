@@ -9,17 +9,22 @@
 //! | `POST /tasks` | [`NewConversion`] → 201 with [`TaskView`] |
 //! | `GET /tasks/{id}/log?after=N` | lines of its log ([`crate::store::LogEntry`]) |
 //! | `POST /tasks/{id}/cancel`, `POST /tasks/{id}/retry` | [`TaskView`] |
+//! | `GET /pxe/rules`, `POST /pxe/rules` | what machines that start from the network get ([`crate::store::PxeRule`]); [`NewPxeRule`] sets it |
+//! | `GET /pxe/log?after=N` | what they asked and were answered ([`netboot::Record`]) |
 //! | `GET /audit?limit=N` | the audit log, newest first |
 //!
 //! What fails is answered with a problem (RFC 9457), see [`Problem`].
 
 mod problem;
+mod pxe;
 mod routes;
 mod socket;
 mod views;
 
 pub use problem::{Problem, ProblemKind};
+pub use pxe::NewPxeRule;
 pub use views::{MachineState, MachineView, NewConversion, Status, TaskView};
 
+pub(crate) use pxe::pxe_router;
 pub(crate) use routes::{Api, router};
 pub(crate) use socket::{Peer, bind};

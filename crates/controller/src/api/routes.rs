@@ -11,6 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 
+use super::pxe;
 use super::views::TypedCode;
 use super::{MachineView, NewConversion, Peer, Problem, ProblemKind, Status, TaskView};
 use crate::sessions::{Approval, Sessions};
@@ -29,10 +30,12 @@ pub(crate) struct Api {
     pub(crate) sessions: Sessions,
     pub(crate) tasks: Tasks,
     pub(crate) status: Status,
+    /// The log of the PXE service, where it runs.
+    pub(crate) pxe: Option<Arc<netboot::Log>>,
 }
 
 type Shared = State<Arc<Api>>;
-type Answer<T> = std::result::Result<T, Problem>;
+pub(super) type Answer<T> = std::result::Result<T, Problem>;
 
 #[derive(Deserialize)]
 struct LogQuery {
@@ -47,6 +50,7 @@ struct AuditQuery {
 
 /// The API, all of it.
 pub(crate) fn router(api: Arc<Api>) -> Router {
+    let pxe = pxe::routes(api.store.clone(), api.pxe.clone());
     let v1 = Router::new()
         .route("/status", get(status))
         .route("/machines", get(machines))
@@ -59,6 +63,11 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/tasks/{id}/retry", post(retry_task))
         .route("/audit", get(audit))
         .with_state(api);
+    finish(v1.merge(pxe))
+}
+
+/// Routes as an API of its own: below its version, for its owner, with problems for what is not there.
+pub(super) fn finish(v1: Router) -> Router {
     Router::new()
         .nest("/api/v1", v1)
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, ProblemKind::NotFound, "no such resource"))
@@ -213,7 +222,9 @@ fn find_task(api: &Api, id: &str) -> crate::Result<TaskView> {
     TaskView::new(task, progress)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> crate::Result<T> + Send + 'static) -> Answer<Json<T>> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> crate::Result<T> + Send + 'static,
+) -> Answer<Json<T>> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => Ok(Json(done?)),
         Err(_) => {
@@ -223,10 +234,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> crate::Result<T> + S
     }
 }
 
-fn json<T>(body: std::result::Result<Json<T>, JsonRejection>) -> Answer<T> {
+pub(super) fn json<T>(body: std::result::Result<Json<T>, JsonRejection>) -> Answer<T> {
     body.map(|Json(value)| value).map_err(|e| Problem { status: e.status().as_u16(), ..invalid(&e.body_text()) })
 }
 
-fn invalid(detail: &str) -> Problem {
+pub(super) fn invalid(detail: &str) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, ProblemKind::Invalid, detail)
 }

@@ -147,6 +147,9 @@ impl Store {
             .execute("UPDATE agent_keys SET machine = ?2 WHERE fingerprint = ?1", params![sighting.key, id])
             .map_err(|e| storage(context, e))?;
         write_report(&transaction, &id, sighting, now)?;
+        if sighting.booted == "boot-image" {
+            super::pxe::reported_in(&transaction, &identity)?;
+        }
         transaction.commit().map_err(|e| storage(context, e))?;
         Ok(id)
     }

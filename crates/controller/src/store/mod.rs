@@ -7,6 +7,7 @@
 
 mod logs;
 mod machines;
+mod pxe;
 mod tasks;
 
 use std::fs::OpenOptions;
@@ -21,10 +22,14 @@ use crate::{Error, ErrorKind, Result};
 
 pub use logs::{AuditEntry, LogEntry, LogLevel};
 pub use machines::{KnownMachine, Sighting};
+pub use pxe::{PxePolicy, PxeRule};
 pub use tasks::{NewTask, TaskRecord, TaskState};
 
 /// All migrations in order; the number of the last is the schema's version.
-const MIGRATIONS: &[(&str, &str)] = &[("first light", include_str!("migrations/0001_first_light.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("first light", include_str!("migrations/0001_first_light.sql")),
+    ("PXE policies", include_str!("migrations/0002_pxe.sql")),
+];
 
 /// The controller's memory. Every method may block for a write to disk.
 #[derive(Debug)]

@@ -48,7 +48,7 @@ pub(crate) fn nothing() -> Arc<dyn Converter> {
 
 pub(crate) fn start(data: &Path, converter: Arc<dyn Converter>) -> Controller {
     let listen = ([127, 0, 0, 1], 0).into();
-    Controller::start(Config { data_directory: DataDirectory::new(data), listen, converter }).unwrap()
+    Controller::start(Config { data_directory: DataDirectory::new(data), listen, converter, pxe: None }).unwrap()
 }
 
 /// One request; the answer's status, content type and JSON.

@@ -1,0 +1,125 @@
+//! The routes of the PXE service.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{ConnectInfo, Query, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use machine::MacAddress;
+use netboot::{Log, Record};
+use serde::{Deserialize, Serialize};
+
+use super::routes::{Answer, blocking, finish, invalid, json};
+use super::{Peer, Problem};
+use crate::identity::MachineIdentity;
+use crate::store::{PxePolicy, PxeRule, Store};
+use crate::{Error, ErrorKind, Result};
+
+/// Records that one answer holds.
+const RECORDS_MAX: usize = 1000;
+
+/// A policy that is set.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPxeRule {
+    /// MAC address, SMBIOS UUID, or the id of a known machine.
+    pub machine: String,
+    /// What it gets; nothing forgets it, so that it gets the menu.
+    pub policy: Option<PxePolicy>,
+}
+
+/// What the routes work on.
+struct Pxe {
+    store: Arc<Store>,
+    log: Option<Arc<Log>>,
+}
+
+#[derive(Deserialize)]
+struct LogQuery {
+    #[serde(default)]
+    after: u64,
+}
+
+/// The routes below `/pxe`; without a log where no service runs.
+pub(super) fn routes(store: Arc<Store>, log: Option<Arc<Log>>) -> Router {
+    Router::new()
+        .route("/pxe/rules", get(rules).post(set_rule))
+        .route("/pxe/log", get(log_records))
+        .with_state(Arc::new(Pxe { store, log }))
+}
+
+/// The API of a PXE service alone.
+pub(crate) fn pxe_router(store: Arc<Store>, log: Arc<Log>) -> Router {
+    finish(routes(store, Some(log)))
+}
+
+async fn rules(State(pxe): State<Arc<Pxe>>) -> Answer<Json<Vec<PxeRule>>> {
+    blocking(move || pxe.store.pxe_rules()).await
+}
+
+async fn set_rule(
+    State(pxe): State<Arc<Pxe>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: std::result::Result<Json<NewPxeRule>, JsonRejection>,
+) -> Answer<Json<Vec<PxeRule>>> {
+    let new = json(body)?;
+    blocking(move || {
+        for name in names_of(&pxe.store, &new.machine)? {
+            pxe.store.set_pxe_rule(&name, new.policy, &peer.actor())?;
+        }
+        pxe.store.pxe_rules()
+    })
+    .await
+}
+
+async fn log_records(
+    State(pxe): State<Arc<Pxe>>,
+    query: std::result::Result<Query<LogQuery>, QueryRejection>,
+) -> Answer<Json<Vec<Record>>> {
+    let Query(query) = query.map_err(|e| invalid(&e.body_text()))?;
+    let log = pxe.log.as_ref().ok_or_else(|| {
+        let context = "no PXE service runs here: start it with `vconverter serve --pxe` or `vconverter pxe`";
+        Problem::from(Error::new(ErrorKind::Conflict, context))
+    })?;
+    Ok(Json(log.records(query.after, RECORDS_MAX)))
+}
+
+/// What a machine is known by to its firmware: one name where it is typed so; of a known machine its UUID, else the
+/// addresses of its cards.
+fn names_of(store: &Store, typed: &str) -> Result<Vec<String>> {
+    if let Ok(mac) = typed.parse::<MacAddress>() {
+        return Ok(vec![mac.to_string()]);
+    }
+    if is_uuid(typed) {
+        return Ok(vec![typed.to_ascii_lowercase()]);
+    }
+    let known = store.machine(typed)?.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("expected a MAC address, a UUID or a machine's id, found {typed:?}"))
+    })?;
+    let identity = MachineIdentity::of(&known.report);
+    let names: Vec<String> = identity.uuid.map_or(identity.macs, |uuid| vec![uuid]);
+    if names.is_empty() {
+        return Err(Error::new(ErrorKind::Conflict, format!("{typed} reported neither a UUID nor a network card")));
+    }
+    Ok(names)
+}
+
+fn is_uuid(text: &str) -> bool {
+    let groups: Vec<&str> = text.split('-').collect();
+    groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
+        && groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuids_are_told_from_names() {
+        assert!(is_uuid("4C4C4544-0042-3510-8052-b4c04f4e3132"));
+        for text in ["", "m-4f9c21ab", "4c4c4544-0042-3510-8052-b4c04f4e313", "4c4c4544-0042-3510-8052-b4c04f4e313g"] {
+            assert!(!is_uuid(text), "{text}");
+        }
+    }
+}
