@@ -4,6 +4,8 @@
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,6 +14,8 @@ use lab::{CONTROLLER, Lan};
 use netboot::{BootFiles, Choice, Client, ErrorKind, Finding, Mac, Options, Policy, Ruling, Service};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A user without rights.
+const NOBODY: u32 = 65534;
 
 /// Lets every machine do the same, and remembers what was delivered.
 struct Same {
@@ -209,6 +213,10 @@ fn boot_clients_get_their_file_beside_a_dhcp_server_and_nobody_else_does() {
     let (head, body) = http(&lan, "GET /vmlinuz HTTP/1.1\r\nRange: bytes=299996-\r\n");
     assert!(head.starts_with("http/1.1 206") && head.contains("bytes 299996-299999/300000"), "{head}");
     assert_eq!(body, kernel()[299_996..]);
+    let (head, body) = http(&lan, "GET /m/020000000001/revocations_sku.efi HTTP/1.1\r\n");
+    assert!(head.starts_with("http/1.1 404") && body == b"404 Not Found\n", "{head}");
+    let (head, body) = http(&lan, "GET /m/020000000001//grubx64.efi HTTP/1.1\r\n");
+    assert!(head.starts_with("http/1.1 200") && body == b"grubx64.efi", "{head}");
     for (request, status) in [
         ("GET /../etc/passwd HTTP/1.1\r\n", "404"),
         ("GET /vmlinuz HTTP/1.1\r\nRange: bytes=300000-\r\n", "416"),
@@ -323,4 +331,73 @@ fn a_storm_of_a_thousand_clients_neither_blocks_it_nor_fills_its_memory() {
     };
     assert!(is_whole, "a whole file {} s later", start.elapsed().as_secs());
     println!("a transfer works {} s after the storm", start.elapsed().as_secs());
+}
+
+/// The program with nothing but what the systemd unit gives it: another user, two capabilities.
+#[test]
+fn the_service_alone_needs_two_capabilities_and_no_root() {
+    if !root() {
+        return;
+    }
+    let lan = Lan::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    std::fs::create_dir_all(image.join("netboot")).unwrap();
+    for name in ["undionly.kpxe", "vmlinuz", "initramfs.img"] {
+        std::fs::write(image.join("netboot").join(name), name).unwrap();
+    }
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o700)).unwrap();
+    std::os::unix::fs::chown(&data, Some(NOBODY), Some(NOBODY)).unwrap();
+    let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("vconverter");
+    // A copy where that user can read it.
+    std::fs::copy(program, folder.path().join("vconverter")).unwrap();
+
+    let unit = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/vconverter-pxe.service"));
+    let unit = unit.unwrap();
+    let given = unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities=")).unwrap();
+    let capabilities: Vec<String> =
+        given.split(' ').map(|name| format!("+{}", name.trim_start_matches("CAP_").to_ascii_lowercase())).collect();
+    let capabilities = capabilities.join(",");
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", &NOBODY.to_string(), "--regid", &NOBODY.to_string(), "--clear-groups", "--no-new-privs"])
+        .args(["--inh-caps", &format!("-all,{capabilities}"), "--ambient-caps", &format!("-all,{capabilities}")])
+        .args(["--bounding-set", &format!("-all,{capabilities}")])
+        .arg(folder.path().join("vconverter"))
+        .args(["--data-dir", data.to_str().unwrap(), "pxe", "--boot-image", image.to_str().unwrap()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut service = lan.controller().enter(&mut command).spawn().unwrap();
+    let vconverter = |arguments: &[&str]| {
+        let mut command = Command::new(folder.path().join("vconverter"));
+        let output = command.args(["--json", "--data-dir", data.to_str().unwrap()]).args(arguments).output().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap_or_default()
+    };
+    let client = socket(&lan, 68);
+    let mac = [2, 0, 0, 0, 0, 1];
+    // Without a policy: a menu, which names no file.
+    let menu = ask(&client, mac, b"PXEClient:Arch:00000", 0, PATIENCE);
+    let set = vconverter(&["pxe", "policy", "02:00:00:00:00:01", "boot-once"]);
+    let boot = ask(&client, mac, b"PXEClient:Arch:00000", 0, PATIENCE);
+    let sent = tftp(&lan, "m/020000000001/initramfs.img", &[]);
+    let (start, mut after) = (Instant::now(), vconverter(&["pxe", "policy"]));
+    while after[0]["expires_at"].is_null() && start.elapsed() < PATIENCE {
+        after = vconverter(&["pxe", "policy"]);
+    }
+    let log = vconverter(&["pxe", "log"]);
+    service.kill().unwrap();
+    let said = service.wait_with_output().unwrap();
+    println!("{log:#}\n{}", String::from_utf8_lossy(&said.stderr));
+    assert_eq!(menu.as_deref(), Some(""));
+    assert_eq!(set[0]["policy"], "boot-once");
+    assert_eq!((boot.as_deref(), sent.unwrap()), (Some("m/020000000001/undionly.kpxe"), b"initramfs.img".to_vec()));
+    assert!(after[0]["expires_at"].is_string(), "boot once ends soon after the image was sent: {after}");
+    let answers: Vec<&str> = log.as_array().unwrap().iter().map(|record| record["answer"].as_str().unwrap()).collect();
+    assert!(
+        answers[0].starts_with("menu") && answers.contains(&"boot file m/020000000001/undionly.kpxe"),
+        "{answers:?}"
+    );
 }

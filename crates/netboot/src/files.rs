@@ -90,19 +90,20 @@ pub struct BootPath {
 
 /// Reads the path of a request: `m/525400123456/vmlinuz`, or `vmlinuz` of a DHCP server that names this service itself.
 pub fn parse_path(path: &str) -> Option<BootPath> {
-    let path = path.trim_start_matches('/');
     if path.len() > NAME_LENGTH_MAX {
         return None;
     }
-    let (machine, file) = match path.strip_prefix("m/").and_then(|rest| rest.split_once('/')) {
-        Some((machine, file)) => (Some(machine.parse().ok().filter(|_| machine.len() == 12)?), file),
-        None => (None, path),
+    // Shim puts two slashes before GRUB's name.
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let (machine, parts) = match parts.as_slice() {
+        ["m", machine, rest @ ..] => (Some(machine.parse().ok().filter(|_| machine.len() == 12)?), rest),
+        all => (None, all),
     };
-    // Signed GRUB looks in its built-in folder.
-    let file = match file.split_once('/') {
-        Some(("grub", "grub.cfg")) => loader::GRUB_CONFIGURATION,
-        Some(_) => return None,
-        None => file,
+    let file = match parts {
+        [file] => *file,
+        // Signed GRUB looks in its built-in folder.
+        ["grub", "grub.cfg"] => loader::GRUB_CONFIGURATION,
+        _ => return None,
     };
     Some(BootPath { machine, file: file.to_owned() })
 }
@@ -157,6 +158,7 @@ mod tests {
         let path = |machine, file: &str| Some(BootPath { machine, file: file.into() });
         assert_eq!(parse_path("m/525400123456/vmlinuz"), path(Some(mac), "vmlinuz"));
         assert_eq!(parse_path("/vmlinuz"), path(None, "vmlinuz"));
+        assert_eq!(parse_path("/m/525400123456//grubx64.efi"), path(Some(mac), "grubx64.efi"));
         assert_eq!(parse_path("/grub/grub.cfg"), path(None, "grub.cfg"));
         for wrong in
             ["m/x/vmlinuz", "m/52:54:00:12:34:56/vmlinuz", "a/b", "../vmlinuz", "m/525400123456/../../etc/passwd"]

@@ -134,8 +134,11 @@ fn insert(response: &mut Response<FileBody>, name: hyper::header::HeaderName, va
     }
 }
 
+/// An error. Its body is not empty: EDK2 waits for the end of the connection where it is (seen with shim's optional files).
 fn plain(status: StatusCode) -> Response<FileBody> {
-    let mut response = Response::new(FileBody::empty());
+    let text = format!("{status}\n");
+    let (content, length) = (Content::Bytes(text.as_bytes().into()), text.len() as u64);
+    let mut response = Response::new(FileBody { content: Some(content), at: 0, left: length, told: None });
     *response.status_mut() = status;
     response
 }
