@@ -239,7 +239,7 @@ fn back_off(failures: u32) -> Duration {
 }
 
 fn wait_for_address(status: &Status) {
-    while !status.picture().nics.values().any(|nic| nic.address.is_some()) {
+    while !status.picture().nics.values().any(|nic| !nic.addresses.is_empty()) {
         status.update(|picture| {
             picture.agent = AgentLine { status: "waiting for the network".into(), ..AgentLine::default() };
         });
@@ -409,7 +409,8 @@ exec /bin/sleep 600
             driver: "e1000".into(),
             mac: machine::MacAddress([2, 0, 0, 0, 0, 1]),
             link: true,
-            address: Some(machine::IpNet { address: [192, 0, 2, 7].into(), prefix_length: 24 }),
+            speed: None,
+            addresses: vec![machine::IpNet { address: [192, 0, 2, 7].into(), prefix_length: 24 }],
             note: String::new(),
         };
         status.set_nic(1, Some(nic));

@@ -7,18 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use machine::ByteCount;
-use rustix::system::RebootCommand;
 
 use crate::agent::Controller;
 use crate::configuration::{self, Configuration, load_configuration};
-use crate::console::{self, log};
+use crate::console::log;
 use crate::disks::{is_disk, list_disks, set_all_read_only, set_read_only};
-use crate::operator::{self, Dialog, Input, Outcome};
-use crate::status::{Picture, Status};
+use crate::network::settings::Wanted;
+use crate::status::Status;
 use crate::uevent::{Event, Events};
-use crate::{agent, inspection, medium, modules, mounts, network, reaper, screen};
+use crate::{agent, conversation, inspection, medium, modules, mounts, network, reaper, screen};
 
-const HOSTNAME: &str = "vconverter";
 /// Disks behind slow controllers come late; nobody waits longer for the first inspection.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 /// The agent starts without knowing the guest after this.
@@ -57,13 +55,15 @@ pub fn run() -> ! {
     });
     log(format!("machine: {}", status.picture().machine));
     let controller = Arc::new(Controller::default());
+    let wanted = Arc::new(Wanted::new(configuration.network.clone()));
     {
-        let (network, status) = (configuration.network.clone(), Arc::clone(&status));
-        start(move || network::run(&network, HOSTNAME, &status));
+        let (wanted, status) = (Arc::clone(&wanted), Arc::clone(&status));
+        start(move || network::run(&wanted, &status));
     }
     {
-        let status = Arc::clone(&status);
+        let (status, serial) = (Arc::clone(&status), Arc::clone(&status));
         start(move || screen::run(&status));
+        start(move || screen::run_serial(&serial));
     }
     {
         let (controller, status) = (Arc::clone(&controller), Arc::clone(&status));
@@ -76,7 +76,7 @@ pub fn run() -> ! {
             agent::run(&agent::Place::default(), &controller, &status)
         });
     }
-    converse(&configuration, &controller, &status)
+    conversation::run(&configuration, &controller, &wanted, &status)
 }
 
 fn start<T>(work: impl FnOnce() -> T + Send + 'static) {
@@ -99,9 +99,6 @@ fn quieten_kernel() {
     write("/proc/sys/kernel/printk", "1 4 1 4");
     // All that SysRq may do by Debian's default except to restart, which asks nobody.
     write("/proc/sys/kernel/sysrq", "54");
-    if let Err(errno) = rustix::system::sethostname(HOSTNAME.as_bytes()) {
-        log(format!("set the host name: {errno}"));
-    }
     start(forward_kernel_warnings);
 }
 
@@ -299,88 +296,6 @@ fn machine_text() -> String {
     let firmware = if Path::new("/sys/firmware/efi").exists() { "UEFI" } else { "BIOS" };
     let parts = [Some(product).filter(|text| !text.is_empty()), serial, memory, Some(firmware.into())];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
-/// Shows questions and does what the answers say; the main thread's work.
-fn converse(configuration: &Configuration, controller: &Controller, status: &Arc<Status>) -> ! {
-    let mut dialog = Dialog::default();
-    match &configuration.controller {
-        Some(address) => {
-            controller.set(address.clone(), configuration.ca_fingerprint.clone());
-            log(format!("controller: {address}, from the configuration"));
-            status.update(|picture| picture.controller.clone_from(address));
-        }
-        None => {
-            log("controller: none configured; asking on the screen and on serial ports");
-            status.update(|picture| picture.controller = "not known".into());
-            dialog.ask_controller();
-        }
-    }
-    let inputs = operator::listen(status);
-    show_question(&dialog, status, true);
-    loop {
-        let Ok(input) = inputs.recv() else {
-            std::thread::sleep(Duration::from_secs(1));
-            continue;
-        };
-        let before = dialog.question().map(|question| (question.text, question.complaint));
-        match dialog.take(input) {
-            Outcome::Nothing => {}
-            Outcome::Restart => end(status, "restarting", RebootCommand::Restart),
-            Outcome::PowerOff => end(status, "switching off", RebootCommand::PowerOff),
-            Outcome::Confirmed(code) => {
-                log(format!(
-                    "controller: its operator sees the code {code}, as answered here; it is trusted until the restart"
-                ));
-                if let Err(error) = agent::Place::default().confirm(&code) {
-                    log(error.chain());
-                    dialog.take(Input::Confirmation(Some(code)));
-                }
-            }
-            Outcome::Denied(code) => {
-                let address = controller.leave().unwrap_or_default();
-                log(format!(
-                    "controller: its operator does not see the code {code}, as answered here; \
-                     the connection to {address} is dropped, and it got nothing of the disks"
-                ));
-                status.update(|picture| picture.controller = format!("{address} is not the right one: left"));
-            }
-            Outcome::Controller(address) => {
-                log(format!("controller: {address}, as typed"));
-                status.update(|picture| picture.controller.clone_from(&address));
-                // Who types an address compares the pairing code; a fingerprint belongs to the configured one.
-                let same = configuration.controller.as_deref() == Some(&address);
-                controller.set(address, configuration.ca_fingerprint.clone().filter(|_| same));
-            }
-        }
-        if dialog.question().is_none() && !controller.is_known() {
-            dialog.ask_controller();
-        }
-        let after = dialog.question().map(|question| (question.text, question.complaint));
-        show_question(&dialog, status, before != after);
-    }
-}
-
-fn show_question(dialog: &Dialog, status: &Status, is_new: bool) {
-    let question = dialog.question();
-    if let Some(question) = question.as_ref().filter(|_| is_new) {
-        let complaint =
-            if question.complaint.is_empty() { String::new() } else { format!("{}\r\n", question.complaint) };
-        console::echo(&format!("\r\n{complaint}{} ", question.text));
-    }
-    status.update(|picture: &mut Picture| picture.question = question);
-}
-
-fn end(status: &Status, what: &str, command: RebootCommand) -> ! {
-    log(format!("{what}, as asked"));
-    status.update(|picture| picture.agent.detail = Some(what.into()));
-    console::drain(Duration::from_secs(2));
-    loop {
-        if let Err(errno) = rustix::system::reboot(command) {
-            log(format!("{what}: {errno}"));
-        }
-        std::thread::sleep(Duration::from_secs(1));
-    }
 }
 
 #[cfg(test)]

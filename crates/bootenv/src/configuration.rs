@@ -1,11 +1,10 @@
 //! What the boot image was told: `/vconverter.toml`, handed over by the boot loader from the medium.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use machine::MacAddress;
 use serde::Deserialize;
 
+use crate::network::settings::Network;
 use crate::{Error, Result};
 
 /// Where the boot loader puts the file.
@@ -23,36 +22,6 @@ pub struct Configuration {
     /// How the network comes up.
     #[serde(default)]
     pub network: Network,
-}
-
-/// How the network comes up.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Network {
-    /// DHCP or static.
-    #[serde(default)]
-    pub mode: Mode,
-    /// Static: `192.0.2.7/24`.
-    pub address: Option<String>,
-    /// Static: default gateway.
-    pub gateway: Option<IpAddr>,
-    /// Name servers, before those of DHCP.
-    #[serde(default)]
-    pub dns: Vec<IpAddr>,
-    /// Only the interface of this name.
-    pub interface: Option<String>,
-    /// Only the interface with this address.
-    pub mac: Option<MacAddress>,
-}
-
-/// Where addresses come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// A DHCP server.
-    #[default]
-    Dhcp,
-    /// The configuration.
-    Static,
 }
 
 /// Reads the file at `path`; without one everything is left to DHCP and the screen.
@@ -88,33 +57,8 @@ pub fn parse_configuration(text: &str) -> Result<Configuration> {
     {
         return Err(Error::new("configuration: ca_fingerprint: expected 64 hexadecimal digits"));
     }
-    if configuration.network.mode == Mode::Static {
-        configuration.network.static_address()?;
-    }
+    configuration.network.check()?;
     Ok(configuration)
-}
-
-impl Network {
-    /// Address and prefix length in static mode.
-    ///
-    /// # Errors
-    /// An address that is absent or no IPv4 address with prefix length.
-    pub fn static_address(&self) -> Result<(Ipv4Addr, u8)> {
-        let text = self.address.as_deref().unwrap_or_default();
-        let parsed = text.split_once('/').and_then(|(address, prefix)| {
-            Some((address.parse().ok()?, prefix.parse().ok().filter(|bits| (1..=32).contains(bits))?))
-        });
-        parsed.ok_or_else(|| {
-            Error::new(format!(
-                "configuration: network.address: expected an IPv4 address as 192.0.2.7/24, found {text:?}"
-            ))
-        })
-    }
-
-    /// Whether an interface is one that may be used.
-    pub fn allows(&self, name: &str, mac: MacAddress) -> bool {
-        self.interface.as_ref().is_none_or(|wanted| wanted == name) && self.mac.is_none_or(|wanted| wanted == mac)
-    }
 }
 
 /// Checks what was typed or configured as the controller's address; the text without blanks around it.
@@ -151,10 +95,10 @@ mod tests {
             address = \"192.0.2.7/24\"\ngateway = \"192.0.2.1\"\ndns = [\"192.0.2.53\"]\nmac = \"52:54:00:12:34:56\"\n\0\0";
         let configuration = parse_configuration(text).unwrap();
         assert_eq!(configuration.controller.as_deref(), Some("c.example:8443"));
-        assert_eq!(configuration.network.static_address().unwrap(), ([192, 0, 2, 7].into(), 24));
         let mac = |text: &str| text.parse().unwrap();
-        assert!(configuration.network.allows("eth3", mac("52:54:00:12:34:56")));
-        assert!(!configuration.network.allows("eth3", mac("52:54:00:12:34:57")));
+        let settings = configuration.network.settings_of("eth3", mac("52:54:00:12:34:56")).unwrap();
+        assert_eq!(settings.addresses().unwrap()[0].to_string(), "192.0.2.7/24");
+        assert_eq!(configuration.network.settings_of("eth3", mac("52:54:00:12:34:57")), None);
     }
 
     #[test]
@@ -169,7 +113,7 @@ mod tests {
         assert!(error("controller = \"c\"").contains("HOST:PORT"));
         assert!(error("ca_fingerprint = \"c\"").contains("ca_fingerprint"));
         assert!(error("[network]\nmode = \"static\"").contains("network.address"));
-        assert!(error("[network]\nmode = \"manual\"").contains("mode"));
+        assert!(error("[network]\nmode = \"manual\"").contains("expected `dhcp` or `static`"));
         assert!(error("=").starts_with("configuration"));
     }
 

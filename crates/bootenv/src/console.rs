@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -30,6 +31,7 @@ pub fn log(text: impl AsRef<str>) {
     for port in &log.ports {
         port.send(line.clone());
     }
+    log.lines.fetch_add(1, Ordering::Relaxed);
     let mut recent = log.recent.lock().unwrap_or_else(PoisonError::into_inner);
     if recent.len() == RECENT_LINES_MAX {
         recent.pop_front();
@@ -42,6 +44,11 @@ pub fn echo(text: &str) {
     for port in &open_log().ports {
         port.send(text.to_owned());
     }
+}
+
+/// How many lines were logged.
+pub fn logged() -> u64 {
+    open_log().lines.load(Ordering::Relaxed)
 }
 
 /// The last `count` lines of the log, oldest first.
@@ -92,6 +99,7 @@ struct Log {
     started: Instant,
     ports: Vec<Port>,
     recent: Mutex<VecDeque<String>>,
+    lines: AtomicU64,
 }
 
 fn open_log() -> &'static Log {
@@ -100,6 +108,7 @@ fn open_log() -> &'static Log {
         started: Instant::now(),
         ports: serial_ports().iter().filter_map(|path| open_console(path).ok()).filter_map(Port::start).collect(),
         recent: Mutex::default(),
+        lines: AtomicU64::new(0),
     })
 }
 

@@ -1,367 +1,161 @@
-//! Network Configurator: brings every interface up at once, by DHCP or as configured; one that is dead holds up none.
+//! The machine's network: every interface is brought up at once, by DHCP or as told; one that is dead holds up none.
 //!
-//! Each interface has a thread. No link, no answer and a lost lease are states that are shown, and it goes on for ever.
+//! Each interface has a thread. What is wanted may change at any time ([`settings::Wanted`]); then each takes away what
+//! it set and all begin anew.
 
 pub mod interface;
 pub mod packet;
+mod port;
+pub mod reachability;
+pub mod resolver;
+pub mod rtnetlink;
+pub mod settings;
 
-use std::collections::{BTreeMap, HashSet};
-use std::fmt::Write as _;
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use interface::{Interface, list_interfaces};
-use machine::IpNet;
-use packet::PacketSocket;
+use netlink_packet_route::link::BondMode;
 
-use crate::configuration::{Mode, Network};
+use crate::Result;
 use crate::console::log;
-use crate::dhcp::{Action, Client, Lease};
-use crate::status::{NicStatus, Status};
-use crate::{Error, Result};
+use crate::status::Status;
+use interface::{Interface, find_interface, list_interfaces};
+use port::{INTERVAL, Port};
+use resolver::Resolver;
+use settings::{Bond, BondPolicy, Wanted};
 
-/// How often links and new interfaces are looked for.
-const INTERVAL: Duration = Duration::from_millis(500);
-/// What a card needs to agree on a speed, after which a missing link is worth a word.
-const NEGOTIATION: Duration = Duration::from_secs(6);
+/// The bond's interface. Not `bond0`: the kernel makes one of that name by itself when bonding is loaded.
+const BOND: &str = "bond.vc";
+/// The name of the machine in the boot image where none is set.
+const HOSTNAME: &str = "vconverter";
+/// The kernel's number for `lo` (LOOPBACK_IFINDEX of include/net/net_namespace.h).
+const LOOPBACK: u32 = 1;
 /// What drivers need to find their cards, after which their absence is worth a word.
 const DISCOVERY: Duration = Duration::from_secs(15);
-/// Unanswered questions after which the screen says that there is no DHCP server.
-const SILENT_TRIES: u32 = 4;
 
 /// Watches for interfaces and configures each; for a thread of its own.
-pub fn run(network: &Network, hostname: &str, status: &Arc<Status>) -> ! {
-    let resolver = Arc::new(Resolver::new(network.dns.clone()));
-    let mut known: HashSet<(String, u32)> = HashSet::new();
+pub fn run(wanted: &Arc<Wanted>, status: &Arc<Status>) -> ! {
+    // The kernel tells its own programs over it that a gateway does not answer.
+    if let Err(error) = rtnetlink::switch(LOOPBACK, true) {
+        log(error.chain());
+    }
+    let resolver = Arc::new(Resolver::default());
     let (started, mut missed) = (Instant::now(), false);
     loop {
-        for interface in list_interfaces() {
-            if !known.insert((interface.name.clone(), interface.index)) {
-                continue;
-            }
-            log(format!("network: {} {} {}", interface.name, interface.driver, interface.mac));
-            if !network.allows(&interface.name, interface.mac) {
-                log(format!("network: {} is left alone, as configured", interface.name));
-                continue;
-            }
-            let (network, resolver, status) = (network.clone(), Arc::clone(&resolver), Arc::clone(status));
-            let hostname = hostname.to_owned();
-            std::thread::spawn(move || {
-                let mut port = Port { interface, status, resolver, address: None, note: String::new(), link: false };
-                port.run(&network, &hostname);
-            });
+        let (number, network) = wanted.get();
+        let hostname = network.hostname.as_deref().unwrap_or(HOSTNAME);
+        if let Err(errno) = rustix::system::sethostname(hostname.as_bytes()) {
+            log(format!("set the host name: {errno}"));
         }
-        if known.is_empty() && !missed && started.elapsed() > DISCOVERY {
-            missed = true;
-            log("network: no network interface with a driver found; waiting for one, without it nothing can be copied");
+        if let Err(error) = resolver.configure(&network.dns) {
+            log(error.chain());
         }
-        std::thread::sleep(INTERVAL);
-    }
-}
-
-/// One interface and what is known of it.
-struct Port {
-    interface: Interface,
-    status: Arc<Status>,
-    resolver: Arc<Resolver>,
-    address: Option<IpNet>,
-    note: String,
-    link: bool,
-}
-
-impl Port {
-    fn run(&mut self, network: &Network, hostname: &str) {
-        while let Err(error) = self.interface.bring_up() {
-            self.tell(&error.chain());
-            if !self.interface.is_present() {
-                return self.gone();
+        wanted.take_effect(number);
+        let mut ports: HashMap<(String, u32), Option<JoinHandle<()>>> = HashMap::new();
+        let mut bonded = Bonded::default();
+        while wanted.number() == number {
+            let mut interfaces = list_interfaces();
+            if let Some(bond) = &network.bond {
+                interfaces.extend(bonded.gather(bond, &interfaces));
             }
-            std::thread::sleep(Duration::from_secs(5));
-        }
-        match network.mode {
-            Mode::Static => self.run_static(network),
-            Mode::Dhcp => self.run_dhcp(hostname),
-        }
-        self.gone();
-    }
-
-    /// Waits for a link; false when the interface is gone.
-    fn wait_for_link(&mut self) -> bool {
-        let started = Instant::now();
-        while self.interface.is_present() {
-            self.link = self.interface.has_link();
-            if self.link {
-                return true;
+            for interface in interfaces {
+                let key = (interface.name.clone(), interface.index);
+                if ports.get(&key).is_some_and(|port| port.as_ref().is_none_or(|port| !port.is_finished())) {
+                    continue;
+                }
+                log(format!("network: {} {} {}", interface.name, interface.driver, interface.mac));
+                let settings = match &network.bond {
+                    Some(bond) if interface.name == BOND => Some(&bond.link),
+                    _ => network.settings_of(&interface.name, interface.mac),
+                };
+                let Some(settings) = settings.cloned() else {
+                    log(format!("network: {} is left alone, as configured", interface.name));
+                    ports.insert(key, None);
+                    continue;
+                };
+                let mut port = Port::new(interface, settings, hostname, wanted, number, status, &resolver);
+                ports.insert(key, Some(std::thread::spawn(move || port.run())));
             }
-            let negotiating = started.elapsed() < NEGOTIATION;
-            self.tell(if negotiating { "waiting for a link" } else { "no link: is the cable in?" });
+            if ports.is_empty() && !missed && started.elapsed() > DISCOVERY {
+                missed = true;
+                log(
+                    "network: no network interface with a driver found; waiting for one, without it nothing can be copied",
+                );
+            }
             std::thread::sleep(INTERVAL);
         }
-        false
+        log("network: other settings; configuring every interface anew");
+        for port in ports.into_values().flatten() {
+            // A thread that panicked has said so.
+            let _ = port.join();
+        }
+        status.update(|picture| picture.nics.clear());
+        bonded.dissolve();
     }
+}
 
-    fn run_static(&mut self, network: &Network) {
-        while self.wait_for_link() {
-            if self.address.is_none() {
-                let lease = network
-                    .static_address()
-                    .map(|(address, prefix_length)| static_lease(network, address, prefix_length));
-                match lease.and_then(|lease| self.configure(&lease)) {
-                    Ok(()) => self.tell("configured"),
-                    Err(error) => self.tell(&error.chain()),
+/// The bond, as far as it is made.
+#[derive(Default)]
+struct Bonded {
+    index: Option<u32>,
+    members: Vec<u32>,
+    failed: String,
+}
+
+impl Bonded {
+    /// Makes the bond and takes in the members that are there; the bond's interface.
+    fn gather(&mut self, bond: &Bond, interfaces: &[Interface]) -> Option<Interface> {
+        match self.try_gather(bond, interfaces) {
+            Ok(interface) => interface,
+            Err(error) => {
+                let failed = error.chain();
+                if failed != self.failed {
+                    log(format!("network: {BOND}: {failed}"));
+                    self.failed = failed;
                 }
-            }
-            while self.interface.has_link() {
-                std::thread::sleep(INTERVAL);
+                None
             }
         }
     }
 
-    fn run_dhcp(&mut self, hostname: &str) {
-        let started = Instant::now();
-        // Differs between machines by the address and between starts by the time it took to come here.
-        let seed = u32::from_be_bytes([
-            self.interface.mac.0[2],
-            self.interface.mac.0[3],
-            self.interface.mac.0[4],
-            self.interface.mac.0[5],
-        ]);
-        let transaction = seed.wrapping_mul(0x9e37_79b1) ^ random();
-        let mut client: Option<Client> = None;
-        while self.wait_for_link() {
-            let actions = match &mut client {
-                Some(client) => client.link_restored(started.elapsed()),
-                None => {
-                    self.tell("asking for an address (DHCP)");
-                    Vec::new()
-                }
-            };
-            let client = client
-                .get_or_insert_with(|| Client::new(self.interface.mac.0, hostname, transaction, started.elapsed()));
-            if let Err(error) = self.talk(client, actions, started) {
-                self.tell(&error.chain());
-                std::thread::sleep(Duration::from_secs(2));
+    fn try_gather(&mut self, bond: &Bond, interfaces: &[Interface]) -> Result<Option<Interface>> {
+        if self.index.is_none() {
+            if let Some(old) = find_interface(BOND) {
+                rtnetlink::delete_link(old.index)?;
+            }
+            rtnetlink::create_bond(BOND, mode(bond.policy))?;
+            self.index = find_interface(BOND).map(|interface| interface.index);
+        }
+        let Some(index) = self.index else { return Ok(None) };
+        for member in interfaces.iter().filter(|interface| bond.members.contains(&interface.mac)) {
+            if !self.members.contains(&member.index) {
+                rtnetlink::switch(member.index, false)?;
+                rtnetlink::set_bond(member.index, index)?;
+                log(format!("network: {} is a member of {BOND}", member.name));
+                self.members.push(member.index);
             }
         }
+        // Without a member it has no address yet, and a DHCP client none to tell.
+        Ok(find_interface(BOND).filter(|_| !self.members.is_empty()))
     }
 
-    /// Runs the client until the link is lost.
-    fn talk(&mut self, client: &mut Client, mut actions: Vec<Action>, started: Instant) -> Result<()> {
-        let mut socket: Option<PacketSocket> = None;
-        loop {
-            for action in actions {
-                self.act(action, &mut socket);
+    fn dissolve(&mut self) {
+        if let Some(index) = self.index.take() {
+            for member in self.members.drain(..) {
+                let _ = rtnetlink::set_bond(member, 0);
             }
-            if !self.interface.has_link() {
-                return Ok(());
-            }
-            let now = started.elapsed();
-            let wait = client.deadline().saturating_sub(now).min(INTERVAL);
-            actions = if client.listens() {
-                if socket.is_none() {
-                    socket = Some(PacketSocket::open(self.interface.index)?);
-                }
-                let answer = match &socket {
-                    Some(socket) => socket.receive(wait)?,
-                    None => None,
-                };
-                answer.map(|answer| client.receive(started.elapsed(), &answer)).unwrap_or_default()
-            } else {
-                socket = None;
-                std::thread::sleep(wait);
-                Vec::new()
-            };
-            if actions.is_empty() {
-                if client.listens() && socket.is_none() {
-                    socket = Some(PacketSocket::open(self.interface.index)?);
-                }
-                actions = client.wake(started.elapsed());
-            }
-            if client.tries() > SILENT_TRIES {
-                self.tell("no DHCP server answers; asking on");
+            if let Err(error) = rtnetlink::delete_link(index) {
+                log(error.chain());
             }
         }
-    }
-
-    fn act(&mut self, action: Action, socket: &mut Option<PacketSocket>) {
-        let done = match action {
-            Action::Send { message, server } => self.send(&message, server, socket),
-            Action::Configure(lease) => {
-                let done = self.configure(&lease);
-                if done.is_ok() {
-                    self.tell(&format!("DHCP from {}", lease.server));
-                }
-                done
-            }
-            Action::Deconfigure => {
-                self.tell("the DHCP lease ended");
-                self.deconfigure()
-            }
-        };
-        if let Err(error) = done {
-            self.tell(&error.chain());
-        }
-    }
-
-    fn send(&self, message: &[u8], server: Option<Ipv4Addr>, socket: &mut Option<PacketSocket>) -> Result<()> {
-        let own = match self.address {
-            Some(IpNet { address: IpAddr::V4(address), .. }) => address,
-            _ => Ipv4Addr::UNSPECIFIED,
-        };
-        if let Some(server) = server {
-            // The answer comes back through the packet socket.
-            let sent = UdpSocket::bind(SocketAddrV4::new(own, 68))
-                .and_then(|udp| udp.send_to(message, SocketAddrV4::new(server, 67)));
-            return sent.map(drop).map_err(|e| Error::io(format!("{}: renew with {server}", self.interface.name), e));
-        }
-        if socket.is_none() {
-            *socket = Some(PacketSocket::open(self.interface.index)?);
-        }
-        socket.as_ref().map_or(Ok(()), |socket| socket.broadcast(message, own))
-    }
-
-    fn configure(&mut self, lease: &Lease) -> Result<()> {
-        let address = IpNet { address: lease.address.into(), prefix_length: lease.prefix_length };
-        if self.address != Some(address) {
-            self.interface.set_address(lease.address, lease.prefix_length)?;
-            self.address = Some(address);
-        }
-        let none = Ipv4Addr::UNSPECIFIED;
-        for &(network, prefix_length, gateway) in &lease.routes {
-            self.interface.add_route(network, prefix_length, gateway)?;
-        }
-        if let Some(gateway) = lease.gateway {
-            let mask = u32::from(interface::mask(lease.prefix_length));
-            if u32::from(gateway) & mask != u32::from(lease.address) & mask {
-                self.interface.add_route(gateway, 32, none)?;
-            }
-            self.interface.add_route(none, 0, gateway)?;
-        }
-        self.resolver.set(&self.interface.name, lease)
-    }
-
-    fn deconfigure(&mut self) -> Result<()> {
-        self.address = None;
-        self.interface.set_address(Ipv4Addr::UNSPECIFIED, 0)
-    }
-
-    fn gone(&mut self) {
-        log(format!("network: {} is gone", self.interface.name));
-        self.status.set_nic(self.interface.index, None);
-    }
-
-    /// Shows what is the matter; a repetition changes nothing.
-    fn tell(&mut self, note: &str) {
-        let address = self.address.map(|address| address.to_string()).unwrap_or_default();
-        let address = if self.link { address } else { String::new() };
-        let said = format!("{address} {note}");
-        if said != self.note {
-            let name = &self.interface.name;
-            log(format!("network: {name}: {}", said.trim()));
-            self.note = said;
-        }
-        self.status.set_nic(
-            self.interface.index,
-            Some(NicStatus {
-                name: self.interface.name.clone(),
-                driver: self.interface.driver.clone(),
-                mac: self.interface.mac,
-                link: self.link,
-                address: self.address,
-                note: note.to_owned(),
-            }),
-        );
     }
 }
 
-fn static_lease(network: &Network, address: Ipv4Addr, prefix_length: u8) -> Lease {
-    let gateway = match network.gateway {
-        Some(IpAddr::V4(gateway)) => Some(gateway),
-        _ => None,
-    };
-    Lease {
-        address,
-        prefix_length,
-        gateway,
-        routes: Vec::new(),
-        dns: Vec::new(),
-        domain: None,
-        server: Ipv4Addr::UNSPECIFIED,
-        duration: Duration::MAX,
-        renew_after: Duration::MAX,
-        rebind_after: Duration::MAX,
-    }
-}
-
-/// A number that need not be secret: DHCP's transaction tells our answers from other clients'.
-fn random() -> u32 {
-    let mut bytes = [0; 4];
-    let filled = fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
-    filled.map_or(0, |()| u32::from_ne_bytes(bytes))
-}
-
-/// `/etc/resolv.conf`, from the configuration and what the interfaces were told.
-struct Resolver {
-    configured: Vec<IpAddr>,
-    leased: Mutex<BTreeMap<String, Lease>>,
-}
-
-/// glibc looks at no more.
-const NAME_SERVERS_MAX: usize = 3;
-
-impl Resolver {
-    fn new(configured: Vec<IpAddr>) -> Self {
-        Self { configured, leased: Mutex::default() }
-    }
-
-    fn set(&self, interface: &str, lease: &Lease) -> Result<()> {
-        let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
-        leased.insert(interface.to_owned(), lease.clone());
-        let (path, new) = (Path::new("/etc/resolv.conf"), Path::new("/etc/resolv.conf.new"));
-        let text = resolver_text(&self.configured, leased.values());
-        fs::write(new, text).and_then(|()| fs::rename(new, path)).map_err(|e| Error::path("write", path, e))
-    }
-}
-
-fn resolver_text<'a>(configured: &[IpAddr], leases: impl Iterator<Item = &'a Lease>) -> String {
-    let mut servers = configured.to_vec();
-    let mut domains = Vec::new();
-    for lease in leases {
-        servers.extend(lease.dns.iter().copied().map(IpAddr::V4));
-        domains.extend(lease.domain.clone());
-    }
-    let mut text = String::new();
-    domains.dedup();
-    if !domains.is_empty() {
-        let _ = writeln!(text, "search {}", domains.join(" "));
-    }
-    let mut written = HashSet::new();
-    for server in servers.into_iter().filter(|server| written.insert(*server)).take(NAME_SERVERS_MAX) {
-        let _ = writeln!(text, "nameserver {server}");
-    }
-    text.push_str("options timeout:2 attempts:2\n");
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn configured_name_servers_come_first_and_none_twice() {
-        let lease = |dns: &[[u8; 4]], domain: &str| Lease {
-            dns: dns.iter().map(|&a| a.into()).collect(),
-            domain: Some(domain.into()),
-            ..static_lease(&Network::default(), [192, 0, 2, 7].into(), 24)
-        };
-        let leases =
-            [lease(&[[10, 0, 0, 1], [10, 0, 0, 2]], "a.example"), lease(&[[10, 0, 0, 1], [10, 0, 0, 3]], "b.example")];
-        assert_eq!(
-            resolver_text(&["10.0.0.2".parse().unwrap()], leases.iter()),
-            "search a.example b.example\nnameserver 10.0.0.2\nnameserver 10.0.0.1\nnameserver 10.0.0.3\noptions timeout:2 attempts:2\n"
-        );
+fn mode(policy: BondPolicy) -> BondMode {
+    match policy {
+        BondPolicy::ActiveBackup => BondMode::ActiveBackup,
+        BondPolicy::Lacp => BondMode::Ieee8023Ad,
     }
 }

@@ -3,22 +3,29 @@
 //! Every console is read; whoever answers first is heard. Nothing restarts the machine or switches it
 //! off without a `yes`, and no controller without a pin gets anything without one.
 
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::configuration::parse_controller;
 use crate::console::{echo, open_console, serial_ports};
+use crate::keys::{Decoder, Key};
 use crate::status::{Question, Status};
 
 const ANSWER_LENGTH_MAX: usize = 200;
+/// The bytes of one key follow each other within this.
+const SEQUENCE_PAUSE: Duration = Duration::from_millis(200);
 
 /// What comes from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A key on the console of this number.
-    Key(usize, u8),
+    Key(usize, Key),
     /// Control, Alt and Delete on a keyboard.
     ControlAltDelete,
     /// The agent wants to know whether the controller shows this code; `None`: no longer.
@@ -60,8 +67,6 @@ pub struct Dialog {
     complaint: String,
     /// What was typed on each console.
     typed: Vec<String>,
-    /// Consoles in the middle of an escape sequence (arrow keys).
-    escaped: Vec<bool>,
     last: usize,
 }
 
@@ -69,6 +74,23 @@ impl Dialog {
     /// Asks for the controller.
     pub fn ask_controller(&mut self) {
         self.ask(Asked::Controller);
+    }
+
+    /// Asks whether the machine shall be restarted.
+    pub fn ask_restart(&mut self) {
+        self.ask(Asked::Restart);
+    }
+
+    /// Asks whether the machine shall be switched off.
+    pub fn ask_power_off(&mut self) {
+        self.ask(Asked::PowerOff);
+    }
+
+    /// Takes back the question for the controller: it was given elsewhere.
+    pub fn forget_controller(&mut self) {
+        if self.asked == Some(Asked::Controller) {
+            self.end_question();
+        }
     }
 
     fn ask(&mut self, asked: Asked) {
@@ -120,36 +142,30 @@ impl Dialog {
                 self.code = code;
                 Outcome::Nothing
             }
-            Input::Key(console, byte) => self.key(console.min(63), byte),
+            Input::Key(console, key) => self.key(console.min(63), key),
         }
     }
 
-    fn key(&mut self, console: usize, byte: u8) -> Outcome {
+    fn key(&mut self, console: usize, key: Key) -> Outcome {
         if self.typed.len() <= console {
             self.typed.resize(console + 1, String::new());
-            self.escaped.resize(console + 1, false);
-        }
-        if self.escaped[console] {
-            self.escaped[console] = !byte.is_ascii_alphabetic() && byte != b'~';
-            return Outcome::Nothing;
         }
         let Some(asked) = self.asked() else {
-            match byte {
-                b'r' | b'R' => self.ask(Asked::Restart),
-                b'p' | b'P' => self.ask(Asked::PowerOff),
-                b'c' | b'C' => self.ask(Asked::Controller),
+            match key {
+                Key::Character('r' | 'R') => self.ask(Asked::Restart),
+                Key::Character('p' | 'P') => self.ask(Asked::PowerOff),
+                Key::Character('c' | 'C') => self.ask(Asked::Controller),
                 _ => {}
             }
             return Outcome::Nothing;
         };
         self.last = console;
         let typed = &mut self.typed[console];
-        match byte {
-            b'\r' | b'\n' => return self.answer(asked, console),
-            8 | 127 => drop(typed.pop()),
-            21 => typed.clear(),
-            27 => self.escaped[console] = true,
-            b' '..=b'~' if typed.len() < ANSWER_LENGTH_MAX => typed.push(char::from(byte)),
+        match key {
+            Key::Enter => return self.answer(asked, console),
+            Key::Backspace => drop(typed.pop()),
+            Key::Clear => typed.clear(),
+            Key::Character(character) if typed.len() < ANSWER_LENGTH_MAX => typed.push(character),
             _ => {}
         }
         Outcome::Nothing
@@ -215,8 +231,8 @@ pub fn listen(status: &Arc<Status>) -> Receiver<Input> {
     }
     let consoles = std::iter::once(PathBuf::from("/dev/tty0")).chain(serial_ports());
     for (number, path) in consoles.enumerate() {
-        let inputs = inputs.clone();
-        std::thread::spawn(move || read_keys(&path, number, &inputs));
+        let (inputs, status) = (inputs.clone(), Arc::clone(status));
+        std::thread::spawn(move || read_keys(&path, number, &inputs, &status));
     }
     std::thread::spawn(move || watch_control_alt_delete(&inputs));
     receiver
@@ -225,7 +241,7 @@ pub fn listen(status: &Arc<Status>) -> Receiver<Input> {
 fn watch_confirmation(status: &Status, inputs: &Sender<Input>) {
     let (mut seen, mut last) = (0, None);
     loop {
-        let (number, picture) = status.wait(seen, std::time::Duration::from_secs(60));
+        let (number, picture) = status.wait(seen, Duration::from_secs(60));
         seen = number;
         let code = picture.agent.wants_confirmation().map(str::to_owned);
         if code != last {
@@ -237,30 +253,47 @@ fn watch_confirmation(status: &Status, inputs: &Sender<Input>) {
     }
 }
 
-fn read_keys(path: &Path, number: usize, inputs: &Sender<Input>) {
+fn read_keys(path: &Path, number: usize, inputs: &Sender<Input>, status: &Status) {
     let Ok(mut console) = open_console(path) else { return };
+    let mut decoder = Decoder::default();
     let mut byte = [0];
     loop {
-        match console.read(&mut byte) {
-            Ok(1) => {
-                if inputs.send(Input::Key(number, byte[0])).is_err() {
-                    return;
-                }
-                if number > 0 {
-                    echo_key(byte[0]);
+        let key = if decoder.is_waiting() && !is_readable(&console) {
+            decoder.pause()
+        } else {
+            match console.read(&mut byte) {
+                Ok(1) => decoder.take(byte[0]),
+                // A port without anyone, or one that hung up: not a reason to spin.
+                _ => {
+                    std::thread::sleep(Duration::from_secs(1));
+                    None
                 }
             }
-            // A port without anyone, or one that hung up: not a reason to spin.
-            _ => std::thread::sleep(std::time::Duration::from_secs(1)),
+        };
+        let Some(key) = key else { continue };
+        // A screen shows itself what is typed into it.
+        let echoes = number > 0 && status.picture().shown.is_none();
+        if inputs.send(Input::Key(number, key)).is_err() {
+            return;
+        }
+        if echoes {
+            echo_key(key);
         }
     }
 }
 
-fn echo_key(byte: u8) {
-    match byte {
-        b' '..=b'~' => echo(&char::from(byte).to_string()),
-        b'\r' | b'\n' => echo("\r\n"),
-        8 | 127 => echo("\u{8} \u{8}"),
+/// Whether a byte comes within the time that a terminal, or a slow line, takes for the rest of a sequence.
+fn is_readable(console: &File) -> bool {
+    let pause = Timespec { tv_sec: 0, tv_nsec: SEQUENCE_PAUSE.subsec_nanos().into() };
+    let mut descriptors = [PollFd::new(console, PollFlags::IN)];
+    poll(&mut descriptors, Some(&pause)).is_ok_and(|ready| ready > 0)
+}
+
+fn echo_key(key: Key) {
+    match key {
+        Key::Character(character) => echo(&character.to_string()),
+        Key::Enter => echo("\r\n"),
+        Key::Backspace => echo("\u{8} \u{8}"),
         _ => {}
     }
 }
@@ -303,7 +336,9 @@ mod tests {
     use super::*;
 
     fn type_in(dialog: &mut Dialog, console: usize, text: &str) -> Outcome {
-        text.bytes().map(|byte| dialog.take(Input::Key(console, byte))).last().unwrap()
+        let mut decoder = Decoder::default();
+        let keys = text.bytes().filter_map(|byte| decoder.take(byte));
+        keys.map(|key| dialog.take(Input::Key(console, key))).last().unwrap()
     }
 
     #[test]

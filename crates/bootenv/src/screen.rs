@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use machine::ByteCount;
 
-use crate::console::{open_console, recent};
+use crate::console::{self, open_console, recent};
 use crate::letters::block_letters;
+use crate::screens::Shown;
 use crate::status::{Picture, Status};
 
+/// What every terminal has.
+const COLUMNS: usize = 80;
+const ROWS: usize = 24;
 const LABEL_WIDTH: usize = 11;
 const NICS_MAX: usize = 4;
 const DISKS_MAX: usize = 4;
@@ -49,7 +53,7 @@ pub fn run(status: &Arc<Status>) {
 fn size(screen: &File) -> (usize, usize) {
     match rustix::termios::tcgetwinsize(screen) {
         Ok(size) if size.ws_col >= 40 && size.ws_row >= 10 => (size.ws_col.into(), size.ws_row.into()),
-        _ => (80, 24),
+        _ => (COLUMNS, ROWS),
     }
 }
 
@@ -78,6 +82,9 @@ fn encode(lines: &[Line]) -> String {
 
 /// The screen's lines for a picture and the last lines of the log, `rows` at most, none longer than `columns`.
 pub fn draw(picture: &Picture, log: &[String], columns: usize, rows: usize) -> Vec<Line> {
+    if let Some(shown) = &picture.shown {
+        return draw_shown(shown, columns, rows);
+    }
     let mut lines = vec![Line::Bar(fit(&header(picture, columns), columns, true))];
     let mut field = |label: &str, text: &str| {
         lines.push(Line::Plain(fit(&format!(" {label:LABEL_WIDTH$}{text}"), columns, false)));
@@ -86,8 +93,8 @@ pub fn draw(picture: &Picture, log: &[String], columns: usize, rows: usize) -> V
     field("Guest", &picture.guest);
     for (n, nic) in picture.nics.values().take(NICS_MAX).enumerate() {
         let link = if nic.link { "link" } else { "no link" };
-        let address = nic.address.map(|address| format!("{address}  ")).unwrap_or_default();
-        let text = format!("{}  {}  {}  {link}  {address}{}", nic.name, nic.driver, nic.mac, nic.note);
+        let addresses: String = nic.addresses.iter().map(|address| format!("{address}  ")).collect();
+        let text = format!("{}  {}  {}  {link}  {addresses}{}", nic.name, nic.driver, nic.mac, nic.note);
         field(if n == 0 { "Network" } else { "" }, &text);
     }
     match picture.nics.len() {
@@ -125,7 +132,8 @@ pub fn draw(picture: &Picture, log: &[String], columns: usize, rows: usize) -> V
             None => lines.push(Line::Bar(fit(&format!(" {code} "), columns, false))),
         }
     }
-    let keys = Line::Bar(fit(" R restart the machine   P switch it off   C change the controller", columns, true));
+    let keys =
+        Line::Bar(fit(" F1 menu   R restart the machine   P switch it off   C change the controller", columns, true));
     lines.truncate(rows.saturating_sub(1));
     let space = rows.saturating_sub(lines.len() + 1);
     if space > 1 {
@@ -138,6 +146,41 @@ pub fn draw(picture: &Picture, log: &[String], columns: usize, rows: usize) -> V
     }
     lines.push(keys);
     lines
+}
+
+/// What is shown instead of the status, between its title and its keys.
+fn draw_shown(shown: &Shown, columns: usize, rows: usize) -> Vec<Line> {
+    let fitted = |line: &Line| match line {
+        Line::Plain(text) => Line::Plain(fit(text, columns, false)),
+        Line::Blocks(text) => Line::Blocks(fit(text, columns, false)),
+        Line::Bar(text) => Line::Bar(fit(text, columns, true)),
+    };
+    let mut lines = vec![Line::Bar(fit(&format!(" vconverter   {}", shown.title), columns, true))];
+    lines.extend(shown.lines.iter().take(rows.saturating_sub(2)).map(fitted));
+    lines.resize(rows.saturating_sub(1), Line::Plain(String::new()));
+    lines.push(Line::Bar(fit(&format!(" {}", shown.keys), columns, true)));
+    lines
+}
+
+/// Draws what is shown instead of the status on the serial ports, for ever; for a thread of its own. The log goes on
+/// there meanwhile, and a line of it is drawn over.
+pub fn run_serial(status: &Arc<Status>) {
+    let (mut seen, mut drawn) = (0, None);
+    loop {
+        let (number, picture) = status.wait(seen, REDRAW);
+        seen = number;
+        let logged = console::logged();
+        let wanted = picture.shown.as_ref().map(|shown| (shown.clone(), logged));
+        if wanted != drawn {
+            match &wanted {
+                Some((shown, _)) => console::echo(&encode(&draw_shown(shown, COLUMNS, ROWS))),
+                // Back to lines: below what was drawn, with a cursor.
+                None => console::echo("\x1b[0m\x1b[2J\x1b[H\x1b[?25h"),
+            }
+            drawn = wanted;
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 fn header(picture: &Picture, columns: usize) -> String {
@@ -183,7 +226,8 @@ mod tests {
                 driver: "e1000e".into(),
                 mac: machine::MacAddress([0x52, 0x54, 0, 0, 0, 1]),
                 link: true,
-                address: None,
+                speed: None,
+                addresses: Vec::new(),
                 note: "asking \u{1b}[2J for an address".into(),
             };
             picture.nics.insert(n, nic);
@@ -248,6 +292,16 @@ mod tests {
         let lines = draw(&picture, &[], 80, 24);
         assert!(lines.iter().any(|line| matches!(line, Line::Bar(bar) if bar.starts_with(" Controller: host_"))));
         assert!(!lines.iter().any(|line| matches!(line, Line::Blocks(_))));
+    }
+
+    #[test]
+    fn another_screen_takes_the_place_of_the_status() {
+        let lines = vec![Line::Plain("x".repeat(200)), Line::Bar(" > a".into())];
+        let shown = Shown { title: "Log", lines, keys: "any key leaves" };
+        let lines = draw(&Picture { shown: Some(shown), ..picture(1, 1) }, &[], 80, 24);
+        assert_eq!(lines.len(), 24);
+        assert!(lines.iter().all(|line| text(line).len() <= 80));
+        assert!(text(&lines[0]).contains("Log") && text(&lines[23]).contains("any key leaves"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use machine::{IpNet, MacAddress};
 
 use crate::agent::AgentLine;
 use crate::disks::DiskFacts;
+use crate::screens::Shown;
 
 /// What is shown of a network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +21,10 @@ pub struct NicStatus {
     pub mac: MacAddress,
     /// Whether there is a link.
     pub link: bool,
-    /// The address, once there is one.
-    pub address: Option<IpNet>,
+    /// Speed and duplex, `1000/full`, where the driver says them.
+    pub speed: Option<String>,
+    /// Its addresses.
+    pub addresses: Vec<IpNet>,
     /// What it does, or what is missing.
     pub note: String,
 }
@@ -45,8 +48,21 @@ pub struct Picture {
     pub agent: AgentLine,
     /// What was read of the copy, by disk.
     pub copies: BTreeMap<String, (u64, u64)>,
+    /// Whether the controller can be reached, as far as that was tried.
+    pub reachability: Option<Reachability>,
+    /// What is shown instead of the status.
+    pub shown: Option<Shown>,
     /// A question to whoever stands there, with what was typed so far.
     pub question: Option<Question>,
+}
+
+/// What a test of the way to the controller gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reachability {
+    /// Whether something answers there.
+    pub reached: bool,
+    /// In words.
+    pub text: String,
 }
 
 /// A question on the screen.

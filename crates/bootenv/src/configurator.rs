@@ -1,0 +1,412 @@
+//! Network Configurator: what whoever stands there sees of the network and can set, by arrow keys, typing and Enter.
+//!
+//! Pure: keys and what is known of the machine go in, lines for the screen and wishes come out.
+
+use machine::MacAddress;
+
+use crate::Result;
+use crate::form::{self, Field, Form, Reaction};
+use crate::keys::Key;
+use crate::network::settings::{Bond, BondPolicy, LinkSettings, Mode, Network, NicSettings, check_hostname};
+use crate::screen::Line;
+use crate::status::{NicStatus, Picture};
+
+/// Interfaces that are listed; a screen has no more lines.
+const NICS_MAX: usize = 10;
+/// Width of a message: what every terminal has.
+const MESSAGE_WIDTH: usize = 79;
+/// Speeds that can be set; the first is to negotiate it.
+const SPEEDS: [&str; 6] = ["negotiated", "10/half", "10/full", "100/half", "100/full", "1000/full"];
+
+/// What is wished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing yet.
+    Nothing,
+    /// To leave.
+    Leave,
+    /// These settings.
+    Network(Box<Network>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Main {
+    Nic(MacAddress),
+    Hostname,
+    Dns,
+    Controller,
+    Bond,
+    Apply,
+    Leave,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Mode,
+    Address,
+    Gateway,
+    Address6,
+    Gateway6,
+    Vlan,
+    Mtu,
+    Speed,
+    Keep,
+    Leave,
+}
+
+/// What is on the screen.
+#[derive(Clone, Debug)]
+pub struct Configurator {
+    network: Network,
+    main: Form<Main>,
+    /// The interface whose settings are shown; `None` stands for the bond.
+    link: Option<(Option<MacAddress>, Form<Link>)>,
+    complaint: String,
+}
+
+impl Configurator {
+    /// Begins with the settings in force.
+    pub fn new(network: Network, picture: &Picture) -> Self {
+        let controller = Some(picture.controller.as_str()).filter(|text| text.contains(':')).unwrap_or_default();
+        let mut fields: Vec<_> = nics(picture).map(|nic| Field::button(Main::Nic(nic.mac), nic_line(nic))).collect();
+        let dns = network.dns.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        fields.push(Field::text(Main::Controller, "Controller", controller, "HOST:PORT"));
+        fields.push(Field::text(Main::Dns, "Name servers", dns, "192.0.2.53 (empty: those of DHCP)"));
+        let hostname = network.hostname.clone().unwrap_or_default();
+        fields.push(Field::text(Main::Hostname, "Computer name", hostname, "vconverter"));
+        let bond = network.bond.as_ref().map_or(0, |bond| if bond.policy == BondPolicy::Lacp { 2 } else { 1 });
+        let policies = ["none", "of all interfaces, one works (active-backup)", "of all interfaces, LACP (802.3ad)"];
+        fields.push(Field::choice(Main::Bond, "Bond", policies.map(str::to_owned).to_vec(), bond));
+        fields.push(Field::button(Main::Apply, "[ Apply and test ]"));
+        fields.push(Field::button(Main::Leave, "[ Leave ]"));
+        let mut main = Form::new(fields);
+        main.focus_on(Main::Controller);
+        Self { network, main, link: None, complaint: String::new() }
+    }
+
+    /// The interfaces as they are now; the form keeps what was typed.
+    pub fn refresh(&mut self, picture: &Picture) {
+        let focus = self.main.fields.get(self.main.focus).map(|field| field.name);
+        self.main.fields.retain(|field| !matches!(field.name, Main::Nic(_)));
+        let nics = nics(picture).map(|nic| Field::button(Main::Nic(nic.mac), nic_line(nic)));
+        self.main.fields.splice(0..0, nics);
+        if let Some(name) = focus {
+            self.main.focus = self.main.focus.min(self.main.fields.len().saturating_sub(1));
+            self.main.focus_on(name);
+        }
+    }
+
+    /// Takes a key.
+    pub fn take(&mut self, key: Key) -> Wish {
+        match &mut self.link {
+            Some((_, form)) => match form.take(key) {
+                Reaction::Left | Reaction::Pressed(Link::Leave) => self.link = None,
+                Reaction::Pressed(_) => self.keep_link(),
+                Reaction::Nothing | Reaction::Entered(_) => {}
+            },
+            None => match self.main.take(key) {
+                Reaction::Left | Reaction::Pressed(Main::Leave) => return Wish::Leave,
+                Reaction::Pressed(Main::Nic(mac)) => self.open(mac),
+                // Often the controller is all that is missing.
+                Reaction::Pressed(Main::Apply) | Reaction::Entered(Main::Controller) => return self.apply(),
+                Reaction::Pressed(_) | Reaction::Entered(_) | Reaction::Nothing => {}
+            },
+        }
+        Wish::Nothing
+    }
+
+    fn open(&mut self, mac: MacAddress) {
+        self.complaint.clear();
+        let settings = self.settings(mac);
+        self.link = Some((Some(mac), link_form(&settings)));
+    }
+
+    /// The settings of an interface as they would be now.
+    fn settings(&self, mac: MacAddress) -> LinkSettings {
+        match (&self.network.bond, self.network.nic.iter().find(|nic| nic.mac == mac)) {
+            (Some(bond), None) => bond.link.clone(),
+            (_, Some(own)) => own.link.clone(),
+            (None, None) => self.network.all.clone(),
+        }
+    }
+
+    /// Takes the link's form over, unless something in it is wrong.
+    fn keep_link(&mut self) {
+        let Some((Some(mac), form)) = &self.link else { return };
+        match link_settings(form) {
+            Ok(link) => {
+                let mac = *mac;
+                self.network.nic.retain(|nic| nic.mac != mac);
+                if link != self.network.all {
+                    self.network.nic.push(NicSettings { mac, link });
+                }
+                self.link = None;
+                self.complaint.clear();
+                self.main.focus_on(Main::Apply);
+            }
+            Err(error) => self.complaint = error.context,
+        }
+    }
+
+    fn apply(&mut self) -> Wish {
+        match self.gather() {
+            Ok(network) => {
+                self.complaint.clear();
+                self.network = network.clone();
+                Wish::Network(Box::new(network))
+            }
+            Err(error) => {
+                self.complaint = error.context;
+                Wish::Nothing
+            }
+        }
+    }
+
+    /// The controller that is typed in.
+    pub fn controller(&self) -> Option<String> {
+        self.main.text(Main::Controller).map(str::to_owned)
+    }
+
+    fn gather(&self) -> Result<Network> {
+        let mut network = self.network.clone();
+        network.hostname = self.main.text(Main::Hostname).map(str::to_owned);
+        if let Some(name) = &network.hostname {
+            check_hostname(name)?;
+        }
+        let servers = self.main.text(Main::Dns).unwrap_or_default();
+        let server = |text: &str| {
+            text.parse().map_err(|_| crate::Error::new(format!("name servers: expected addresses, found {text:?}")))
+        };
+        network.dns = servers.split([' ', ',']).filter(|text| !text.is_empty()).map(server).collect::<Result<_>>()?;
+        let members: Vec<MacAddress> = self
+            .main
+            .fields
+            .iter()
+            .filter_map(|field| if let Main::Nic(mac) = field.name { Some(mac) } else { None })
+            .collect();
+        network.bond = match (self.main.chosen(Main::Bond), network.bond.take()) {
+            (0, _) => None,
+            // One that was configured keeps its members and settings.
+            (n, Some(bond)) => Some(Bond { policy: policy(n), ..bond }),
+            (n, None) => Some(Bond { policy: policy(n), members, link: network.all.clone() }),
+        };
+        network.check()?;
+        Ok(network)
+    }
+
+    /// The lines below the header, `columns` wide.
+    pub fn draw(&self, picture: &Picture) -> Vec<Line> {
+        let mut lines = vec![Line::Plain(String::new())];
+        match &self.link {
+            Some((mac, form)) => {
+                let nic = mac.and_then(|mac| nics(picture).find(|nic| nic.mac == mac));
+                lines.push(Line::Plain(format!(" {}", nic.map(nic_line).unwrap_or_default())));
+                lines.push(Line::Plain(String::new()));
+                lines.extend(form::draw(form));
+            }
+            None => {
+                if nics(picture).next().is_none() {
+                    lines.push(Line::Plain(" no network interface with a driver found".into()));
+                }
+                lines.extend(form::draw(&self.main));
+            }
+        }
+        lines.push(Line::Plain(String::new()));
+        if !self.complaint.is_empty() {
+            lines.extend(wrap(&format!("! {}", self.complaint)));
+        } else if let Some(reached) = &picture.reachability {
+            lines.extend(wrap(&format!("Controller: {}", reached.text)));
+        }
+        lines
+    }
+}
+
+/// A text on as many lines as it needs.
+fn wrap(text: &str) -> Vec<Line> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().map_or(0, |line| line.len());
+        if line > 0 && line + 1 + word.len() > MESSAGE_WIDTH {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push(' ');
+            line.push_str(word);
+        }
+    }
+    lines.into_iter().map(Line::Plain).collect()
+}
+
+fn policy(chosen: usize) -> BondPolicy {
+    if chosen == 2 { BondPolicy::Lacp } else { BondPolicy::ActiveBackup }
+}
+
+fn nics(picture: &Picture) -> impl Iterator<Item = &NicStatus> {
+    picture.nics.values().take(NICS_MAX)
+}
+
+/// Name, driver, address, link and speed of an interface.
+fn nic_line(nic: &NicStatus) -> String {
+    let link = match (&nic.speed, nic.link) {
+        (Some(speed), true) => speed.as_str(),
+        (None, true) => "link",
+        (_, false) => "no link",
+    };
+    let addresses = nic.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let state = if addresses.is_empty() { nic.note.as_str() } else { addresses.as_str() };
+    format!("{:<8} {:<10} {}  {link:<9} {state}", nic.name, nic.driver, nic.mac)
+}
+
+fn link_form(settings: &LinkSettings) -> Form<Link> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let number = |value: Option<u32>| value.map(|number| number.to_string()).unwrap_or_default();
+    let modes = vec!["DHCP".to_owned(), "static".to_owned()];
+    let speed = settings.speed.as_deref().and_then(|speed| SPEEDS.iter().position(|known| *known == speed));
+    Form::new(vec![
+        Field::choice(Link::Mode, "IPv4", modes, usize::from(settings.mode == Mode::Static)),
+        Field::text(Link::Address, "Address", text(&settings.address), "192.0.2.7/24 (static)"),
+        Field::text(Link::Gateway, "Gateway", display(settings.gateway), "192.0.2.1 (static)"),
+        Field::text(
+            Link::Address6,
+            "IPv6 address",
+            text(&settings.address6),
+            "2001:db8::7/64 (beside those announced)",
+        ),
+        Field::text(Link::Gateway6, "IPv6 gateway", display(settings.gateway6), "2001:db8::1"),
+        Field::text(Link::Vlan, "VLAN", number(settings.vlan.map(u32::from)), "12"),
+        Field::text(Link::Mtu, "MTU", number(settings.mtu), "1500"),
+        Field::choice(Link::Speed, "Speed/duplex", SPEEDS.map(str::to_owned).to_vec(), speed.unwrap_or(0)),
+        Field::button(Link::Keep, "[ Keep ]"),
+        Field::button(Link::Leave, "[ Back ]"),
+    ])
+}
+
+fn display(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+fn link_settings(form: &Form<Link>) -> Result<LinkSettings> {
+    let speed = form.chosen(Link::Speed);
+    let settings = LinkSettings {
+        mode: if form.chosen(Link::Mode) == 1 { Mode::Static } else { Mode::Dhcp },
+        address: form.text(Link::Address).map(str::to_owned),
+        gateway: parse(form, Link::Gateway, "gateway: expected an address")?,
+        address6: form.text(Link::Address6).map(str::to_owned),
+        gateway6: parse(form, Link::Gateway6, "IPv6 gateway: expected an IPv6 address")?,
+        vlan: parse(form, Link::Vlan, "VLAN: expected a number")?,
+        mtu: parse(form, Link::Mtu, "MTU: expected a number")?,
+        speed: (speed > 0).then(|| SPEEDS.get(speed).map(|&speed| speed.to_owned())).flatten(),
+    };
+    settings.check()?;
+    Ok(settings)
+}
+
+fn parse<T: std::str::FromStr>(form: &Form<Link>, name: Link, expected: &str) -> Result<Option<T>> {
+    let wrong = |text: &str| crate::Error::new(format!("{expected}, found {text:?}"));
+    form.text(name).map(|text| text.parse().map_err(|_| wrong(text))).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture() -> Picture {
+        let mut picture = Picture { controller: "not known".into(), ..Picture::default() };
+        for (index, link) in [(2, true), (3, false)] {
+            let nic = NicStatus {
+                name: format!("eth{}", index - 2),
+                driver: "e1000e".into(),
+                mac: MacAddress([0x52, 0x54, 0, 0, 0, u8::try_from(index).unwrap()]),
+                link,
+                speed: link.then(|| "1000/full".into()),
+                addresses: Vec::new(),
+                note: "no DHCP server answers; asking on".into(),
+            };
+            picture.nics.insert(index, nic);
+        }
+        picture
+    }
+
+    fn press(configurator: &mut Configurator, keys: &[Key]) -> Wish {
+        keys.iter().map(|&key| configurator.take(key)).last().unwrap()
+    }
+
+    fn type_in(configurator: &mut Configurator, text: &str) {
+        text.chars().for_each(|c| drop(configurator.take(Key::Character(c))));
+    }
+
+    fn text(configurator: &Configurator) -> String {
+        let line = |line: Line| match line {
+            Line::Plain(text) | Line::Blocks(text) | Line::Bar(text) => text + "\n",
+        };
+        configurator.draw(&picture()).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_static_address_is_set_with_arrows_and_typing() {
+        let mut configurator = Configurator::new(Network::default(), &picture());
+        type_in(&mut configurator, "198.51.100.1:7770");
+        press(&mut configurator, &[Key::Up, Key::Up, Key::Enter]);
+        assert!(text(&configurator).contains("52:54:00:00:00:02"), "{}", text(&configurator));
+        press(&mut configurator, &[Key::Right, Key::Down]);
+        type_in(&mut configurator, "192.0.2.7/24");
+        press(&mut configurator, &[Key::Down]);
+        type_in(&mut configurator, "198.51.100.9");
+        // Past the fields to [ Keep ].
+        press(&mut configurator, &[Key::Up, Key::Up, Key::Up, Key::Up, Key::Enter]);
+        assert!(text(&configurator).contains("! gateway: 198.51.100.9 is not in the network of 192.0.2.7/24"));
+        press(&mut configurator, &[Key::Down, Key::Down, Key::Down, Key::Down, Key::Clear]);
+        type_in(&mut configurator, "192.0.2.1");
+        press(&mut configurator, &[Key::Up, Key::Up, Key::Up, Key::Up]);
+        assert_eq!(press(&mut configurator, &[Key::Enter]), Wish::Nothing);
+        let Wish::Network(network) = press(&mut configurator, &[Key::Enter]) else { panic!("{}", text(&configurator)) };
+        let link = network.settings_of("eth0", MacAddress([0x52, 0x54, 0, 0, 0, 2])).unwrap();
+        assert_eq!((link.mode, link.address.as_deref()), (Mode::Static, Some("192.0.2.7/24")));
+        assert_eq!(link.gateway, Some([192, 0, 2, 1].into()));
+        assert_eq!(configurator.controller().as_deref(), Some("198.51.100.1:7770"));
+        assert_eq!(network.settings_of("eth1", MacAddress([0x52, 0x54, 0, 0, 0, 3])).unwrap().mode, Mode::Dhcp);
+    }
+
+    #[test]
+    fn a_bond_is_made_of_all_interfaces() {
+        let mut configurator = Configurator::new(Network::default(), &picture());
+        press(&mut configurator, &[Key::Down, Key::Down, Key::Down, Key::Right, Key::Down]);
+        let Wish::Network(network) = press(&mut configurator, &[Key::Enter]) else { panic!("{}", text(&configurator)) };
+        assert_eq!(network.bond.as_ref().unwrap().members.len(), 2);
+        assert_eq!(network.settings_of("eth0", MacAddress([0x52, 0x54, 0, 0, 0, 2])), None);
+    }
+
+    #[test]
+    fn a_refresh_keeps_what_is_typed_and_where() {
+        let mut configurator = Configurator::new(Network::default(), &picture());
+        type_in(&mut configurator, "c.exa");
+        let mut fewer = picture();
+        fewer.nics.remove(&2);
+        configurator.refresh(&fewer);
+        type_in(&mut configurator, "mple:1");
+        assert_eq!(configurator.controller().as_deref(), Some("c.example:1"));
+    }
+
+    #[test]
+    fn a_long_message_is_shown_whole() {
+        let configurator = Configurator::new(Network::default(), &picture());
+        let words = "no route: gateway 192.0.2.99 does not answer or knows no way to 198.51.100.123 and more";
+        let reachability = Some(crate::status::Reachability { reached: false, text: words.into() });
+        let lines = configurator.draw(&Picture { reachability, ..picture() });
+        let shown: Vec<&str> =
+            lines.iter().map(|(Line::Plain(text) | Line::Blocks(text) | Line::Bar(text))| text.as_str()).collect();
+        let message = shown.iter().skip_while(|line| !line.starts_with(" Controller: "));
+        assert!(message.clone().all(|line| line.len() <= 80), "{shown:?}");
+        assert_eq!(message.copied().collect::<String>(), format!(" Controller: {words}"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_and_nothing_applied() {
+        let mut configurator = Configurator::new(Network::default(), &picture());
+        press(&mut configurator, &[Key::Down]);
+        type_in(&mut configurator, "dns.example");
+        assert_eq!(press(&mut configurator, &[Key::Down, Key::Down, Key::Down, Key::Enter]), Wish::Nothing);
+        assert!(text(&configurator).contains("! name servers: expected addresses, found \"dns.example\""));
+        assert_eq!(press(&mut configurator, &[Key::Escape]), Wish::Leave);
+    }
+}

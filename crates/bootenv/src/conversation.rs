@@ -1,0 +1,236 @@
+//! The conversation with whoever stands there: keys go to the screen that is shown or answer the question that is
+//! asked, and what they wish is done. The main thread's work.
+
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use rustix::system::RebootCommand;
+
+use crate::agent::{self, Controller};
+use crate::configuration::Configuration;
+use crate::console::{self, log, recent};
+use crate::keys::Key;
+use crate::network::reachability::{self, Verdict};
+use crate::network::settings::{Network, Wanted};
+use crate::operator::{self, Dialog, Input, Outcome};
+use crate::screens::{Choice, Screens};
+use crate::status::{Picture, Reachability, Status};
+
+/// Without an address for so long, the Network Configurator is offered.
+const OFFER_AFTER: Duration = Duration::from_secs(25);
+/// What new settings need to take effect, before a missing link or address is the answer.
+const EFFECT_MAX: Duration = Duration::from_secs(20);
+/// The screen is looked after at least so often.
+const TICK: Duration = Duration::from_secs(1);
+/// Lines of the log that can be scrolled through.
+const LOG_LINES: usize = 100;
+const ROWS: usize = 24;
+
+/// Answers keys until the machine is restarted or switched off.
+pub fn run(configuration: &Configuration, controller: &Controller, wanted: &Arc<Wanted>, status: &Arc<Status>) -> ! {
+    let mut conversation = Conversation {
+        configuration,
+        controller,
+        wanted,
+        status,
+        dialog: Dialog::default(),
+        screens: Screens::default(),
+    };
+    match &configuration.controller {
+        Some(address) => {
+            controller.set(address.clone(), configuration.ca_fingerprint.clone());
+            log(format!("controller: {address}, from the configuration"));
+            status.update(|picture| picture.controller.clone_from(address));
+        }
+        None => {
+            log("controller: none configured; asking on the screen and on serial ports");
+            status.update(|picture| picture.controller = "not known".into());
+            conversation.dialog.ask_controller();
+        }
+    }
+    let inputs = operator::listen(status);
+    let (started, mut offered) = (Instant::now(), false);
+    conversation.show_question(true);
+    loop {
+        let before = conversation.question();
+        match inputs.recv_timeout(TICK) {
+            Ok(input) => conversation.take(input),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(TICK),
+        }
+        let picture = status.picture();
+        if has_address(&picture) {
+            conversation.screens.withdraw();
+        } else if !offered && !picture.nics.is_empty() && started.elapsed() > OFFER_AFTER {
+            offered = true;
+            if conversation.screens.is_status() {
+                log("network: no address yet; the Network Configurator is on the screen");
+                conversation.screens.offer_network(wanted.get().1, &picture);
+            }
+        }
+        conversation.show(before);
+    }
+}
+
+fn has_address(picture: &Picture) -> bool {
+    picture.nics.values().any(|nic| !nic.addresses.is_empty())
+}
+
+struct Conversation<'a> {
+    configuration: &'a Configuration,
+    controller: &'a Controller,
+    wanted: &'a Arc<Wanted>,
+    status: &'a Arc<Status>,
+    dialog: Dialog,
+    screens: Screens,
+}
+
+impl Conversation<'_> {
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Key(_, key) if !self.screens.is_status() => {
+                let choice = self.screens.take(key, &self.wanted.get().1, &self.status.picture());
+                self.choose(choice);
+            }
+            Input::Key(_, Key::Function(1)) => self.screens.open_menu(),
+            Input::Key(_, Key::Character('m' | 'M')) if self.dialog.question().is_none() => self.screens.open_menu(),
+            input => {
+                if !matches!(input, Input::Key(..) | Input::Confirmation(None)) {
+                    // What is asked now is asked on the status screen.
+                    self.screens.close();
+                }
+                let outcome = self.dialog.take(input);
+                self.answer(outcome);
+            }
+        }
+        if self.dialog.question().is_none() && !self.controller.is_known() {
+            self.dialog.ask_controller();
+        }
+    }
+
+    fn choose(&mut self, choice: Choice) {
+        match choice {
+            Choice::Nothing => {}
+            Choice::AskRestart => self.dialog.ask_restart(),
+            Choice::AskPowerOff => self.dialog.ask_power_off(),
+            Choice::Controller(address) => self.set_controller(address),
+            Choice::Network(network, controller) => self.set_network(*network, controller),
+        }
+    }
+
+    fn answer(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Nothing => {}
+            Outcome::Restart => end(self.status, "restarting", RebootCommand::Restart),
+            Outcome::PowerOff => end(self.status, "switching off", RebootCommand::PowerOff),
+            Outcome::Confirmed(code) => {
+                log(format!(
+                    "controller: its operator sees the code {code}, as answered here; it is trusted until the restart"
+                ));
+                if let Err(error) = agent::Place::default().confirm(&code) {
+                    log(error.chain());
+                    self.dialog.take(Input::Confirmation(Some(code)));
+                }
+            }
+            Outcome::Denied(code) => {
+                let address = self.controller.leave().unwrap_or_default();
+                log(format!(
+                    "controller: its operator does not see the code {code}, as answered here; \
+                     the connection to {address} is dropped, and it got nothing of the disks"
+                ));
+                self.status.update(|picture| picture.controller = format!("{address} is not the right one: left"));
+            }
+            Outcome::Controller(address) => self.set_controller(address),
+        }
+    }
+
+    fn set_controller(&mut self, address: String) {
+        log(format!("controller: {address}, as typed"));
+        self.status.update(|picture| picture.controller.clone_from(&address));
+        // Who types an address compares the pairing code; a fingerprint belongs to the configured one.
+        let same = self.configuration.controller.as_deref() == Some(&address);
+        self.controller.set(address, self.configuration.ca_fingerprint.clone().filter(|_| same));
+        self.dialog.forget_controller();
+    }
+
+    /// Uses the settings if they are others, and then looks whether the controller can be reached.
+    fn set_network(&mut self, network: Network, controller: Option<String>) {
+        if self.wanted.get().1 != network {
+            self.wanted.set(network);
+        }
+        let Some(controller) = controller else {
+            let text = "not known: type in its address".to_owned();
+            self.status.update(|picture| picture.reachability = Some(Reachability { reached: false, text }));
+            return;
+        };
+        if self.status.picture().controller != controller {
+            self.set_controller(controller.clone());
+        }
+        let text = format!("looking for {controller}");
+        self.status.update(|picture| picture.reachability = Some(Reachability { reached: false, text }));
+        let (wanted, status) = (Arc::clone(self.wanted), Arc::clone(self.status));
+        let number = wanted.number();
+        std::thread::spawn(move || test(&controller, number, &wanted, &status));
+    }
+
+    fn question(&self) -> Option<(String, String)> {
+        self.dialog.question().map(|question| (question.text, question.complaint))
+    }
+
+    fn show(&mut self, before: Option<(String, String)>) {
+        let picture = self.status.picture();
+        if picture.reachability.as_ref().is_some_and(|test| test.reached) {
+            // What is to be done next, comparing the pairing code, stands on the status screen.
+            if self.screens.is_network() {
+                self.screens.close();
+            }
+            self.status.update(|picture| picture.reachability = None);
+        }
+        let shown = self.screens.draw(&picture, &recent(LOG_LINES), ROWS);
+        let appears = shown.is_none() && picture.shown.is_some();
+        self.status.update(|picture| picture.shown = shown);
+        self.show_question(appears || before != self.question());
+    }
+
+    fn show_question(&self, is_new: bool) {
+        let question = self.dialog.question();
+        if let Some(question) = question.as_ref().filter(|_| is_new && self.screens.is_status()) {
+            let complaint =
+                if question.complaint.is_empty() { String::new() } else { format!("{}\r\n", question.complaint) };
+            console::echo(&format!("\r\n{complaint}{} ", question.text));
+        }
+        self.status.update(|picture: &mut Picture| picture.question = question);
+    }
+}
+
+/// Looks whether the controller can be reached with the settings of this number, and says so.
+fn test(controller: &str, number: u64, wanted: &Wanted, status: &Status) {
+    let started = Instant::now();
+    while wanted.number() == number {
+        if !wanted.is_in_force(number) {
+            std::thread::sleep(Duration::from_millis(100));
+            continue;
+        }
+        let verdict = reachability::check(controller, &status.picture());
+        let early = matches!(verdict, Verdict::NoInterface | Verdict::NoLink | Verdict::NoAddress);
+        if !early || started.elapsed() > EFFECT_MAX {
+            let (reached, text) = (matches!(verdict, Verdict::Reachable(_)), verdict.to_string());
+            log(format!("controller: {text}"));
+            return status.update(|picture| picture.reachability = Some(Reachability { reached, text }));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
+fn end(status: &Status, what: &str, command: RebootCommand) -> ! {
+    log(format!("{what}, as asked"));
+    status.update(|picture| picture.agent.detail = Some(what.into()));
+    console::drain(Duration::from_secs(2));
+    loop {
+        if let Err(errno) = rustix::system::reboot(command) {
+            log(format!("{what}: {errno}"));
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}

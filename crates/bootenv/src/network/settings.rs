@@ -1,0 +1,417 @@
+//! What the network is told to be: by the configuration file, and by whoever stands in front of the Network Configurator.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use machine::{IpNet, MacAddress};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Largest VLAN identifier (IEEE 802.1Q, 9.6; 4095 is reserved).
+const VLAN_MAX: u16 = 4094;
+/// Smallest MTU that IPv6 allows (RFC 8200, 5), and the largest of any Ethernet card.
+const MTU_RANGE: std::ops::RangeInclusive<u32> = 1280..=9710;
+/// Per-NIC tables, members of a bond and name servers that a file may hold.
+const ENTRIES_MAX: usize = 64;
+/// Longest name of a computer (RFC 1035, 2.3.4).
+const LABEL_LENGTH_MAX: usize = 63;
+
+/// The section `[network]` of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The computer's name, told to DHCP servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Name servers, before those of DHCP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<IpAddr>,
+    /// Only the interface of this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Only the interface with this address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
+    /// For every interface that has no settings of its own.
+    #[serde(flatten)]
+    pub all: LinkSettings,
+    /// Settings of single interfaces, `[[network.nic]]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nic: Vec<NicSettings>,
+    /// Several interfaces as one, `[network.bond]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bond: Option<Bond>,
+}
+
+/// Settings of one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicSettings {
+    /// Which one.
+    pub mac: MacAddress,
+    /// Its settings.
+    #[serde(flatten)]
+    pub link: LinkSettings,
+}
+
+/// Several interfaces as one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bond {
+    /// How its members share the work.
+    pub policy: BondPolicy,
+    /// MAC addresses of its members.
+    pub members: Vec<MacAddress>,
+    /// Settings of the bond.
+    #[serde(flatten)]
+    pub link: LinkSettings,
+}
+
+/// How the members of a bond share the work; names as the kernel's bonding documentation has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BondPolicy {
+    /// One works, the others wait; needs nothing of the switch.
+    #[default]
+    #[serde(rename = "active-backup")]
+    ActiveBackup,
+    /// IEEE 802.3ad (LACP); the switch is set up for it.
+    #[serde(rename = "802.3ad")]
+    Lacp,
+}
+
+/// How a link gets its addresses, and what else is set on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkSettings {
+    /// DHCP or static, for IPv4. IPv6 addresses are also taken from routers' announcements.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Static: `192.0.2.7/24`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Static: default gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// An IPv6 address in addition: `2001:db8::7/64`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address6: Option<String>,
+    /// Default gateway for IPv6.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<Ipv6Addr>,
+    /// Identifier of the 802.1Q VLAN in which all this is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// Largest packet in bytes; the driver's own where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Speed and duplex, `100/full`; negotiated where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed: Option<String>,
+}
+
+/// Where IPv4 addresses come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// A DHCP server.
+    #[default]
+    Dhcp,
+    /// The settings.
+    Static,
+}
+
+/// Speed and duplex of a link that does not negotiate them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkSpeed {
+    /// Megabits a second.
+    pub megabits: u16,
+    /// Both directions at once.
+    pub full_duplex: bool,
+}
+
+impl FromStr for LinkSpeed {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::new(format!("speed: expected one as 100/full or 10/half, found {text:?}"));
+        let (speed, duplex) = text.trim().split_once('/').ok_or_else(wrong)?;
+        let full_duplex = match duplex.trim() {
+            "full" => true,
+            "half" => false,
+            _ => return Err(wrong()),
+        };
+        match speed.trim().parse() {
+            Ok(megabits @ (10 | 100 | 1000)) => Ok(Self { megabits, full_duplex }),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl LinkSettings {
+    /// The static addresses.
+    ///
+    /// # Errors
+    /// The first setting that is of no use, by its name.
+    pub fn addresses(&self) -> Result<Vec<IpNet>> {
+        let mut addresses = Vec::new();
+        if self.mode == Mode::Static {
+            let text = self.address.as_deref().unwrap_or_default();
+            // Whoever has IPv6 only needs no IPv4 address.
+            if !(text.is_empty() && self.address6.is_some()) {
+                addresses.push(parse_net("address", text, None)?);
+            }
+        }
+        if let Some(text) = &self.address6 {
+            addresses.push(parse_net("address6", text, Some(false))?);
+        }
+        Ok(addresses)
+    }
+
+    /// The default gateways of the static addresses.
+    pub fn gateways(&self) -> Vec<IpAddr> {
+        let first = self.gateway.filter(|_| self.mode == Mode::Static);
+        first.into_iter().chain(self.gateway6.map(IpAddr::V6)).collect()
+    }
+
+    /// Speed and duplex, if they are not negotiated.
+    ///
+    /// # Errors
+    /// A text that says neither.
+    pub fn speed(&self) -> Result<Option<LinkSpeed>> {
+        self.speed.as_deref().map(str::parse).transpose()
+    }
+
+    /// Looks through all settings.
+    ///
+    /// # Errors
+    /// The first one that is of no use, by its name.
+    pub fn check(&self) -> Result<()> {
+        let addresses = self.addresses()?;
+        for gateway in self.gateways() {
+            let reachable = addresses.iter().any(|net| contains(net, gateway));
+            let link_local = matches!(gateway, IpAddr::V6(address) if address.is_unicast_link_local());
+            if !reachable && !link_local && !addresses.is_empty() {
+                return Err(Error::new(format!(
+                    "gateway: {gateway} is not in the network of {}",
+                    addresses.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", ")
+                )));
+            }
+        }
+        if let Some(id) = self.vlan.filter(|id| !(1..=VLAN_MAX).contains(id)) {
+            return Err(Error::new(format!("vlan: expected a number from 1 to {VLAN_MAX}, found {id}")));
+        }
+        if let Some(mtu) = self.mtu.filter(|mtu| !MTU_RANGE.contains(mtu)) {
+            let (least, most) = (MTU_RANGE.start(), MTU_RANGE.end());
+            return Err(Error::new(format!("mtu: expected a number from {least} to {most}, found {mtu}")));
+        }
+        self.speed().map(drop)
+    }
+}
+
+impl Network {
+    /// The settings of an interface; `None` where it is to be left alone, or is a bond's member.
+    pub fn settings_of(&self, name: &str, mac: MacAddress) -> Option<&LinkSettings> {
+        if let Some(own) = self.nic.iter().find(|nic| nic.mac == mac) {
+            return Some(&own.link);
+        }
+        let wanted =
+            self.interface.as_ref().is_none_or(|wanted| wanted == name) && self.mac.is_none_or(|wanted| wanted == mac);
+        let in_bond = self.bond.as_ref().is_some_and(|bond| bond.members.contains(&mac));
+        (wanted && !in_bond).then_some(&self.all)
+    }
+
+    /// Looks through all settings.
+    ///
+    /// # Errors
+    /// The first one that is of no use, by its name.
+    pub fn check(&self) -> Result<()> {
+        let named = |e: Error| Error::new(format!("network.{}", e.context));
+        if let Some(name) = &self.hostname {
+            check_hostname(name).map_err(named)?;
+        }
+        let members = self.bond.as_ref().map_or(0, |bond| bond.members.len());
+        for (what, count) in [("dns", self.dns.len()), ("nic", self.nic.len()), ("bond.members", members)] {
+            if count > ENTRIES_MAX {
+                return Err(Error::new(format!("network.{what}: expected at most {ENTRIES_MAX}, found {count}")));
+            }
+        }
+        self.all.check().map_err(named)?;
+        for nic in &self.nic {
+            nic.link.check().map_err(|e| Error::new(format!("network.nic {}: {}", nic.mac, e.context)))?;
+        }
+        if let Some(bond) = &self.bond {
+            if bond.members.is_empty() {
+                return Err(Error::new("network.bond.members: expected MAC addresses, found none"));
+            }
+            bond.link.check().map_err(|e| Error::new(format!("network.bond.{}", e.context)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks a computer's name.
+///
+/// # Errors
+/// What is wrong with it, for the screen.
+pub fn check_hostname(name: &str) -> Result<()> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= LABEL_LENGTH_MAX
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if name.len() <= 253 && name.split('.').all(label) {
+        return Ok(());
+    }
+    Err(Error::new(format!("hostname: expected letters, digits and hyphens, found {name:?}")))
+}
+
+/// Reads `address/prefix`; `only_v4` where one family is wanted.
+fn parse_net(what: &str, text: &str, only_v4: Option<bool>) -> Result<IpNet> {
+    let parsed = text.trim().split_once('/').and_then(|(address, prefix)| {
+        let address: IpAddr = address.parse().ok()?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_length = prefix.parse().ok().filter(|bits| (1..=longest).contains(bits))?;
+        only_v4.is_none_or(|v4| v4 == address.is_ipv4()).then_some(IpNet { address, prefix_length })
+    });
+    let example = if only_v4 == Some(false) { "2001:db8::7/64" } else { "192.0.2.7/24" };
+    parsed.ok_or_else(|| {
+        Error::new(format!(
+            "{what}: expected an address with the length of its network's prefix as {example}, found {text:?}"
+        ))
+    })
+}
+
+/// Whether an address lies in a network.
+pub(crate) fn contains(net: &IpNet, address: IpAddr) -> bool {
+    let bits = u32::from(net.prefix_length);
+    match (net.address, address) {
+        (IpAddr::V4(net), IpAddr::V4(address)) => {
+            let mask = u32::MAX.checked_shl(32 - bits.min(32)).unwrap_or(0);
+            u32::from(net) & mask == u32::from(address) & mask
+        }
+        (IpAddr::V6(net), IpAddr::V6(address)) => {
+            let mask = u128::MAX.checked_shl(128 - bits.min(128)).unwrap_or(0);
+            u128::from(net) & mask == u128::from(address) & mask
+        }
+        _ => false,
+    }
+}
+
+/// The route to everywhere else.
+pub(crate) fn everywhere(like: IpAddr) -> IpNet {
+    let address = if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    IpNet { address, prefix_length: 0 }
+}
+
+/// The settings that are wanted, which an operator may change at any time.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    number: u64,
+    network: Network,
+    in_force: Option<u64>,
+}
+
+impl Wanted {
+    /// Begins with these.
+    pub fn new(network: Network) -> Self {
+        Self { state: Mutex::new(State { network, ..State::default() }) }
+    }
+
+    /// Sets others; every interface is configured anew.
+    pub fn set(&self, network: Network) {
+        let mut state = self.lock();
+        state.number += 1;
+        state.network = network;
+    }
+
+    /// The settings and their number, which grows with each change.
+    pub fn get(&self) -> (u64, Network) {
+        let state = self.lock();
+        (state.number, state.network.clone())
+    }
+
+    /// The number alone.
+    pub fn number(&self) -> u64 {
+        self.lock().number
+    }
+
+    /// From now on the settings of this number are what interfaces go by; nothing of earlier ones is left.
+    pub fn take_effect(&self, number: u64) {
+        self.lock().in_force = Some(number);
+    }
+
+    /// Whether the settings of this number have taken effect.
+    pub fn is_in_force(&self, number: u64) -> bool {
+        self.lock().in_force == Some(number)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(text: &str) -> Network {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn each_interface_has_its_own_settings_or_those_of_all() {
+        let network = network(
+            "dns = [\"192.0.2.53\"]\nhostname = \"web1\"\n[[nic]]\nmac = \"52:54:00:12:34:56\"\nmode = \"static\"\n\
+             address = \"192.0.2.7/24\"\ngateway = \"192.0.2.1\"\nvlan = 12\nmtu = 9000\nspeed = \"100/full\"\n\
+             [bond]\npolicy = \"802.3ad\"\nmembers = [\"52:54:00:12:34:01\", \"52:54:00:12:34:02\"]\n",
+        );
+        network.check().unwrap();
+        let mac = |text: &str| text.parse().unwrap();
+        let own = network.settings_of("eth0", mac("52:54:00:12:34:56")).unwrap();
+        assert_eq!(
+            (own.vlan, own.mtu, own.addresses().unwrap()[0].to_string()),
+            (Some(12), Some(9000), "192.0.2.7/24".into())
+        );
+        assert_eq!(own.speed().unwrap(), Some(LinkSpeed { megabits: 100, full_duplex: true }));
+        assert_eq!(network.settings_of("eth1", mac("52:54:00:12:34:57")).unwrap().mode, Mode::Dhcp);
+        assert_eq!(network.settings_of("eth2", mac("52:54:00:12:34:02")), None, "a member of the bond");
+        let again: Network = toml::from_str(&toml::to_string(&network).unwrap()).unwrap();
+        assert_eq!(again, network, "what is saved is what is read");
+    }
+
+    #[test]
+    fn settings_of_no_use_are_named() {
+        for (text, wanted) in [
+            ("mode = \"static\"", "network.address: expected"),
+            ("mode = \"static\"\naddress = \"192.0.2.7\"", "network.address: expected"),
+            ("mode = \"static\"\naddress = \"192.0.2.7/33\"", "network.address: expected"),
+            (
+                "mode = \"static\"\naddress = \"192.0.2.7/24\"\ngateway = \"198.51.100.1\"",
+                "network.gateway: 198.51.100.1 is not in",
+            ),
+            ("address6 = \"192.0.2.7/24\"", "network.address6: expected"),
+            ("vlan = 4095", "network.vlan: expected"),
+            ("mtu = 100", "network.mtu: expected"),
+            ("speed = \"fast\"", "network.speed: expected"),
+            ("hostname = \"-x\"", "network.hostname: expected"),
+            ("[bond]\npolicy = \"active-backup\"\nmembers = []", "network.bond.members"),
+            ("[[nic]]\nmac = \"52:54:00:12:34:56\"\nvlan = 0", "network.nic 52:54:00:12:34:56: vlan"),
+        ] {
+            let error = network(text).check().unwrap_err();
+            assert!(error.context.starts_with(wanted), "{text}: {}", error.context);
+        }
+    }
+
+    #[test]
+    fn an_ipv6_machine_needs_no_ipv4_address() {
+        let network = network("mode = \"static\"\naddress6 = \"2001:db8::7/64\"\ngateway6 = \"fe80::1\"");
+        network.check().unwrap();
+        assert_eq!(network.all.addresses().unwrap().len(), 1);
+        assert_eq!(network.all.gateways(), ["fe80::1".parse::<IpAddr>().unwrap()]);
+    }
+}

@@ -1,0 +1,237 @@
+//! What is on the screen instead of the status: Start menu, Network Configurator, log. One for all consoles.
+
+use crate::configurator::{Configurator, Wish};
+use crate::form::{Field, Form, Reaction};
+use crate::keys::Key;
+use crate::network::settings::Network;
+use crate::screen::Line;
+use crate::status::Picture;
+
+/// What is to be done about a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Nothing; the screen may have changed.
+    Nothing,
+    /// To ask whether the machine shall be restarted.
+    AskRestart,
+    /// To ask whether the machine shall be switched off.
+    AskPowerOff,
+    /// To connect to this controller.
+    Controller(String),
+    /// To use these settings, and then to see whether this controller can be reached.
+    Network(Box<Network>, Option<String>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Item {
+    Status,
+    Network,
+    Log,
+    Restart,
+    PowerOff,
+}
+
+#[derive(Clone, Debug, Default)]
+enum View {
+    /// The status screen, which is drawn elsewhere.
+    #[default]
+    Status,
+    Menu(Form<Item>),
+    Network(Box<Configurator>),
+    /// So many lines up from the end.
+    Log(usize),
+}
+
+/// The screens besides the status, and which of them is shown.
+#[derive(Clone, Debug, Default)]
+pub struct Screens {
+    view: View,
+    /// Nobody asked for what is shown.
+    by_itself: bool,
+}
+
+impl Screens {
+    /// Whether the status is shown.
+    pub fn is_status(&self) -> bool {
+        matches!(self.view, View::Status)
+    }
+
+    /// Shows the Start menu.
+    pub fn open_menu(&mut self) {
+        let item = |item, label: &str| Field::button(item, label);
+        self.by_itself = false;
+        self.view = View::Menu(Form::new(vec![
+            item(Item::Network, "Network Configurator"),
+            item(Item::Status, "Status"),
+            item(Item::Log, "Log"),
+            item(Item::Restart, "Restart this machine"),
+            item(Item::PowerOff, "Switch this machine off"),
+        ]));
+    }
+
+    /// Shows the Network Configurator.
+    pub fn open_network(&mut self, network: Network, picture: &Picture) {
+        self.by_itself = false;
+        self.view = View::Network(Box::new(Configurator::new(network, picture)));
+    }
+
+    /// Shows the Network Configurator, for there is no network.
+    pub fn offer_network(&mut self, network: Network, picture: &Picture) {
+        self.open_network(network, picture);
+        self.by_itself = true;
+    }
+
+    /// Goes back to the status.
+    pub fn close(&mut self) {
+        self.view = View::Status;
+    }
+
+    /// Whether the Network Configurator is shown.
+    pub fn is_network(&self) -> bool {
+        matches!(self.view, View::Network(_))
+    }
+
+    /// Goes back to the status if nobody touched what came by itself.
+    pub fn withdraw(&mut self) {
+        if self.by_itself {
+            self.view = View::Status;
+        }
+    }
+
+    /// Takes a key while something other than the status is shown.
+    pub fn take(&mut self, key: Key, network: &Network, picture: &Picture) -> Choice {
+        self.by_itself = false;
+        match &mut self.view {
+            View::Status => Choice::Nothing,
+            View::Menu(form) => match form.take(key) {
+                Reaction::Nothing | Reaction::Entered(_) => Choice::Nothing,
+                Reaction::Left | Reaction::Pressed(Item::Status) => self.leave_for(Choice::Nothing),
+                Reaction::Pressed(Item::Network) => {
+                    self.open_network(network.clone(), picture);
+                    Choice::Nothing
+                }
+                Reaction::Pressed(Item::Log) => {
+                    self.view = View::Log(0);
+                    Choice::Nothing
+                }
+                Reaction::Pressed(Item::Restart) => self.leave_for(Choice::AskRestart),
+                Reaction::Pressed(Item::PowerOff) => self.leave_for(Choice::AskPowerOff),
+            },
+            View::Network(configurator) => match configurator.take(key) {
+                Wish::Nothing => Choice::Nothing,
+                Wish::Leave => {
+                    let controller = configurator.controller().filter(|typed| *typed != picture.controller);
+                    self.leave_for(controller.map_or(Choice::Nothing, Choice::Controller))
+                }
+                Wish::Network(network) => Choice::Network(network, configurator.controller()),
+            },
+            View::Log(up) => {
+                match key {
+                    Key::Up => *up += 1,
+                    Key::Down => *up = up.saturating_sub(1),
+                    _ => self.view = View::Status,
+                }
+                Choice::Nothing
+            }
+        }
+    }
+
+    fn leave_for(&mut self, choice: Choice) -> Choice {
+        self.view = View::Status;
+        choice
+    }
+
+    /// The lines to be shown instead of the status, with a title and the keys; `None` for the status.
+    pub fn draw(&mut self, picture: &Picture, log: &[String], rows: usize) -> Option<Shown> {
+        match &mut self.view {
+            View::Status => None,
+            View::Menu(form) => Some(Shown {
+                title: "Start menu",
+                lines: crate::form::draw(form),
+                keys: "Up/Down move   Enter choose   Esc status",
+            }),
+            View::Network(configurator) => {
+                configurator.refresh(picture);
+                Some(Shown {
+                    title: "Network Configurator",
+                    lines: configurator.draw(picture),
+                    keys: "Up/Down move   Left/Right change   Enter choose   Esc leave",
+                })
+            }
+            View::Log(up) => {
+                *up = (*up).min(log.len().saturating_sub(1));
+                let end = log.len() - *up;
+                let start = end.saturating_sub(rows.saturating_sub(3));
+                Some(Shown {
+                    title: "Log",
+                    lines: log[start..end].iter().map(|line| Line::Plain(format!(" {line}"))).collect(),
+                    keys: "Up/Down scroll   any other key leaves",
+                })
+            }
+        }
+    }
+}
+
+/// A screen instead of the status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// What it is.
+    pub title: &'static str,
+    /// Its lines.
+    pub lines: Vec<Line>,
+    /// What the keys do.
+    pub keys: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_menu_leads_everywhere_and_back() {
+        let (network, picture) = (Network::default(), Picture::default());
+        let mut screens = Screens::default();
+        assert!(screens.is_status() && screens.draw(&picture, &[], 24).is_none());
+        let log: Vec<String> = (0..50).map(|n| format!("line {n}")).collect();
+        let mut title_after = |keys: &[Key]| {
+            screens.open_menu();
+            keys.iter().for_each(|&key| drop(screens.take(key, &network, &picture)));
+            screens.draw(&picture, &log, 24).map(|shown| shown.title)
+        };
+        assert_eq!(title_after(&[]), Some("Start menu"));
+        assert_eq!(title_after(&[Key::Enter]), Some("Network Configurator"));
+        assert_eq!(title_after(&[Key::Enter, Key::Escape]), None);
+        assert_eq!(title_after(&[Key::Down, Key::Enter]), None);
+        assert_eq!(title_after(&[Key::Down, Key::Down, Key::Enter]), Some("Log"));
+        assert_eq!(title_after(&[Key::Escape]), None);
+        screens.open_menu();
+        let keys = [Key::Up, Key::Enter].map(|key| screens.take(key, &network, &picture));
+        assert_eq!(keys[1], Choice::AskPowerOff);
+    }
+
+    #[test]
+    fn what_came_by_itself_goes_by_itself_until_it_is_touched() {
+        let (network, picture) = (Network::default(), Picture::default());
+        let mut screens = Screens::default();
+        screens.offer_network(network.clone(), &picture);
+        assert!(!screens.is_status());
+        screens.withdraw();
+        assert!(screens.is_status());
+        screens.offer_network(network.clone(), &picture);
+        screens.take(Key::Down, &network, &picture);
+        screens.withdraw();
+        assert!(!screens.is_status());
+    }
+
+    #[test]
+    fn the_log_scrolls_within_its_lines() {
+        let (network, picture) = (Network::default(), Picture::default());
+        let log: Vec<String> = (0..50).map(|n| format!("line {n}")).collect();
+        let mut screens = Screens { view: View::Log(0), by_itself: false };
+        (0..100).for_each(|_| drop(screens.take(Key::Up, &network, &picture)));
+        let shown = screens.draw(&picture, &log, 24).unwrap();
+        assert_eq!(shown.lines, [Line::Plain(" line 0".into())]);
+        screens.take(Key::Down, &network, &picture);
+        assert_eq!(screens.draw(&picture, &log, 24).unwrap().lines.len(), 2);
+    }
+}
