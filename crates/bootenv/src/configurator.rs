@@ -8,13 +8,13 @@ use crate::Result;
 use crate::form::{self, Field, Form, Reaction};
 use crate::keys::Key;
 use crate::network::settings::{Bond, BondPolicy, LinkSettings, Mode, Network, NicSettings, check_hostname};
-use crate::screen::Line;
+use crate::screen::{Line, wrap};
 use crate::status::{NicStatus, Picture};
 
 /// Interfaces that are listed; a screen has no more lines.
 const NICS_MAX: usize = 10;
 /// Width of a message: what every terminal has.
-const MESSAGE_WIDTH: usize = 79;
+const MESSAGE_WIDTH: usize = 80;
 /// Speeds that can be set; the first is to negotiate it.
 const SPEEDS: [&str; 6] = ["negotiated", "10/half", "10/full", "100/half", "100/full", "1000/full"];
 
@@ -213,28 +213,17 @@ impl Configurator {
         }
         lines.push(Line::Plain(String::new()));
         if !self.complaint.is_empty() {
-            lines.extend(wrap(&format!("! {}", self.complaint)));
+            lines.extend(plain(&format!("! {}", self.complaint)));
         } else if let Some(reached) = &picture.reachability {
-            lines.extend(wrap(&format!("Controller: {}", reached.text)));
+            lines.extend(plain(&format!("Controller: {}", reached.text)));
         }
         lines
     }
 }
 
 /// A text on as many lines as it needs.
-fn wrap(text: &str) -> Vec<Line> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let line = lines.last_mut().map_or(0, |line| line.len());
-        if line > 0 && line + 1 + word.len() > MESSAGE_WIDTH {
-            lines.push(String::new());
-        }
-        if let Some(line) = lines.last_mut() {
-            line.push(' ');
-            line.push_str(word);
-        }
-    }
-    lines.into_iter().map(Line::Plain).collect()
+fn plain(text: &str) -> impl Iterator<Item = Line> {
+    wrap(text, MESSAGE_WIDTH).into_iter().map(Line::Plain)
 }
 
 fn policy(chosen: usize) -> BondPolicy {

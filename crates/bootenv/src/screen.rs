@@ -120,7 +120,8 @@ pub fn draw(picture: &Picture, log: &[String], columns: usize, rows: usize) -> V
     if let Some(question) = &picture.question {
         lines.push(Line::Plain(String::new()));
         if !question.complaint.is_empty() {
-            lines.push(Line::Plain(fit(&format!(" {}", question.complaint), columns, false)));
+            let complaint = wrap(&question.complaint, columns);
+            lines.extend(complaint.iter().map(|line| Line::Plain(fit(line, columns, false))));
         }
         lines.push(Line::Bar(fit(&format!(" {} {}_", question.text, question.typed), columns, true)));
     } else if let Some(code) = &picture.agent.pairing_code {
@@ -193,6 +194,21 @@ fn header(picture: &Picture, columns: usize) -> String {
 fn share(done: u64, total: u64) -> String {
     let percent = if total == 0 { 100 } else { u128::from(done.min(total)) * 100 / u128::from(total) };
     format!("{} of {} ({percent} %)", ByteCount(done), ByteCount(total))
+}
+
+/// A text on as many lines as it needs, each with a blank before it.
+pub fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut().filter(|line| line.len() + 1 + word.len() <= columns) {
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(format!(" {word}")),
+        }
+    }
+    lines
 }
 
 /// One line of printable ASCII, cut to `columns`, or filled up to it.
@@ -302,6 +318,16 @@ mod tests {
         assert_eq!(lines.len(), 24);
         assert!(lines.iter().all(|line| text(line).len() <= 80));
         assert!(text(&lines[0]).contains("Log") && text(&lines[23]).contains("any key leaves"));
+    }
+
+    #[test]
+    fn a_long_complaint_is_shown_whole() {
+        let mut picture = picture(1, 1);
+        let complaint = "The controller that was to show 7Q4K-9XZM is left. Another one, or the right address?";
+        picture.question = Some(Question { complaint: complaint.into(), ..Question::default() });
+        let lines = draw(&picture, &[], 80, 24);
+        let shown: String = lines.iter().map(text).collect();
+        assert!(shown.contains(complaint), "{lines:?}");
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn a_typed_controller_gets_nothing_before_somebody_at_the_machine_says_yes() {
     assert!(!case.site.controller_log().contains("machine reported"));
 
     answer(&vm, &question, "no", "is dropped, and it got nothing of the disks");
-    wait_for_screen(&vm, "is left. Another one, or the right address?");
+    wait_for_screen(&vm, "is left. Another one, or the right");
     assert!(!case.site.controller_log().contains("machine reported"));
 
     // A mistake, as it turns out: the same address again, and the same code.
