@@ -489,12 +489,12 @@ mod tests {
 
     use super::*;
 
-    const SIZE: u64 = 1 << 20;
+    const SIZE: usize = 1 << 20;
 
     /// A conversion of two disks in `folder` whose every step is done, with a byte of fix-ups in each overlay.
     fn all_but_joined(folder: &Path, verdict: Verdict) -> (Source, Request) {
         let paths = ["a.raw", "b.raw"].map(|name| folder.join(name));
-        paths.iter().for_each(|path| fs::write(path, vec![1; SIZE as usize]).unwrap());
+        paths.iter().for_each(|path| fs::write(path, vec![1; SIZE]).unwrap());
         let source = Source::Local(paths.to_vec());
         let request = Request {
             name: "vm".into(),
@@ -553,7 +553,7 @@ mod tests {
         let text = fs::read_to_string(&record).unwrap().replace("\"passed\"", "\"inconclusive\"");
         fs::write(&record, text).unwrap();
         // The source is not needed any more.
-        fs::write(folder.path().join("a.raw"), vec![3; SIZE as usize]).unwrap();
+        fs::write(folder.path().join("a.raw"), vec![3; SIZE]).unwrap();
 
         let (steps, outcome) = steps_of(&source, &Request { verify: true, ..request });
         let outcome = outcome.unwrap();

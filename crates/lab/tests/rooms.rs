@@ -1,7 +1,7 @@
 //! The rules of `ARCHITECTURE.md`, compared with what `cargo metadata` says of the workspace: the table "The rooms" for
 //! equality, and those lines of "What must never be" that are about dependencies.
 #![allow(clippy::unwrap_used)]
-#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
