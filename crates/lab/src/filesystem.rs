@@ -26,6 +26,24 @@ pub(crate) fn edit_ext4(file: &Path, commands: &str) -> Result<String> {
     Tool::new("debugfs", "e2fsprogs").args(["-w", "-f"]).args([script.path(), file]).run()
 }
 
+/// Takes the last block of the unmounted ext4 at `offset` of `disk`.
+pub(crate) fn fill_ext4(disk: &Path, offset: u64) -> Result<()> {
+    let mut file = disk.as_os_str().to_owned();
+    file.push(format!("?offset={offset}"));
+    let file = Path::new(&file);
+    let free = || -> Result<u64> {
+        let text = Tool::new("dumpe2fs", "e2fsprogs").arg("-h").arg(file).run()?;
+        let free = text.lines().find_map(|line| line.strip_prefix("Free blocks:")?.trim().parse().ok());
+        free.ok_or_else(|| Error::new("dumpe2fs: no free blocks"))
+    };
+    // It ends with a complaint: the blocks of the extent tree are taken from the same rest.
+    edit_ext4(file, &format!("write /dev/null /full\nfallocate /full 0 {}\n", free()?.saturating_sub(1)))?;
+    match free()? {
+        0 => Ok(()),
+        left => Err(Error::new(format!("{}: {left} blocks are still free", disk.display()))),
+    }
+}
+
 /// Bytes in use of an ext4, by dumpe2fs: everything but its free blocks.
 pub(crate) fn used_ext4(file: &Path) -> Result<u64> {
     let text = Tool::new("dumpe2fs", "e2fsprogs").arg("-h").arg(file).run()?;

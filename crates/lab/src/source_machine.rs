@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::CheckedFile;
 use crate::tool::Tool;
-use crate::{Error, Result, cache, recipe};
+use crate::{Error, Result, cache, filesystem, recipe};
 
 /// Which machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -113,6 +113,13 @@ impl SourceMachine {
             *variables = copy(&cached.join(&*variables), &folder.join(format!("phys-{letter}.variables.fd")))?;
         }
         Ok(machine)
+    }
+
+    /// Takes the last block of its root filesystem: the full disk of a machine that nobody looked after.
+    pub fn fill_root(&self) -> Result<()> {
+        let root = self.volumes.iter().find(|volume| volume.kind == "ext4" && volume.logical_volume.is_none());
+        let root = root.ok_or_else(|| Error::new("no ext4 on a partition"))?;
+        filesystem::fill_ext4(&self.disk, root.offset)
     }
 
     /// The machine as hardware, its cable plugged into `network`, with two serial ports (the second is unused by it).
