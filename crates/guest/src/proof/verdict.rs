@@ -108,7 +108,10 @@ pub fn classify(text: &str, hostname: &str) -> Verdict {
         let sign = SIGNS.iter().find(|sign| line.contains(sign.text))?;
         Some((at, sign))
     });
-    let waiting = lines.last().filter(|line| waits_for_a_device(line)).map(|_| (lines.len() - 1, &WAITING));
+    // A line that is being printed is not looked at: it would be another one at each look.
+    let complete = text.rfind('\n').map_or("", |end| &text[..end]).trim_end();
+    let last = complete.rsplit('\n').next().unwrap_or_default().trim();
+    let waiting = lines.iter().rposition(|line| *line == last && waits_for_a_device(line)).map(|at| (at, &WAITING));
     let failure = waiting.or(failure);
     match (login, failure) {
         (Some(login), Some((at, sign))) if at > login => failed(sign, &lines[..=at]),
@@ -265,7 +268,8 @@ mod tests {
         assert_eq!(meaning(dracut), EMERGENCY_INITRAMFS);
         let forever = "\u{1b}[K[  *** ] Job dev-disk-by\\x2duuid-00000000\\x2…tart running (5min 44s / no limit)\r";
         assert_eq!(meaning(forever), EMERGENCY_INITRAMFS);
-        assert_eq!(classify(&format!("{forever}\n[  OK  ] Found device"), "phys1"), Verdict::Inconclusive);
+        assert_eq!(meaning(&format!("{forever}\n\u{1b}M\r\u{1b}[K[ *")), EMERGENCY_INITRAMFS);
+        assert_eq!(classify(&format!("{forever}\n[  OK  ] Found device\n"), "phys1"), Verdict::Inconclusive);
         let limited = "[  *** ] Job dev-disk-by\\x2duuid-0…tart running (44s / 1min 30s)";
         assert_eq!(classify(limited, "phys1"), Verdict::Inconclusive);
         let systemd = "[ TIME ] Timed out waiting for device dev-sdb1.device.\r\nYou are in emergency mode. After logging in, \
