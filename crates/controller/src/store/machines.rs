@@ -237,12 +237,7 @@ mod tests {
     use machine::Smbios;
 
     use super::*;
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("controller.db")).unwrap();
-        (folder, store)
-    }
+    use crate::store::temporary_store;
 
     fn machine(uuid: &str, serial: &str) -> Machine {
         Machine {
@@ -253,7 +248,7 @@ mod tests {
 
     #[test]
     fn two_keys_of_one_machine_are_one_record() {
-        let (_folder, store) = store();
+        let (_folder, store) = temporary_store();
         for key in ["aa", "bb", "cc"] {
             store.approve_key(key, "PowerEdge", "uid 0").unwrap();
         }

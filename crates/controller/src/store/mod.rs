@@ -138,6 +138,14 @@ fn new_id(prefix: &str) -> Result<String> {
     Ok(format!("{prefix}-{:08x}", u32::from_le_bytes(random)))
 }
 
+/// A new store in a folder that goes with it.
+#[cfg(test)]
+fn temporary_store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("controller.db")).unwrap();
+    (folder, store)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;

@@ -192,21 +192,15 @@ fn rule(row: &rusqlite::Row<'_>) -> rusqlite::Result<PxeRule> {
 mod tests {
     use machine::{MacAddress, Machine, Nic, Smbios};
 
-    use super::super::Sighting;
+    use super::super::{Sighting, temporary_store};
     use super::*;
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("controller.db")).unwrap();
-        (folder, store)
-    }
 
     const MAC: &str = "52:54:00:12:34:56";
     const UUID: &str = "4c4c4544-0042-3510-8052-b4c04f4e3132";
 
     #[test]
     fn boot_once_ends_when_the_boot_image_reports_in_and_not_before() {
-        let (_folder, store) = store();
+        let (_folder, store) = temporary_store();
         store.set_pxe_rule(MAC, Some(PxePolicy::BootOnce), "uid 0").unwrap();
         store.set_pxe_rule(UUID, Some(PxePolicy::Ignore), "uid 0").unwrap();
         let names = [MAC.to_owned(), UUID.to_owned()];
@@ -229,7 +223,7 @@ mod tests {
 
     #[test]
     fn boot_always_ends_after_a_day() {
-        let (_folder, store) = store();
+        let (_folder, store) = temporary_store();
         store.set_pxe_rule(MAC, Some(PxePolicy::BootAlways), "uid 0").unwrap();
         let rule = store.pxe_rule(&[MAC.into()]).unwrap().unwrap();
         assert_eq!(rule.expires_at.unwrap().millis_since(rule.set_at), 86_400_000);
@@ -244,7 +238,7 @@ mod tests {
 
     #[test]
     fn boot_once_that_was_sent_ends_in_minutes() {
-        let (_folder, store) = store();
+        let (_folder, store) = temporary_store();
         store.set_pxe_rule(MAC, Some(PxePolicy::BootOnce), "uid 0").unwrap();
         store.used_boot_once(MAC).unwrap();
         let end = store.pxe_rule(&[MAC.into()]).unwrap().unwrap().expires_at.unwrap();

@@ -294,11 +294,10 @@ mod tests {
     use machine::Machine;
 
     use super::*;
-    use crate::store::Sighting;
+    use crate::store::{Sighting, temporary_store};
 
     fn store_with_machine() -> (tempfile::TempDir, Store, String) {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("controller.db")).unwrap();
+        let (folder, store) = temporary_store();
         let report = Machine::default();
         let sighting = Sighting { key: "aa", report: &report, booted: "boot-image", agent_version: "0.1.0" };
         store.approve_key("aa", "", "uid 0").unwrap();
