@@ -73,9 +73,9 @@ pub fn copy(
         }
         done.read += length;
         done.done = ByteCount(passed.load(Ordering::Relaxed));
-        image.write(chunk)?;
+        image.write(chunk).map_err(Error::of_image)?;
         if options.sync_every.is_some_and(|interval| unsynced >= interval) {
-            image.sync()?;
+            image.sync().map_err(Error::of_image)?;
             unsynced = ByteCount::ZERO;
         }
         done.written = image.bytes_written();

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Unsupported,
     /// No space left where the result is written: stop; what is durable stays and the task can go on later.
     NoSpace,
+    /// The image could not be written, room aside: the fault is where the result lies. Stop.
+    Unwritable,
     /// Who called wanted it to stop.
     Cancelled,
     /// Any other failure of the operating system. Stop.
@@ -66,6 +68,12 @@ impl Error {
             _ => ErrorKind::Io,
         };
         Self { source: Some(source), ..Self::new(kind, context) }
+    }
+
+    /// The same error, met while the image was written: an EIO there says nothing about the source's medium.
+    pub(crate) fn of_image(self) -> Self {
+        let kind = if self.kind == ErrorKind::NoSpace { self.kind } else { ErrorKind::Unwritable };
+        Self { kind, ..self }
     }
 
     /// The same error with its position.

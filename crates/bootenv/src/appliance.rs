@@ -44,12 +44,12 @@ pub fn run() -> Result<()> {
 fn work(reporter: &mut Reporter) -> Result<()> {
     let mut job = load_job()?;
     let disks = devices::wait_for_disks(&job.facts)?;
-    devices::complete(&mut job, &disks)?;
+    let logical = devices::complete(&mut job, &disks)?;
     let mut volumes = devices::volumes(&job.facts, &disks);
-    volumes.extend(devices::map_logical_volumes(&job, &disks)?);
+    volumes.extend(devices::map_logical_volumes(&job, &disks, &logical)?);
     let writable = !matches!(job.mode, Mode::Plan);
     let Some(root) = filesystems::find_root(&volumes, |text| reporter.log(text))? else {
-        devices::unmap_logical_volumes(&job);
+        devices::unmap_logical_volumes(&logical);
         return without_root(&job, reporter);
     };
     let mounted = filesystems::mount_guest(root, &volumes, &job.facts, writable, |text| reporter.log(text))?;
@@ -57,7 +57,7 @@ fn work(reporter: &mut Reporter) -> Result<()> {
     let result = change(&job, reporter);
     rustix::fs::sync();
     let unmounted = mounted.unmount();
-    devices::unmap_logical_volumes(&job);
+    devices::unmap_logical_volumes(&logical);
     result.and(unmounted)
 }
 

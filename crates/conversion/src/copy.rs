@@ -88,7 +88,7 @@ impl LocalCopy<'_> {
         let options = CopyOptions { read, sync_every: Some(SYNC_EVERY) };
         let copied =
             block::copy(Arc::clone(self.source), self.used.extents(rest), &mut image, &options, &mut |figures| {
-                progress.done = before + figures.read;
+                progress.done = before + figures.done.max(figures.read);
                 progress.written = figures.written;
                 progress.sent = figures.data;
                 progress.unreadable = figures.unreadable;
@@ -97,7 +97,10 @@ impl LocalCopy<'_> {
         if let Err(error) = copied {
             // What was read so far is kept, whatever stopped the copy.
             let _ = image.sync();
-            return Err(self.failed(error));
+            return Err(match error.kind {
+                block::ErrorKind::NoSpace | block::ErrorKind::Unwritable => replica.failed(error),
+                _ => self.failed(error),
+            });
         }
         let (_, journal) = image.finish_with_journal().map_err(|error| replica.failed(error))?;
         let unreadable = replica.unreadable(&journal)?;
@@ -132,11 +135,6 @@ impl LocalCopy<'_> {
         let path = &self.disk.path;
         match error.kind {
             block::ErrorKind::Cancelled => Error::cancelled(),
-            block::ErrorKind::NoSpace => {
-                let context =
-                    "no space left for the result; what is durable is kept: make room and give the same command again";
-                Error::because(ErrorKind::Target, context, error)
-            }
             block::ErrorKind::Unreadable => {
                 let context = format!(
                     "{path}: a sector cannot be read; --skip-unreadable records such sectors, fills them with zeros and marks the result incomplete"

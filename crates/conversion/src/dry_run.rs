@@ -58,8 +58,7 @@ pub(crate) fn dry_run(
                     Overlay::create(scratch.path().join(format!("disk{place}.qcow2")), &base.path, &base.format)?;
                 stack.push(appliance::disk(Image::new(overlay.path(), "qcow2").over(base), disk));
             }
-            let answer =
-                appliance::run(&job(&request.name, Mode::Plan, &machine), stack, scratch.path(), observer, cancel)?;
+            let answer = appliance::run(&job(Mode::Plan, &machine), stack, scratch.path(), observer, cancel)?;
             answer.plan.map(|plan| FixUps { plan, applied: Vec::new() })
         }
         (Origin::Remote(_), None) => {

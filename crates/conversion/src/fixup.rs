@@ -1,6 +1,6 @@
 //! The fix-up step: plan, show, apply, in overlays over the replicas.
 
-use guest::appliance::{Job, LogicalVolume, Mode};
+use guest::appliance::{Job, Mode};
 use guest::{Plan, State};
 use machine::{Family, Machine};
 use qemu::Image;
@@ -47,7 +47,7 @@ pub(crate) fn fix_up(pipeline: &mut Pipeline<'_>) -> Result<FixUps> {
         plan.warnings.iter().for_each(|warning| pipeline.warn(warning.clone()));
         return Ok(FixUps { plan, applied: Vec::new() });
     }
-    let mut job = job(&pipeline.record.request.name, Mode::Apply, &selected_machine(pipeline));
+    let mut job = job(Mode::Apply, &selected_machine(pipeline));
     let (answer, overlays) = loop {
         let (answer, overlays) = try_on_overlays(pipeline, &job)?;
         let Some(full) = answer.no_room() else { break (answer, overlays) };
@@ -122,8 +122,6 @@ pub(crate) fn with_disks(machine: &Machine, selected: &[usize]) -> Machine {
 }
 
 /// A job for the appliance on the disks of `machine`.
-pub(crate) fn job(id: &str, mode: Mode, machine: &Machine) -> Job {
-    // Logical volumes are detected again inside, from the very disks that will be changed.
-    let logical_volumes: Vec<LogicalVolume> = Vec::new();
-    Job { id: id.to_string(), mode, facts: machine.clone(), logical_volumes, refused: Vec::new() }
+pub(crate) fn job(mode: Mode, machine: &Machine) -> Job {
+    Job { mode, facts: machine.clone(), refused: Vec::new() }
 }

@@ -18,7 +18,7 @@ use crate::overlay::Overlay;
 use crate::pipeline::Pipeline;
 use crate::programs::qemu_is_here;
 use crate::watch::{Finding, Limits, Sight, Watch};
-use crate::{Cancel, Error, ErrorKind, Event, Proof, Result, Verdict, appliance};
+use crate::{Cancel, ErrorKind, Event, Proof, Result, Verdict, appliance};
 
 /// How long a guest may take, with hardware virtualisation and without, unless `--proof-time` says otherwise.
 const TIME_MAX: [Duration; 2] = [Duration::from_secs(300), Duration::from_secs(1200)];
@@ -89,7 +89,7 @@ fn add_probe(pipeline: &mut Pipeline<'_>, stacks: &[Image]) -> Result<Option<Str
     let probe = Probe { nonce: nonce.clone(), port: "ttyS1".into(), patience_s, serial_console: true };
     let machine = selected_machine(pipeline);
     let disks = machine.disks.iter().zip(stacks).map(|(disk, stack)| appliance::disk(stack.clone(), disk)).collect();
-    let job = job(&pipeline.record.request.name, Mode::Proof(probe), &machine);
+    let job = job(Mode::Proof(probe), &machine);
     match appliance::run(&job, disks, pipeline.workdir.path(), pipeline.observer, pipeline.cancel) {
         Ok(_) => Ok(Some(nonce)),
         Err(error) if error.kind == ErrorKind::FixUp => {
@@ -124,7 +124,9 @@ fn prove_started(pipeline: &Pipeline<'_>, stacks: Vec<Image>, nonce: Option<&str
     );
     pipeline.observer.event(Event::Log { message });
 
-    let hostname = machine.guest.hostname.clone().unwrap_or_default();
+    // A guest that only the appliance could look into has its name in the plan.
+    let planned = pipeline.record.fixed_up.as_ref().and_then(|fixed_up| fixed_up.plan.guest.hostname.clone());
+    let hostname = planned.or_else(|| machine.guest.hostname.clone()).unwrap_or_default();
     let (finding, picture) = observe(&vm, Watch::new(limits, nonce, &hostname), pipeline.cancel)?;
     if let Some(picture) = &picture {
         fs::write(folder.join("screen.png"), picture).context(ErrorKind::Target, || folder.display().to_string())?;
@@ -227,10 +229,4 @@ fn virtual_hardware(machine: &Machine, capabilities: &Capabilities, stacks: Vec<
     hardware.nics =
         machine.nics.iter().map(|nic| qemu::Nic::new(model, nic.mac.to_string(), NicBackend::Unplugged)).collect();
     Ok(hardware)
-}
-
-impl From<qemu::Error> for Error {
-    fn from(error: qemu::Error) -> Self {
-        Error::because(ErrorKind::Internal, "watching the VM", error)
-    }
 }

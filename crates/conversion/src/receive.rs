@@ -418,7 +418,8 @@ fn compare_stream(
                     return Err(protocol::Error::malformed(text).into());
                 }
                 let content = &mut buffer[..header.length.to_usize().unwrap_or(CONTENT_BYTES_MAX)];
-                replica.read_at(header.offset, content).map_err(|e| Failure::Stop(image_failed(e)))?;
+                let unreadable = |e| Failure::Stop(Error::because(ErrorKind::Target, "the replica cannot be read", e));
+                replica.read_at(header.offset, content).map_err(unreadable)?;
                 let ours = PieceHash { extent, hash: *blake3::hash(content).as_bytes() };
                 found.compare(PieceHash { extent, hash: expected }, ours);
                 *position = extent.end();

@@ -13,15 +13,10 @@ pub const JOB_PATH: &str = "/vconverter/job.json";
 /// They are the machine's disks in the order of [`Machine::disks`], on virtio-blk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// Repeated in every report.
-    pub id: String,
     /// What is wanted.
     pub mode: Mode,
     /// The machine that the disks come from.
     pub facts: Machine,
-    /// Logical volumes to be mapped; empty: they are detected again from the disks.
-    #[serde(default)]
-    pub logical_volumes: Vec<LogicalVolume>,
     /// Ids of fix-ups that the operator refused.
     #[serde(default)]
     pub refused: Vec<String>,
@@ -37,26 +32,6 @@ pub enum Mode {
     Apply,
     /// Adds the boot proof's probe, for a throw-away overlay only.
     Proof(crate::proof::Probe),
-}
-
-/// A logical volume made of linear pieces.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogicalVolume {
-    /// `vg0/root`.
-    pub name: String,
-    /// Its pieces, in order.
-    pub segments: Vec<Segment>,
-}
-
-/// A piece of a logical volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Segment {
-    /// Index in [`Machine::disks`].
-    pub disk: usize,
-    /// First byte on that disk.
-    pub offset: machine::ByteOffset,
-    /// Length in bytes.
-    pub length: machine::ByteCount,
 }
 
 /// One line of the appliance's answer.

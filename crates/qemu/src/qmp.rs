@@ -105,16 +105,6 @@ impl Qmp {
         self.execute("set_link", json!({ "name": format!("nic{nic}"), "up": up })).map(drop)
     }
 
-    /// Presses the power button.
-    pub fn system_powerdown(&self) -> Result<()> {
-        self.execute("system_powerdown", json!({})).map(drop)
-    }
-
-    /// Presses the reset button.
-    pub fn system_reset(&self) -> Result<()> {
-        self.execute("system_reset", json!({})).map(drop)
-    }
-
     /// Ends QEMU at once.
     pub fn quit(&self) -> Result<()> {
         self.execute("quit", json!({})).map(drop)

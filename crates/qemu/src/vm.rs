@@ -156,19 +156,6 @@ impl Vm {
     pub fn kill(&self) {
         self.process.kill();
     }
-
-    /// Presses the power button, waits up to `timeout` for the guest to switch off, then kills it.
-    pub fn power_off(&self, timeout: Duration) -> Result<Exit> {
-        self.qmp.system_powerdown()?;
-        match self.wait(timeout) {
-            Some(exit) => Ok(exit),
-            None => {
-                self.kill();
-                let context = format!("no power-off within {} s of the power button", timeout.as_secs());
-                Err(Error::new(ErrorKind::Timeout, context))
-            }
-        }
-    }
 }
 
 /// Both ends of a socket: ours is returned, QEMU's goes to `inherited`.

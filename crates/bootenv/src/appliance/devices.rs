@@ -9,8 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use guest::appliance::{Job, LogicalVolume, Segment};
+use guest::appliance::Job;
 use machine::Machine;
+use volume::{LinearSegment, LogicalVolume};
 
 use super::device_mapper::{self, Linear};
 use crate::{Error, Result, modules};
@@ -54,15 +55,15 @@ pub(super) fn wait_for_disks(machine: &Machine) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Detects on the disks themselves what the job does not say: where logical volumes lie, or what the disks hold at all.
+/// Detects on the disks themselves what the job does not say: what the disks hold at all, and where logical volumes lie,
+/// which are returned.
 ///
 /// # Errors
 /// A disk cannot be read, or its partition table is damaged.
-pub(super) fn complete(job: &mut Job, disks: &[PathBuf]) -> Result<()> {
+pub(super) fn complete(job: &mut Job, disks: &[PathBuf]) -> Result<Vec<LogicalVolume>> {
     let volumes = || job.facts.disks.iter().flat_map(|disk| &disk.layout.volumes);
-    let logical = job.logical_volumes.is_empty() && volumes().any(|volume| volume.kind == "LVM2_member");
-    if !logical && volumes().next().is_some() {
-        return Ok(());
+    if volumes().next().is_some() && !volumes().any(|volume| volume.kind == "LVM2_member") {
+        return Ok(Vec::new());
     }
     let open = |node: &PathBuf| {
         let opened = block::open_source(node).map_err(|e| Error { context: e.to_string(), source: e.source })?;
@@ -73,16 +74,8 @@ pub(super) fn complete(job: &mut Job, disks: &[PathBuf]) -> Result<()> {
     for (disk, detected) in job.facts.disks.iter_mut().zip(layout.disks()) {
         disk.layout = detected.clone();
     }
-    let segment = |s: &volume::LinearSegment| Segment { disk: s.disk, offset: s.offset, length: s.length };
-    job.logical_volumes = layout
-        .logical_volumes()
-        .iter()
-        .map(|volume| LogicalVolume {
-            name: volume.name.clone(),
-            segments: volume.segments.iter().map(segment).collect(),
-        })
-        .collect();
-    wait_for_disks(&job.facts).map(|_| ())
+    wait_for_disks(&job.facts)?;
+    Ok(layout.logical_volumes().to_vec())
 }
 
 /// `vda`, `vdb`, …, `vdz`, `vdaa`.
@@ -122,15 +115,15 @@ pub(super) fn volumes(machine: &Machine, disks: &[PathBuf]) -> Vec<Device> {
     machine.disks.iter().zip(disks).flat_map(of_disk).collect()
 }
 
-/// Maps the job's logical volumes; what they hold is known from the inventory.
-pub(super) fn map_logical_volumes(job: &Job, disks: &[PathBuf]) -> Result<Vec<Device>> {
+/// Maps `logical` volumes; what they hold is known from the inventory.
+pub(super) fn map_logical_volumes(job: &Job, disks: &[PathBuf], logical: &[LogicalVolume]) -> Result<Vec<Device>> {
     let parts = || job.facts.disks.iter().flat_map(|disk| &disk.layout.volumes).flat_map(|volume| &volume.parts);
     let mut devices = Vec::new();
-    if !job.logical_volumes.is_empty() {
+    if !logical.is_empty() {
         // No hardware asks for it.
         modules::load(&["dm-mod"])?;
     }
-    for (index, volume) in job.logical_volumes.iter().enumerate() {
+    for (index, volume) in logical.iter().enumerate() {
         let Some(part) = parts().find(|part| part.name == volume.name) else { continue };
         let lines: Result<Vec<Linear>> = volume.segments.iter().map(|segment| linear(job, disks, segment)).collect();
         let lines = lines.map_err(|e| Error { context: format!("map {}: {}", volume.name, e.context), ..e })?;
@@ -148,8 +141,8 @@ pub(super) fn map_logical_volumes(job: &Job, disks: &[PathBuf]) -> Result<Vec<De
 }
 
 /// Takes the mappings away again; only a device that is still in use would refuse, and the machine is switched off.
-pub(super) fn unmap_logical_volumes(job: &Job) {
-    for index in 0..job.logical_volumes.len() {
+pub(super) fn unmap_logical_volumes(logical: &[LogicalVolume]) {
+    for index in 0..logical.len() {
         device_mapper::remove(&mapped_name(index));
     }
 }
@@ -159,7 +152,7 @@ fn mapped_name(index: usize) -> String {
     format!("guest{index}")
 }
 
-fn linear(job: &Job, disks: &[PathBuf], segment: &Segment) -> Result<Linear> {
+fn linear(job: &Job, disks: &[PathBuf], segment: &LinearSegment) -> Result<Linear> {
     let outside = || Error::new(format!("segment at {} of disk {} lies in no volume", segment.offset, segment.disk));
     let (disk, node) = job.facts.disks.get(segment.disk).zip(disks.get(segment.disk)).ok_or_else(outside)?;
     let end = segment.offset.0.checked_add(segment.length.0).ok_or_else(outside)?;
