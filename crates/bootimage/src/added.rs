@@ -1,5 +1,6 @@
 //! Drivers that the operator adds to those of the kernel package: module files, and Debian packages of modules or firmware.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,7 @@ pub(crate) fn load_added(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Added> {
     let mut added = Added::default();
+    let own = OnceCell::new();
     for (number, file) in files.iter().enumerate() {
         let folder = work.join(format!("added-{number}"));
         fs::create_dir(&folder).map_err(|e| Error::path("create", &folder, e))?;
@@ -59,7 +61,7 @@ pub(crate) fn load_added(
             });
         }
         for module in &modules {
-            warn_of_signer(module, kernel, progress);
+            warn_of_signer(module, own.get_or_init(|| signer_of(kernel)).as_deref(), progress);
         }
         added.modules.extend(modules);
         if has_firmware {
@@ -97,19 +99,23 @@ fn another_kernel(theirs: &str, ours: &str) -> String {
 }
 
 /// Under Secure Boot the kernel takes only modules whose signer it knows, and that is who signed its own.
-fn warn_of_signer(module: &Module, kernel: &Kernel, progress: &mut dyn FnMut(&str)) {
-    let own = files_below(&kernel.modules.join("kernel/drivers/scsi"), &|name| name == "sd_mod.ko").ok();
-    let own = own.and_then(|found| fs::read(found.first()?).ok()).and_then(|bytes| parse_module(&bytes).ok()?.signer);
+fn warn_of_signer(module: &Module, own: Option<&str>, progress: &mut dyn FnMut(&str)) {
     let name = module_name(&module.path);
     match (&module.info.signer, own) {
         (None, Some(own)) => {
             progress(&format!("{name} is not signed: under Secure Boot the kernel will refuse it (it trusts {own})"))
         }
-        (Some(signer), Some(own)) if *signer != own => progress(&format!(
+        (Some(signer), Some(own)) if signer != own => progress(&format!(
             "{name} is signed by {signer}: under Secure Boot the kernel will refuse it unless that key is enrolled (it trusts {own})"
         )),
         _ => {}
     }
+}
+
+/// Who signed the kernel's own modules.
+fn signer_of(kernel: &Kernel) -> Option<String> {
+    let found = files_below(&kernel.modules.join("kernel/drivers/scsi"), &|name| name == "sd_mod.ko").ok()?;
+    parse_module(&fs::read(found.first()?).ok()?).ok()?.signer
 }
 
 impl Added {

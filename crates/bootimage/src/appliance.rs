@@ -88,7 +88,6 @@ fn build(kernel: &Kernel, bootenv: &Path, folder: &Path, progress: &mut dyn FnMu
         selection: &selection,
         added: &Added::default(),
         firmware: &BTreeMap::new(),
-        level: 10,
     };
     let sizes = write_initramfs(&plan, &folder.join("initramfs.img"))?;
     progress(&format!("appliance: {} modules, {} KiB", selection.paths.len(), sizes.compressed >> 10));

@@ -1,5 +1,6 @@
 //! The boot image as a whole: its files in a folder.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -126,7 +127,6 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
         selection: &drivers.selection,
         added: &drivers.added,
         firmware: &drivers.firmware.contents,
-        level: 10,
     };
     let sizes = write_initramfs(&plan, &made("initramfs.img"))?;
     progress(&format!(
@@ -207,8 +207,13 @@ fn choose_drivers(
     let mut sources = options.firmware.clone();
     sources.folders.extend(added.firmware_folders.iter().cloned());
     let mut firmware = collect(&firmware_of(kernel, &selection, &added)?, &sources, work, progress)?;
+    // Many files are of one module.
+    let mut dependents: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for file in &mut firmware.files {
-        file.needed_by = file.modules.iter().flat_map(|module| selection.dependents(module)).collect();
+        for module in &file.modules {
+            let found = dependents.entry(module.clone()).or_insert_with(|| selection.dependents(module));
+            file.needed_by.extend(found.iter().cloned());
+        }
     }
     Ok(Drivers { selection, added, firmware })
 }

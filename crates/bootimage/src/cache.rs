@@ -6,9 +6,11 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
-
+use crate::package::children;
 use crate::{Error, ErrorKind, Result};
+
+/// What an entry is called while it is made; what follows has no `_`, as the names of entries have.
+const PARTIAL: &str = ".partial-";
 
 /// `${XDG_CACHE_HOME:-~/.cache}/vconverter/KIND`, made if it is not there.
 pub(crate) fn open_cache(kind: &str) -> Result<PathBuf> {
@@ -29,12 +31,13 @@ pub(crate) fn entry(cache: &Path, name: &str, make: impl FnOnce(&Path) -> Result
     }
     let lock_path = cache.join(".lock");
     let lock = File::create(&lock_path).map_err(|e| Error::path("create", &lock_path, e))?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|e| Error::path("lock", &lock_path, e.into()))?;
+    lock.lock().map_err(|e| Error::path("lock", &lock_path, e))?;
     if finished.is_dir() {
         return Ok(finished);
     }
+    remove_partial(cache)?;
     let partial = tempfile::Builder::new()
-        .prefix(".partial-")
+        .prefix(PARTIAL)
         .tempdir_in(cache)
         .map_err(|e| Error::path("create a folder in", cache, e))?;
     make(partial.path())?;
@@ -42,6 +45,17 @@ pub(crate) fn entry(cache: &Path, name: &str, make: impl FnOnce(&Path) -> Result
     // Its name is gone; nothing is left for the guard to remove.
     let _ = partial.keep();
     Ok(finished)
+}
+
+/// Removes what a process left that was killed while it held the lock.
+fn remove_partial(cache: &Path) -> Result<()> {
+    for path in children(cache)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(PARTIAL) && !name.contains('_') {
+            fs::remove_dir_all(&path).map_err(|e| Error::path("remove", &path, e))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -66,6 +80,18 @@ mod tests {
             }
         });
         assert_eq!(made.into_inner(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed() {
+        let cache = tempfile::tempdir().unwrap();
+        for name in [".partial-aB3xyz", ".partial-driver_0123456789abcdef", "old_1"] {
+            fs::create_dir(cache.path().join(name)).unwrap();
+        }
+        entry(cache.path(), "new_1", |_| Ok(())).unwrap();
+        let left: Vec<_> = children(cache.path()).unwrap();
+        let left: Vec<_> = left.iter().map(|path| path.file_name().unwrap().to_string_lossy()).collect();
+        assert_eq!(left, [".lock", ".partial-driver_0123456789abcdef", "new_1", "old_1"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::package::{self, Package, children, files_below, version_key};
+use crate::package::{self, Package, files_below};
 use crate::tool::XZ;
 use crate::{Error, ErrorKind, Result, cache};
 
@@ -264,9 +264,7 @@ struct Available {
 impl Available {
     fn find(packages: Packages, progress: &mut dyn FnMut(&str)) -> Result<Self> {
         let cache = cache::open_cache("firmware")?;
-        let mut cached = children(&cache)?;
-        cached.retain(|path| path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b".")));
-        cached.sort_by_key(|path| version_key(&path.to_string_lossy()));
+        let cached = package::cached(&cache)?;
         let offered = if packages == Packages::Cached && !cached.is_empty() {
             Vec::new()
         } else {

@@ -13,6 +13,9 @@ use crate::kernel::Kernel;
 use crate::modules::Selection;
 use crate::{Error, ErrorKind, Result};
 
+/// zstd level. The kernel takes windows up to 128 MiB, so any would do.
+const LEVEL: i32 = 10;
+
 /// What to put in.
 pub(crate) struct Plan<'a> {
     pub(crate) kernel: &'a Kernel,
@@ -25,8 +28,6 @@ pub(crate) struct Plan<'a> {
     pub(crate) added: &'a Added,
     /// Name below the firmware folder → where the content lies.
     pub(crate) firmware: &'a BTreeMap<String, PathBuf>,
-    /// zstd level. The kernel takes windows up to 128 MiB, so any level.
-    pub(crate) level: i32,
 }
 
 /// Sizes of what was made, in bytes.
@@ -66,7 +67,7 @@ pub(crate) fn write_initramfs(plan: &Plan<'_>, output: &Path) -> Result<Sizes> {
     let archive = assemble(plan)?;
     let failed = |e| Error::path("write", output, e);
     let file = File::create(output).map_err(failed)?;
-    let mut encoder = zstd::Encoder::new(BufWriter::new(file), plan.level).map_err(failed)?;
+    let mut encoder = zstd::Encoder::new(BufWriter::new(file), LEVEL).map_err(failed)?;
     encoder.include_checksum(true).map_err(failed)?;
     let unpacked = archive.write_to(&mut encoder)?;
     let mut file = encoder.finish().map_err(failed)?.into_inner().map_err(|e| failed(e.into_error()))?;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use kernel_modules::{common_names, module_name, parse_module};
@@ -116,7 +117,6 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
     let files = if path.is_dir() {
         Files::of_folder(path)
     } else if is_iso(path)? {
-        inspection.sizes.insert("iso", length(path)?);
         Files::of_iso(path, work.path())?
     } else {
         Files { initramfs: path.to_owned(), vmlinuz: None, iso: None, configuration: None }
@@ -173,7 +173,13 @@ fn extract(iso: &Path, inside: &str, to: &Path) -> Result<()> {
             Error::new(ErrorKind::NoBootImage, format!("{}: no boot image: no {inside} in it", iso.display()))
         }
         _ => error,
-    })
+    })?;
+    // A foreign ISO may have a link there, which would lead anywhere.
+    if !fs::symlink_metadata(to).is_ok_and(|metadata| metadata.is_file()) {
+        let what = format!("{}: no boot image: {inside} is no file", iso.display());
+        return Err(Error::new(ErrorKind::NoBootImage, what));
+    }
+    Ok(())
 }
 
 fn is_iso(path: &Path) -> Result<bool> {
@@ -226,11 +232,15 @@ fn program_signers(program: &[u8]) -> Vec<String> {
 
 impl Inspection {
     fn read_initramfs(&mut self, path: &Path) -> Result<()> {
-        let size = length(path)?;
+        let mut bytes = Vec::new();
+        let file = fs::File::open(path).map_err(|e| Error::path("open", path, e))?;
+        // A device has no length of its own.
+        let read = file.take(INITRAMFS_LENGTH_MAX + 1).read_to_end(&mut bytes);
+        read.map_err(|e| Error::path("read", path, e))?;
+        let size = bytes.len() as u64;
         if size > INITRAMFS_LENGTH_MAX {
             return Err(Error::new(ErrorKind::NoBootImage, format!("{}: too large for an initramfs", path.display())));
         }
-        let bytes = fs::read(path).map_err(|e| Error::path("read", path, e))?;
         self.sizes.insert("initramfs", size);
         let unpacked = read_initramfs(&bytes, &mut |name, content| self.see(name, &content));
         let unpacked =

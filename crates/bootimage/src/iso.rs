@@ -1,15 +1,15 @@
 //! The ISO: starts by BIOS and UEFI, from a CD and from a USB stick it was written to byte for byte.
 //!
 //! BIOS: GRUB as El Torito image and in the boot sector. UEFI: an EFI system partition with Debian's signed shim and GRUB
-//! (`gcdx64`, the one that takes its configuration from the medium), so Secure Boot stays on. Where the signed packages are not
-//! installed, an unsigned GRUB is made instead, and said so.
+//! (`gcdx64`, the one that takes its configuration from the medium), so Secure Boot stays on. Where the signed packages
+//! cannot be had, an unsigned GRUB is made instead, and said so.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::tool::{GRUB_MKIMAGE, MCOPY, MFORMAT, MMD, XORRISO, package_file};
-use crate::{Error, Result};
+use crate::{Error, Result, package};
 
 pub(crate) const SHIM: &str = "/usr/lib/shim/shimx64.efi.signed";
 pub(crate) const MOK_MANAGER: &str = "/usr/lib/shim/mmx64.efi.signed";
@@ -128,17 +128,24 @@ fn make_grub(format: &str, folder: &str, extra: &[&str], early: &Path, output: &
 fn write_esp(contents: &Contents<'_>, early: &Path, work: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     let root = work.join("esp");
     let esp = Staging { root: &root, epoch: contents.epoch };
-    let signed = [(SHIM, "BOOTX64.EFI"), (SIGNED_GRUB, "grubx64.efi"), (MOK_MANAGER, "mmx64.efi")];
-    if let Some((missing, _)) = signed.iter().find(|(from, _)| !Path::new(from).is_file()) {
-        progress(&format!(
-            "{missing} is not there (packages shim-signed, grub-efi-amd64-signed): the ISO will not start under Secure Boot"
-        ));
-        let unsigned = work.join("BOOTX64.EFI");
-        make_grub("x86_64-efi", EFI_FOLDER, &["efi_gop", "efi_uga"], early, &unsigned)?;
-        esp.copy("EFI/BOOT/BOOTX64.EFI", &unsigned)?;
-    } else {
-        for (from, to) in signed {
-            esp.copy(&format!("EFI/BOOT/{to}"), Path::new(from))?;
+    let signed = [
+        (SHIM, "shim-signed", "BOOTX64.EFI"),
+        (SIGNED_GRUB, "grub-efi-amd64-signed", "grubx64.efi"),
+        (MOK_MANAGER, "shim-helpers-amd64-signed", "mmx64.efi"),
+    ];
+    let found: Result<Vec<_>> =
+        signed.iter().map(|(path, package, to)| Ok((package::find_file(path, package, progress)?, to))).collect();
+    match found {
+        Ok(files) => {
+            for (from, to) in files {
+                esp.copy(&format!("EFI/BOOT/{to}"), &from)?;
+            }
+        }
+        Err(error) => {
+            progress(&format!("{error}: the ISO will not start under Secure Boot"));
+            let unsigned = work.join("BOOTX64.EFI");
+            make_grub("x86_64-efi", EFI_FOLDER, &["efi_gop", "efi_uga"], early, &unsigned)?;
+            esp.copy("EFI/BOOT/BOOTX64.EFI", &unsigned)?;
         }
     }
     // gcdx64 looks at its prefix first, then beside itself; both lead to the medium that we are on.

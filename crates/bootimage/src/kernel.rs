@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::package::{self, Package, children, files_below, version_key};
+use crate::package::{self, Package, children, files_below};
 use crate::tool::{DEPMOD, XZ, ZSTD};
 use crate::{Error, ErrorKind, Result, cache};
 
@@ -100,8 +100,7 @@ fn image_behind(package: &Package) -> Option<&str> {
 fn fetch(cache: &Path, package: &Package, progress: &mut dyn FnMut(&str)) -> Result<Kernel> {
     let entry = cache::entry(cache, &package.entry_name(), |folder| {
         package::fetch(package, folder, progress)?;
-        if find_release(folder)?.1.is_none() {
-            let release = find_release(folder)?.0;
+        if let (release, None) = find_release(folder)? {
             let names = ["linux-modules-", "linux-modules-extra-"].map(|start| format!("{start}{release}"));
             for modules in package::candidates(&names.each_ref().map(String::as_str))? {
                 package::fetch(&modules, folder, progress)?;
@@ -191,10 +190,7 @@ fn find_release(folder: &Path) -> Result<(String, Option<PathBuf>)> {
 }
 
 fn newest_cached(cache: &Path) -> Result<Option<Kernel>> {
-    let mut entries = children(cache)?;
-    entries.retain(|path| path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b".")));
-    entries.sort_by_key(|path| version_key(&path.to_string_lossy()));
-    Ok(entries.iter().rev().find_map(|entry| read_entry(entry).ok()))
+    Ok(package::cached(cache)?.iter().rev().find_map(|entry| read_entry(entry).ok()))
 }
 
 #[cfg(test)]

@@ -159,7 +159,8 @@ impl ModuleIndex {
         if let Some(path) = self.by_name.get(&canonical) {
             return vec![path];
         }
-        let named = self.aliases.iter().filter(|(pattern, _)| pattern.replace('-', "_") == canonical);
+        let plain = |byte: u8| if byte == b'-' { b'_' } else { byte };
+        let named = self.aliases.iter().filter(|(pattern, _)| pattern.bytes().map(plain).eq(canonical.bytes()));
         named.filter_map(|(_, module)| self.by_name.get(&module.replace('-', "_")).map(String::as_str)).collect()
     }
 

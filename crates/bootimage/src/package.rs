@@ -78,9 +78,8 @@ pub(crate) fn find_file(path: &str, name: &str, progress: &mut dyn FnMut(&str)) 
     }
     let cache = cache::open_cache("package")?;
     let start = format!("{name}_");
-    let mut cached = children(&cache)?;
+    let mut cached = cached(&cache)?;
     cached.retain(|entry| entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start)));
-    cached.sort_by_key(|entry| version_key(&entry.to_string_lossy()));
     let entry = match cached.pop() {
         Some(entry) => entry,
         None => {
@@ -96,6 +95,14 @@ pub(crate) fn find_file(path: &str, name: &str, progress: &mut dyn FnMut(&str)) 
         return Ok(found);
     }
     Err(Error::new(ErrorKind::MissingTool, format!("{}: the package {name} does not bring it", found.display())))
+}
+
+/// The entries of `cache` that are packages, older versions of each first.
+pub(crate) fn cached(cache: &Path) -> Result<Vec<PathBuf>> {
+    let mut entries = children(cache)?;
+    entries.retain(|path| path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b".")));
+    entries.sort_by_key(|path| version_key(&path.to_string_lossy()));
+    Ok(entries)
 }
 
 /// What is in `folder`, sorted.
