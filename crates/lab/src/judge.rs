@@ -21,9 +21,7 @@ impl Judge {
         }
         let raw = folder.join("judged.raw");
         Tool::new("qemu-img", "qemu-utils").args(["convert", "-O", "raw"]).arg(disk).arg(&raw).run()?;
-        let roots = machine.volumes.iter().filter(|volume| volume.kind == "ext4");
-        let root = roots.max_by_key(|volume| volume.size).ok_or_else(|| Error::new("the machine has no root"))?;
-        Ok(Self { raw, root: root.offset })
+        Ok(Self { raw, root: machine.root()?.offset })
     }
 
     /// Text of a file of the root filesystem.

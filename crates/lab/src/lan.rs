@@ -105,7 +105,8 @@ impl Lan {
         });
         let shown: serde_json::Value =
             serde_json::from_str(&shown.run()?).map_err(|e| Error::new(format!("ip -json: {e}")))?;
-        Ok(shown[0]["stats64"]["tx"]["bytes"].as_u64().unwrap_or_default())
+        let sent = shown[0]["stats64"]["tx"]["bytes"].as_u64();
+        sent.ok_or_else(|| Error::new(format!("ip -json: no bytes sent in {shown}")))
     }
 
     /// The controller's cable.

@@ -1,9 +1,10 @@
 //! What goes wrong with a machine before it is converted: edits of its root filesystem, by debugfs, without mounting it.
 
 use std::fs;
+use std::path::PathBuf;
 
 use crate::tool::Tool;
-use crate::{Error, Result, SourceMachine};
+use crate::{Error, Result, SourceMachine, filesystem};
 
 impl SourceMachine {
     /// Text of a file of the root filesystem.
@@ -24,11 +25,9 @@ impl SourceMachine {
     pub fn replace(&self, path: &str, text: &str) -> Result<()> {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("/", path));
         let file = tempfile::NamedTempFile::new().map_err(|e| Error::io("making a temporary file", e))?;
-        let script = tempfile::NamedTempFile::new().map_err(|e| Error::io("making a temporary file", e))?;
         fs::write(file.path(), text).map_err(|e| Error::file(file.path(), e))?;
         let commands = format!("rm {path}\ncd {folder}\nwrite {} {name}\n", file.path().display());
-        fs::write(script.path(), commands).map_err(|e| Error::file(script.path(), e))?;
-        self.debugfs(&["-w", "-f", &script.path().display().to_string()])?;
+        filesystem::edit_ext4(&self.root_filesystem()?, &commands)?;
         match self.text(path)? == text {
             true => Ok(()),
             false => Err(Error::new(format!("{path} could not be replaced"))),
@@ -36,9 +35,11 @@ impl SourceMachine {
     }
 
     fn debugfs(&self, arguments: &[&str]) -> Result<String> {
-        let roots = self.volumes.iter().filter(|volume| volume.kind == "ext4");
-        let root = roots.max_by_key(|volume| volume.size).ok_or_else(|| Error::new("the machine has no root"))?;
-        let filesystem = format!("{}?offset={}", self.disk.display(), root.offset);
-        Tool::new("debugfs", "e2fsprogs").args(arguments).arg(filesystem).run()
+        Tool::new("debugfs", "e2fsprogs").args(arguments).arg(self.root_filesystem()?).run()
+    }
+
+    /// As the tools of e2fsprogs name a filesystem inside of a file.
+    fn root_filesystem(&self) -> Result<PathBuf> {
+        Ok(format!("{}?offset={}", self.disk.display(), self.root()?.offset).into())
     }
 }

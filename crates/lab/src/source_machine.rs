@@ -117,9 +117,13 @@ impl SourceMachine {
 
     /// Takes the last block of its root filesystem: the full disk of a machine that nobody looked after.
     pub fn fill_root(&self) -> Result<()> {
-        let root = self.volumes.iter().find(|volume| volume.kind == "ext4" && volume.logical_volume.is_none());
-        let root = root.ok_or_else(|| Error::new("no ext4 on a partition"))?;
-        filesystem::fill_ext4(&self.disk, root.offset)
+        filesystem::fill_ext4(&self.disk, self.root()?.offset)
+    }
+
+    /// Its root filesystem: the largest ext4.
+    pub(crate) fn root(&self) -> Result<&VolumeFact> {
+        let roots = self.volumes.iter().filter(|volume| volume.kind == "ext4");
+        roots.max_by_key(|volume| volume.size).ok_or_else(|| Error::new("the machine has no root"))
     }
 
     /// The machine as hardware, its cable plugged into `network`, with two serial ports (the second is unused by it).

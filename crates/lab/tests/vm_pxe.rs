@@ -12,6 +12,7 @@ use lab::{Boot, Kind, Lan, Site, SourceMachine, hash_file};
 use netboot::{BootFiles, Client, Options, Policy, Ruling, Service};
 use qemu::{Disk, DiskBus, Firmware, FwCfg, Hardware, Image, MachineType, Nic, NicBackend, NicModel, SerialPort, Vm};
 use serde_json::json;
+use tempfile::TempDir;
 
 const MAC: &str = "52:54:00:00:77:01";
 /// Firmware waits for several things that do not come, and the machine of the test may be loaded.
@@ -142,11 +143,15 @@ fn a_uefi_machine_with_secure_boot_and_without_a_policy_comes_back_to_its_own_di
     comes_back_to_its_own_disk(Start::UefiHttpSecure);
 }
 
-/// A site with the PXE service and a boot image for its controller.
-fn site(folder: &Path) -> Site {
-    let mut site = Site::new(folder).unwrap();
+/// A folder, and a site in it with the PXE service and a boot image for its controller; nothing without root.
+fn site() -> Option<(TempDir, Site)> {
+    if !root() {
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut site = Site::new(folder.path()).unwrap();
     site.start_pxe().unwrap();
-    site
+    Some((folder, site))
 }
 
 fn tell_pxe_log(site: &Site) -> String {
@@ -172,11 +177,7 @@ fn becomes_ready(site: &Site, vm: &Vm) -> String {
 }
 
 fn boots_once(start: Start) {
-    if !root() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let mut site = site(folder.path());
+    let Some((_folder, mut site)) = site() else { return };
     let boot_once = |site: &Site| drop(site.json(&["pxe", "policy", MAC, "boot-once"]).unwrap());
     // OVMF tries PXE first. Under Secure Boot it refuses what it gets there and goes on to HTTP boot by itself.
     let is_set_late = start == Start::UefiHttp;
@@ -223,18 +224,11 @@ fn uefi_http_boot_with_secure_boot_reaches_cold_cloning_ready_with_boot_once() {
 #[test]
 #[ignore = "full row"]
 fn a_bios_machine_reaches_cold_cloning_ready_by_f8() {
-    if !root() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let mut site = site(folder.path());
+    let Some((_folder, mut site)) = site() else { return };
     let mut hardware = Start::Bios.hardware();
     site.lan().plug(&mut hardware, 0).unwrap();
     let vm = hardware.start().unwrap();
-    let press = |key: &str| {
-        let keys = json!({ "keys": [{ "type": "qcode", "data": key }] });
-        vm.qmp().execute("send-key", keys).unwrap();
-    };
+    let press = |key: &str| vm.qmp().send_keys(&[key]).unwrap();
     let begun = Instant::now();
     while !vm.text_screen().unwrap().contains("own disk") {
         assert!(begun.elapsed() < PATIENCE, "no menu: {}", vm.text_screen().unwrap());
@@ -250,11 +244,7 @@ fn a_bios_machine_reaches_cold_cloning_ready_by_f8() {
 #[test]
 #[ignore = "full row"]
 fn a_bios_machine_started_by_pxe_is_converted_with_boot_proof() {
-    if !root() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let mut site = site(folder.path());
+    let Some((folder, mut site)) = site() else { return };
     let machine = SourceMachine::make(Kind::A, folder.path()).unwrap();
     let before = hash_file(&machine.disk).unwrap();
     site.json(&["pxe", "policy", &machine.mac, "boot-once"]).unwrap();
