@@ -173,6 +173,11 @@ impl Controller {
         }
     }
 
+    /// Waits, but not beyond a change of the address.
+    fn rest(&self, address: &Address, pause: Duration) {
+        drop(self.changed.wait_timeout_while(self.lock(), pause, |state| state.change == address.change));
+    }
+
     fn is_current(&self, address: &Address) -> bool {
         self.lock().change == address.change
     }
@@ -223,7 +228,7 @@ pub fn run(place: &Place, controller: &Controller, status: &Arc<Status>) -> ! {
         let detail = format!("{end}; starting it again in {} s", pause.as_secs());
         log(format!("agent: {detail}"));
         stopped(status, AgentLine { status: "agent stopped".into(), detail: Some(detail), ..AgentLine::default() });
-        std::thread::sleep(pause);
+        controller.rest(&address, pause);
     }
 }
 

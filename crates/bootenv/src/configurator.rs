@@ -5,6 +5,7 @@
 use machine::MacAddress;
 
 use crate::Result;
+use crate::configuration::parse_controller;
 use crate::form::{self, Field, Form, Reaction};
 use crate::keys::Key;
 use crate::network::settings::{Bond, BondPolicy, LinkSettings, Mode, Network, NicSettings, check_hostname};
@@ -59,15 +60,16 @@ enum Link {
 pub struct Configurator {
     network: Network,
     main: Form<Main>,
-    /// The interface whose settings are shown; `None` stands for the bond.
-    link: Option<(Option<MacAddress>, Form<Link>)>,
+    /// The interface whose settings are shown; a bond is shown as its first member.
+    link: Option<(MacAddress, Form<Link>)>,
     complaint: String,
 }
 
 impl Configurator {
     /// Begins with the settings in force.
     pub fn new(network: Network, picture: &Picture) -> Self {
-        let controller = Some(picture.controller.as_str()).filter(|text| text.contains(':')).unwrap_or_default();
+        let controller =
+            Some(picture.controller.as_str()).filter(|text| parse_controller(text).is_ok()).unwrap_or_default();
         let mut fields: Vec<_> = nics(picture).map(|nic| Field::button(Main::Nic(nic.mac), nic_line(nic))).collect();
         let dns = network.dns.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         fields.push(Field::text(Main::Controller, "Controller", controller, "HOST:PORT"));
@@ -118,27 +120,34 @@ impl Configurator {
     fn open(&mut self, mac: MacAddress) {
         self.complaint.clear();
         let settings = self.settings(mac);
-        self.link = Some((Some(mac), link_form(&settings)));
+        self.link = Some((mac, link_form(&settings)));
     }
 
     /// The settings of an interface as they would be now.
     fn settings(&self, mac: MacAddress) -> LinkSettings {
-        match (&self.network.bond, self.network.nic.iter().find(|nic| nic.mac == mac)) {
-            (Some(bond), None) => bond.link.clone(),
-            (_, Some(own)) => own.link.clone(),
-            (None, None) => self.network.all.clone(),
+        match &self.network.bond {
+            Some(bond) if bond.members.contains(&mac) => bond.link.clone(),
+            _ => {
+                let own = self.network.nic.iter().find(|nic| nic.mac == mac);
+                own.map_or(&self.network.all, |own| &own.link).clone()
+            }
         }
     }
 
     /// Takes the link's form over, unless something in it is wrong.
     fn keep_link(&mut self) {
-        let Some((Some(mac), form)) = &self.link else { return };
+        let Some((mac, form)) = &self.link else { return };
         match link_settings(form) {
             Ok(link) => {
                 let mac = *mac;
-                self.network.nic.retain(|nic| nic.mac != mac);
-                if link != self.network.all {
-                    self.network.nic.push(NicSettings { mac, link });
+                match &mut self.network.bond {
+                    Some(bond) if bond.members.contains(&mac) => bond.link = link,
+                    _ => {
+                        self.network.nic.retain(|nic| nic.mac != mac);
+                        if link != self.network.all {
+                            self.network.nic.push(NicSettings { mac, link });
+                        }
+                    }
                 }
                 self.link = None;
                 self.complaint.clear();
@@ -168,6 +177,9 @@ impl Configurator {
     }
 
     fn gather(&self) -> Result<Network> {
+        if let Some(controller) = self.controller() {
+            parse_controller(&controller)?;
+        }
         let mut network = self.network.clone();
         network.hostname = self.main.text(Main::Hostname).map(str::to_owned);
         if let Some(name) = &network.hostname {
@@ -188,7 +200,11 @@ impl Configurator {
             (0, _) => None,
             // One that was configured keeps its members and settings.
             (n, Some(bond)) => Some(Bond { policy: policy(n), ..bond }),
-            (n, None) => Some(Bond { policy: policy(n), members, link: network.all.clone() }),
+            (n, None) => {
+                // What was set for its first member is the bond's now.
+                let link = members.first().map_or_else(|| network.all.clone(), |&mac| self.settings(mac));
+                Some(Bond { policy: policy(n), members, link })
+            }
         };
         network.check()?;
         Ok(network)
@@ -199,7 +215,7 @@ impl Configurator {
         let mut lines = vec![Line::Plain(String::new())];
         match &self.link {
             Some((mac, form)) => {
-                let nic = mac.and_then(|mac| nics(picture).find(|nic| nic.mac == mac));
+                let nic = nics(picture).find(|nic| nic.mac == *mac);
                 lines.push(Line::Plain(format!(" {}", nic.map(nic_line).unwrap_or_default())));
                 lines.push(Line::Plain(String::new()));
                 lines.extend(form::draw(form));
@@ -397,5 +413,32 @@ mod tests {
         assert_eq!(press(&mut configurator, &[Key::Down, Key::Down, Key::Down, Key::Enter]), Wish::Nothing);
         assert!(text(&configurator).contains("! name servers: expected addresses, found \"dns.example\""));
         assert_eq!(press(&mut configurator, &[Key::Escape]), Wish::Leave);
+    }
+
+    #[test]
+    fn what_is_set_for_a_bonds_member_is_the_bonds() {
+        let (first, second) = (MacAddress([0x52, 0x54, 0, 0, 0, 2]), MacAddress([0x52, 0x54, 0, 0, 0, 3]));
+        let own = LinkSettings { mtu: Some(9000), ..LinkSettings::default() };
+        let network = Network { nic: vec![NicSettings { mac: first, link: own.clone() }], ..Network::default() };
+        let mut configurator = Configurator::new(network, &picture());
+        configurator.main.focus_on(Main::Bond);
+        press(&mut configurator, &[Key::Right]);
+        let Wish::Network(bonded) = configurator.apply() else { panic!("{}", text(&configurator)) };
+        assert_eq!(bonded.bond.as_ref().unwrap().link, own, "what was set before");
+
+        configurator.open(second);
+        let vlan = LinkSettings { vlan: Some(12), ..LinkSettings::default() };
+        configurator.link = Some((second, link_form(&vlan)));
+        configurator.keep_link();
+        let Wish::Network(bonded) = configurator.apply() else { panic!("{}", text(&configurator)) };
+        assert_eq!((bonded.bond.unwrap().link, bonded.nic.len()), (vlan, 1));
+    }
+
+    #[test]
+    fn a_controller_that_is_no_address_is_not_applied() {
+        let mut configurator = Configurator::new(Network::default(), &picture());
+        type_in(&mut configurator, "no port");
+        assert_eq!(press(&mut configurator, &[Key::Enter]), Wish::Nothing);
+        assert!(text(&configurator).contains("! "), "{}", text(&configurator));
     }
 }

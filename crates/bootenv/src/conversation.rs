@@ -114,7 +114,6 @@ impl Conversation<'_> {
             Choice::Nothing => {}
             Choice::AskRestart => self.dialog.ask_restart(),
             Choice::AskPowerOff => self.dialog.ask_power_off(),
-            Choice::Controller(address) => self.set_controller(address),
             Choice::Network(network, controller) => self.set_network(*network, controller),
         }
     }
@@ -207,12 +206,17 @@ impl Conversation<'_> {
 /// Looks whether the controller can be reached with the settings of this number, and says so.
 fn test(controller: &str, number: u64, wanted: &Wanted, status: &Status) {
     let started = Instant::now();
-    while wanted.number() == number {
+    let is_wanted = || wanted.number() == number && status.picture().controller == controller;
+    while is_wanted() {
         if !wanted.is_in_force(number) {
             std::thread::sleep(Duration::from_millis(100));
             continue;
         }
         let verdict = reachability::check(controller, &status.picture());
+        // Something else was asked for while this was tried.
+        if !is_wanted() {
+            return;
+        }
         let early = matches!(verdict, Verdict::NoInterface | Verdict::NoLink | Verdict::NoAddress);
         if !early || started.elapsed() > EFFECT_MAX {
             let (reached, text) = (matches!(verdict, Verdict::Reachable(_)), verdict.to_string());

@@ -11,7 +11,7 @@ pub mod resolver;
 pub mod rtnetlink;
 pub mod settings;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -101,7 +101,8 @@ pub fn run(wanted: &Arc<Wanted>, status: &Arc<Status>) -> ! {
 struct Bonded {
     index: Option<u32>,
     members: Vec<u32>,
-    failed: String,
+    /// What went wrong, each said once.
+    failed: BTreeSet<String>,
 }
 
 impl Bonded {
@@ -110,13 +111,16 @@ impl Bonded {
         match self.try_gather(bond, interfaces) {
             Ok(interface) => interface,
             Err(error) => {
-                let failed = error.chain();
-                if failed != self.failed {
-                    log(format!("network: {BOND}: {failed}"));
-                    self.failed = failed;
-                }
+                self.complain(error.chain());
                 None
             }
+        }
+    }
+
+    fn complain(&mut self, failed: String) {
+        if !self.failed.contains(&failed) {
+            log(format!("network: {BOND}: {failed}"));
+            self.failed.insert(failed);
         }
     }
 
@@ -130,11 +134,16 @@ impl Bonded {
         }
         let Some(index) = self.index else { return Ok(None) };
         for member in interfaces.iter().filter(|interface| bond.members.contains(&interface.mac)) {
-            if !self.members.contains(&member.index) {
-                rtnetlink::switch(member.index, false)?;
-                rtnetlink::set_bond(member.index, index)?;
-                log(format!("network: {} is a member of {BOND}", member.name));
-                self.members.push(member.index);
+            if self.members.contains(&member.index) {
+                continue;
+            }
+            match rtnetlink::switch(member.index, false).and_then(|()| rtnetlink::set_bond(member.index, index)) {
+                Ok(()) => {
+                    log(format!("network: {} is a member of {BOND}", member.name));
+                    self.members.push(member.index);
+                }
+                // The others do without it.
+                Err(error) => self.complain(format!("{}: {}", member.name, error.chain())),
             }
         }
         // Without a member it has no address yet, and a DHCP client none to tell.

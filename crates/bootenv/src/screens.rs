@@ -16,8 +16,6 @@ pub enum Choice {
     AskRestart,
     /// To ask whether the machine shall be switched off.
     AskPowerOff,
-    /// To connect to this controller.
-    Controller(String),
     /// To use these settings, and then to see whether this controller can be reached.
     Network(Box<Network>, Option<String>),
 }
@@ -119,10 +117,7 @@ impl Screens {
             },
             View::Network(configurator) => match configurator.take(key) {
                 Wish::Nothing => Choice::Nothing,
-                Wish::Leave => {
-                    let controller = configurator.controller().filter(|typed| *typed != picture.controller);
-                    self.leave_for(controller.map_or(Choice::Nothing, Choice::Controller))
-                }
+                Wish::Leave => self.leave_for(Choice::Nothing),
                 Wish::Network(network) => Choice::Network(network, configurator.controller()),
             },
             View::Log(up) => {

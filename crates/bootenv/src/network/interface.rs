@@ -85,6 +85,11 @@ impl Interface {
         self.read("carrier") == "1"
     }
 
+    /// The largest packet in bytes.
+    pub fn mtu(&self) -> Option<u32> {
+        self.read("mtu").parse().ok()
+    }
+
     /// Speed in megabits a second and duplex, as `1000/full`, where there is a link and the driver says it.
     pub fn speed(&self) -> Option<String> {
         let megabits: u32 = self.read("speed").parse().ok().filter(|&megabits| megabits > 0)?;

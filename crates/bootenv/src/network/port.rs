@@ -46,6 +46,8 @@ pub(super) struct Port {
     leased: Option<IpNet>,
     /// Addresses that were set here.
     set: Vec<IpNet>,
+    /// The largest packet before it was set here.
+    mtu_before: Option<u32>,
     note: String,
     said: String,
     link: bool,
@@ -72,6 +74,7 @@ impl Port {
             resolver: Arc::clone(resolver),
             leased: None,
             set: Vec::new(),
+            mtu_before: None,
             note: String::new(),
             said: String::new(),
             link: false,
@@ -125,6 +128,7 @@ impl Port {
             log(format!("network: {}", error.chain()));
         }
         if let Some(mtu) = self.settings.mtu {
+            self.mtu_before = self.mtu_before.or_else(|| self.interface.mtu());
             rtnetlink::set_mtu(self.interface.index, mtu).map_err(|e| named(&name, e))?;
         }
         rtnetlink::switch(self.interface.index, true).map_err(|e| named(&name, e))?;
@@ -140,12 +144,19 @@ impl Port {
 
     /// Takes away what was set.
     fn clear(&mut self) {
+        // Routes of IPv4 go with the last address.
+        for gateway in self.settings.gateways().into_iter().filter(IpAddr::is_ipv6) {
+            let _ = rtnetlink::remove_route(self.bearer.index, everywhere(gateway), gateway, self.interface.index);
+        }
         for net in std::mem::take(&mut self.set) {
             // With the interface gone there is nothing to take from.
             let _ = rtnetlink::remove_address(self.bearer.index, net);
         }
         if self.bearer != self.interface {
             let _ = rtnetlink::delete_link(self.bearer.index);
+        }
+        if let Some(mtu) = self.mtu_before.take() {
+            let _ = rtnetlink::set_mtu(self.interface.index, mtu);
         }
         if self.settings.speed.is_some() {
             let _ = self.interface.set_speed(None);
@@ -270,10 +281,11 @@ impl Port {
                 Vec::new()
             };
             if actions.is_empty() {
+                actions = client.wake(started.elapsed());
+                // The answer to a renewal, which goes out by UDP, comes back through it.
                 if client.listens() && socket.is_none() {
                     socket = Some(PacketSocket::open(self.bearer.index)?);
                 }
-                actions = client.wake(started.elapsed());
             }
             if client.tries() > SILENT_TRIES {
                 self.tell("no DHCP server answers; asking on");

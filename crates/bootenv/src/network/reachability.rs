@@ -72,6 +72,9 @@ impl fmt::Display for Verdict {
             }
             Self::NameNotFound(name) => write!(f, "name not found: the name servers know no {name}"),
             Self::NoRoute(address) => write!(f, "no route: {address} is in another network; set a gateway"),
+            Self::GatewaySilent(address, gateways) if gateways.is_empty() => {
+                write!(f, "no route: the gateway does not answer or knows no way to {address}")
+            }
             Self::GatewaySilent(address, gateways) => {
                 let gateways: Vec<String> = gateways.iter().map(Ipv4Addr::to_string).collect();
                 write!(f, "no route: gateway {} does not answer or knows no way to {address}", gateways.join(", "))
@@ -113,7 +116,10 @@ pub fn check(controller: &str, picture: &Picture) -> Verdict {
     for address in addresses.into_iter().take(ADDRESSES_MAX) {
         match connect(&address) {
             Ok(_) => return Verdict::Reachable(address),
-            Err(error) => verdict = judge(address, &error, &own, &gateways()),
+            Err(error) => {
+                let gateways = if address.is_ipv4() { gateways() } else { Vec::new() };
+                verdict = judge(address, &error, &own, &gateways);
+            }
         }
     }
     verdict

@@ -147,6 +147,23 @@ pub fn addresses(index: u32) -> Result<Vec<IpNet>> {
 /// # Errors
 /// See [`switch`].
 pub fn add_route(index: u32, destination: IpNet, gateway: Option<IpAddr>, metric: u32) -> Result<()> {
+    let route = route_message(index, destination, gateway, metric);
+    ask(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_REPLACE, || {
+        let by = gateway.map(|gateway| format!(" by {gateway}")).unwrap_or_default();
+        format!("add the route {destination}{by}")
+    })
+}
+
+/// Removes a route that was added with the same values.
+///
+/// # Errors
+/// See [`switch`].
+pub fn remove_route(index: u32, destination: IpNet, gateway: IpAddr, metric: u32) -> Result<()> {
+    let route = route_message(index, destination, Some(gateway), metric);
+    ask(RouteNetlinkMessage::DelRoute(route), 0, || format!("remove the route {destination} by {gateway}"))
+}
+
+fn route_message(index: u32, destination: IpNet, gateway: Option<IpAddr>, metric: u32) -> RouteMessage {
     let mut route = RouteMessage::default();
     let is_any = destination.address.is_unspecified() && destination.prefix_length == 0;
     route.header = RouteHeader {
@@ -163,10 +180,7 @@ pub fn add_route(index: u32, destination: IpNet, gateway: Option<IpAddr>, metric
         route.attributes.push(RouteAttribute::Destination(destination.address.into()));
     }
     route.attributes.extend(gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
-    ask(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_REPLACE, || {
-        let by = gateway.map(|gateway| format!(" by {gateway}")).unwrap_or_default();
-        format!("add the route {destination}{by}")
-    })
+    route
 }
 
 fn link_message(index: u32) -> LinkMessage {

@@ -156,11 +156,11 @@ impl LinkSettings {
             let text = self.address.as_deref().unwrap_or_default();
             // Whoever has IPv6 only needs no IPv4 address.
             if !(text.is_empty() && self.address6.is_some()) {
-                addresses.push(parse_net("address", text, None)?);
+                addresses.push(parse_net("address", text, false)?);
             }
         }
         if let Some(text) = &self.address6 {
-            addresses.push(parse_net("address6", text, Some(false))?);
+            addresses.push(parse_net("address6", text, true)?);
         }
         Ok(addresses)
     }
@@ -209,13 +209,15 @@ impl LinkSettings {
 impl Network {
     /// The settings of an interface; `None` where it is to be left alone, or is a bond's member.
     pub fn settings_of(&self, name: &str, mac: MacAddress) -> Option<&LinkSettings> {
+        if self.bond.as_ref().is_some_and(|bond| bond.members.contains(&mac)) {
+            return None;
+        }
         if let Some(own) = self.nic.iter().find(|nic| nic.mac == mac) {
             return Some(&own.link);
         }
         let wanted =
             self.interface.as_ref().is_none_or(|wanted| wanted == name) && self.mac.is_none_or(|wanted| wanted == mac);
-        let in_bond = self.bond.as_ref().is_some_and(|bond| bond.members.contains(&mac));
-        (wanted && !in_bond).then_some(&self.all)
+        wanted.then_some(&self.all)
     }
 
     /// Looks through all settings.
@@ -265,15 +267,15 @@ pub fn check_hostname(name: &str) -> Result<()> {
     Err(Error::new(format!("hostname: expected letters, digits and hyphens, found {name:?}")))
 }
 
-/// Reads `address/prefix`; `only_v4` where one family is wanted.
-fn parse_net(what: &str, text: &str, only_v4: Option<bool>) -> Result<IpNet> {
+/// Reads `address/prefix`.
+fn parse_net(what: &str, text: &str, only_v6: bool) -> Result<IpNet> {
     let parsed = text.trim().split_once('/').and_then(|(address, prefix)| {
         let address: IpAddr = address.parse().ok()?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let prefix_length = prefix.parse().ok().filter(|bits| (1..=longest).contains(bits))?;
-        only_v4.is_none_or(|v4| v4 == address.is_ipv4()).then_some(IpNet { address, prefix_length })
+        (!only_v6 || address.is_ipv6()).then_some(IpNet { address, prefix_length })
     });
-    let example = if only_v4 == Some(false) { "2001:db8::7/64" } else { "192.0.2.7/24" };
+    let example = if only_v6 { "2001:db8::7/64" } else { "192.0.2.7/24" };
     parsed.ok_or_else(|| {
         Error::new(format!(
             "{what}: expected an address with the length of its network's prefix as {example}, found {text:?}"
@@ -380,6 +382,9 @@ mod tests {
         assert_eq!(own.speed().unwrap(), Some(LinkSpeed { megabits: 100, full_duplex: true }));
         assert_eq!(network.settings_of("eth1", mac("52:54:00:12:34:57")).unwrap().mode, Mode::Dhcp);
         assert_eq!(network.settings_of("eth2", mac("52:54:00:12:34:02")), None, "a member of the bond");
+        let own = NicSettings { mac: mac("52:54:00:12:34:02"), link: LinkSettings::default() };
+        let both = Network { nic: vec![own], ..network.clone() };
+        assert_eq!(both.settings_of("eth2", mac("52:54:00:12:34:02")), None, "a member, whatever else is said of it");
         let again: Network = toml::from_str(&toml::to_string(&network).unwrap()).unwrap();
         assert_eq!(again, network, "what is saved is what is read");
     }
