@@ -99,7 +99,7 @@ fn load(config: &Config) -> Vec<Paired> {
 
 fn store(config: &Config, newest: Paired) -> Result<()> {
     let mut all = load(config);
-    all.retain(|one| one.ca_fingerprint != newest.ca_fingerprint);
+    all.retain(|one| one.ca_fingerprint != newest.ca_fingerprint || one.controller != newest.controller);
     all.insert(0, newest);
     while all.len() > CONTROLLERS_MAX {
         let unconfirmed = all.iter().skip(1).rposition(|one| !one.confirmed);
@@ -160,6 +160,7 @@ mod tests {
         // The first one again, at another address, after the controller forgot the machine.
         Paired::remember(&second, ca(1), "1111-1111").unwrap();
         assert!(Paired::with_authority(&second, ca(1)).unwrap().is_confirmed());
+        assert_eq!(Paired::pin(&first), Some(ca(1)), "its first address keeps its pin");
         // A hundred strangers do not push it out.
         for n in 3..103 {
             Paired::remember(&first, ca(n), "2222-2222").unwrap();
