@@ -88,8 +88,8 @@ pub struct Media {
     pub iso: PathBuf,
     /// The configuration as an archive, to be given to the kernel behind the initramfs.
     pub configuration_archive: PathBuf,
-    /// Folder of loaders for starting over the network: `pxelinux.0`, `ldlinux.c32`, `vconverter.efi`, `shimx64.efi`,
-    /// `grubx64.efi`; those whose packages cannot be had are not there.
+    /// Folder of loaders for starting over the network: `undionly.kpxe`, `boot.efi`, `shimx64.efi`, `grubx64.efi`,
+    /// `vmlinuz` and `initramfs.img`; loaders whose packages cannot be had are not there.
     pub netboot: PathBuf,
 }
 

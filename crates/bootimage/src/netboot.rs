@@ -1,10 +1,10 @@
-//! Loaders for starting the boot image over the network: the folder `netboot/` beside `vmlinuz`, `initramfs.img` and
-//! `configuration.img`, as the PXE service expects it.
+//! What starts the boot image over the network: the folder `netboot/`, as the PXE service expects it.
 //!
 //! | file | for whom |
 //! | --- | --- |
-//! | `pxelinux.0`, `ldlinux.c32` | BIOS PXE |
-//! | `vconverter.efi` | UEFI PXE with Secure Boot off: kernel, initramfs and configuration in one EFI program (UKI) |
+//! | `undionly.kpxe` | BIOS PXE: iPXE on the driver of the card's own ROM |
+//! | `boot.efi` | UEFI PXE with Secure Boot off: kernel, initramfs and configuration in one EFI program (UKI) |
+//! | `vmlinuz`, `initramfs.img` | what iPXE and GRUB start; the configuration is in this initramfs |
 //! | `shimx64.efi`, `grubx64.efi` | UEFI HTTP boot, Secure Boot on or off: Debian's signed chain. It is the GRUB of CDs (`gcdx64`), which takes its configuration from the folder it came from |
 //!
 //! The loaders' configurations are the service's own, as they hold its addresses. A file whose package cannot be had is
@@ -23,8 +23,7 @@ const STUB: (&str, &str) = ("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "syst
 
 /// Loaders that are copied: path, package, name in the folder.
 const COPIED: &[(&str, &str, &str)] = &[
-    ("/usr/lib/PXELINUX/pxelinux.0", "pxelinux", "pxelinux.0"),
-    ("/usr/lib/syslinux/modules/bios/ldlinux.c32", "syslinux-common", "ldlinux.c32"),
+    ("/usr/lib/ipxe/undionly.kpxe", "ipxe", "undionly.kpxe"),
     (SHIM, "shim-signed", "shimx64.efi"),
     (SIGNED_GRUB, "grub-efi-amd64-signed", "grubx64.efi"),
 ];
@@ -48,10 +47,13 @@ pub(crate) fn write_netboot(contents: &Contents<'_>, folder: &Path, progress: &m
             Err(error) => progress(&format!("start over the network without {name}: {error}")),
         }
     }
+    for (from, name) in [(contents.vmlinuz, "vmlinuz"), (contents.initramfs, "initramfs.img")] {
+        fs::copy(from, folder.join(name)).map_err(|e| Error::path("copy", from, e))?;
+    }
     match package::find_file(STUB.0, STUB.1, progress) {
-        Ok(stub) => write_uki(&stub, contents, COMMAND_LINE, &folder.join("vconverter.efi")),
+        Ok(stub) => write_uki(&stub, contents, COMMAND_LINE, &folder.join("boot.efi")),
         Err(error) => {
-            progress(&format!("start over the network without vconverter.efi: {error}"));
+            progress(&format!("start over the network without boot.efi: {error}"));
             Ok(())
         }
     }

@@ -78,9 +78,10 @@ fn the_same_inputs_give_the_same_bytes_with_a_driver_for_each_device_of_the_tabl
         "initramfs.img",
         "vmlinuz",
         "configuration.img",
-        "netboot/pxelinux.0",
-        "netboot/ldlinux.c32",
-        "netboot/vconverter.efi",
+        "netboot/undionly.kpxe",
+        "netboot/boot.efi",
+        "netboot/vmlinuz",
+        "netboot/initramfs.img",
         "netboot/shimx64.efi",
         "netboot/grubx64.efi",
     ] {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use netboot::{BootFiles, Choice, Client, Finding, Interface, Mac, Policy, Ruling, Service};
+use machine::MacAddress;
+use netboot::{BootFiles, Choice, Client, Finding, Interface, Policy, Ruling, Service};
 use tokio::sync::oneshot;
 
 use crate::api::pxe_router;
@@ -31,7 +32,7 @@ pub struct PxeConfig {
 struct StorePolicy {
     store: Arc<Store>,
     /// Alone, no report is ever seen: "boot once" ends some minutes after the whole boot image was sent.
-    sent: Option<Mutex<HashMap<Mac, String>>>,
+    sent: Option<Mutex<HashMap<MacAddress, String>>>,
 }
 
 impl Policy for StorePolicy {
@@ -61,7 +62,7 @@ impl Policy for StorePolicy {
         Ruling { choice, why }
     }
 
-    fn delivered(&self, mac: Mac) {
+    fn delivered(&self, mac: MacAddress) {
         let Some(sent) = &self.sent else { return };
         let rule = sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&mac);
         if let Some(machine) = rule
@@ -88,7 +89,6 @@ pub(crate) fn start_service(store: &Arc<Store>, config: &PxeConfig, is_alone: bo
         http_port: config.http_port,
         files: BootFiles::from_folder(&config.boot_image).map_err(failed)?,
         policy: Arc::new(policy),
-        observer: None,
         findings: Box::new(tell),
     })
     .map_err(failed)

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lab::{CONTROLLER, Lan};
-use netboot::{BootFiles, Choice, Client, ErrorKind, Finding, Mac, Options, Policy, Ruling, Service};
+use machine::MacAddress;
+use netboot::{BootFiles, Choice, Client, ErrorKind, Finding, Options, Policy, Ruling, Service};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A user without rights.
@@ -20,7 +21,7 @@ const NOBODY: u32 = 65534;
 /// Lets every machine do the same, and remembers what was delivered.
 struct Same {
     choice: Choice,
-    delivered: Mutex<HashSet<Mac>>,
+    delivered: Mutex<HashSet<MacAddress>>,
 }
 
 impl Policy for Same {
@@ -28,7 +29,7 @@ impl Policy for Same {
         Ruling { choice: self.choice, why: "of the test".into() }
     }
 
-    fn delivered(&self, mac: Mac) {
+    fn delivered(&self, mac: MacAddress) {
         self.delivered.lock().unwrap().insert(mac);
     }
 }
@@ -59,7 +60,6 @@ fn start(lan: &Lan, policy: Arc<Same>) -> (netboot::Result<Service>, mpsc::Recei
         http_port: 80,
         files: files(),
         policy,
-        observer: None,
         findings: Box::new(move |finding| drop(tell.send(finding.clone()))),
     };
     (lan.controller().inside(|| Service::start(options)).unwrap(), findings)
@@ -230,7 +230,7 @@ fn boot_clients_get_their_file_beside_a_dhcp_server_and_nobody_else_does() {
     while policy.delivered.lock().unwrap().is_empty() && start.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert!(policy.delivered.lock().unwrap().contains(&Mac(mac)), "the initramfs makes it whole");
+    assert!(policy.delivered.lock().unwrap().contains(&MacAddress(mac)), "the initramfs makes it whole");
     let findings: Vec<String> = findings.iter().map(|finding| finding.text).collect();
     assert!(findings.iter().any(|text| text == "eth0: DHCP server 10.77.0.1"), "{findings:?}");
     assert!(!findings.iter().any(|text| text.contains("filtered")), "{findings:?}");

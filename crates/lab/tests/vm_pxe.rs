@@ -105,7 +105,6 @@ fn comes_back_to_its_own_disk(start: Start) {
         http_port: 80,
         files,
         policy: Arc::new(NoPolicy),
-        observer: None,
         findings: Box::new(|_| {}),
     };
     let service = lan.controller().inside(|| Service::start(options)).unwrap().unwrap();

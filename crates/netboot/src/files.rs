@@ -7,7 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::{Error, ErrorKind, Firmware, Mac, Result, loader};
+use crate::{Error, ErrorKind, Firmware, Result, loader};
+use machine::MacAddress;
 
 /// Longer names are none of ours.
 const NAME_LENGTH_MAX: usize = 200;
@@ -44,8 +45,7 @@ impl BootFiles {
         }
         files.insert(loader::IPXE_SCRIPT, loader::ipxe_script().into_bytes());
         files.insert(loader::GRUB_CONFIGURATION, loader::grub_configuration().into_bytes());
-        let served = [Firmware::Bios, Firmware::UefiPxe, Firmware::UefiHttp];
-        if served.into_iter().all(|firmware| !loader::missing_files(firmware, &files).is_empty()) {
+        if Firmware::SERVED.into_iter().all(|firmware| !loader::missing_files(firmware, &files).is_empty()) {
             let context = format!(
                 "{}: no boot image for the network: expected the output folder of `vconverter boot-image build`",
                 folder.display()
@@ -61,7 +61,7 @@ impl BootFiles {
     }
 
     /// Takes a file under a name; it is opened anew for each request.
-    pub fn insert_file(&mut self, name: &str, path: PathBuf) {
+    fn insert_file(&mut self, name: &str, path: PathBuf) {
         self.entries.insert(name.to_owned(), Entry::File(path));
     }
 
@@ -79,24 +79,37 @@ impl BootFiles {
     }
 }
 
+/// A machine as it stands in a path: `525400123456`.
+pub(crate) fn plain(mac: MacAddress) -> String {
+    mac.0.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+fn parse_plain(text: &str) -> Option<MacAddress> {
+    if text.len() != 12 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let [_, _, octets @ ..] = u64::from_str_radix(text, 16).ok()?.to_be_bytes();
+    Some(MacAddress(octets))
+}
+
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BootPath {
+pub(crate) struct BootPath {
     /// The machine, where the path carries it.
-    pub machine: Option<Mac>,
+    pub machine: Option<MacAddress>,
     /// The name in the map.
     pub file: String,
 }
 
 /// Reads the path of a request: `m/525400123456/vmlinuz`, or `vmlinuz` of a DHCP server that names this service itself.
-pub fn parse_path(path: &str) -> Option<BootPath> {
+pub(crate) fn parse_path(path: &str) -> Option<BootPath> {
     if path.len() > NAME_LENGTH_MAX {
         return None;
     }
     // Shim puts two slashes before GRUB's name.
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let (machine, parts) = match parts.as_slice() {
-        ["m", machine, rest @ ..] => (Some(machine.parse().ok().filter(|_| machine.len() == 12)?), rest),
+        ["m", machine, rest @ ..] => (Some(parse_plain(machine)?), rest),
         all => (None, all),
     };
     let file = match parts {
@@ -154,7 +167,7 @@ mod tests {
 
     #[test]
     fn paths_carry_their_machine() {
-        let mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+        let mac = MacAddress([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
         let path = |machine, file: &str| Some(BootPath { machine, file: file.into() });
         assert_eq!(parse_path("m/525400123456/vmlinuz"), path(Some(mac), "vmlinuz"));
         assert_eq!(parse_path("/vmlinuz"), path(None, "vmlinuz"));

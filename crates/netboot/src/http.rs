@@ -14,10 +14,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
+use crate::Interface;
 use crate::files::{BootPath, Content, parse_path};
 use crate::log::Entry;
 use crate::site::Site;
-use crate::{Interface, loader};
 
 /// Connections at once; further ones wait in the kernel.
 const CONNECTIONS_MAX: usize = 256;
@@ -190,8 +190,8 @@ impl Told {
         }
         let seconds = self.start.elapsed().as_secs_f64();
         self.write(&format!("{} bytes in {seconds:.1} s", self.length), "it is a boot file");
-        if let Some(mac) = self.path.machine.filter(|_| self.ends_file && loader::completes(&self.path.file)) {
-            self.site.policy.delivered(mac);
+        if self.ends_file {
+            self.site.sent(&self.path);
         }
     }
 }

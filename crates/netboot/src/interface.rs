@@ -8,7 +8,8 @@ use std::net::Ipv4Addr;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
-use crate::{Error, ErrorKind, Mac, Result};
+use crate::{Error, ErrorKind, Result};
+use machine::MacAddress;
 
 /// `ARPHRD_ETHER` of linux/if_arp.h.
 const ETHERNET: u16 = 1;
@@ -21,7 +22,7 @@ pub struct Interface {
     /// Its first IPv4 address, by which clients reach us.
     pub address: Ipv4Addr,
     /// Its hardware address.
-    pub mac: Mac,
+    pub mac: MacAddress,
     /// Whether its cable is plugged in.
     pub has_link: bool,
 }
@@ -53,7 +54,7 @@ pub fn load_interfaces(wanted: &[String]) -> Result<Vec<Interface>> {
 struct Link {
     flags: InterfaceFlags,
     /// Where it is Ethernet.
-    mac: Option<Mac>,
+    mac: Option<MacAddress>,
     address: Option<Ipv4Addr>,
 }
 
@@ -78,7 +79,7 @@ fn load_links() -> io::Result<BTreeMap<String, Link>> {
         let link = links.entry(name).or_insert(Link { flags: entry.flags, mac: None, address: None });
         let Some(address) = entry.address else { continue };
         if let Some(hardware) = address.as_link_addr().filter(|hardware| hardware.hatype() == ETHERNET) {
-            link.mac = hardware.addr().map(Mac);
+            link.mac = hardware.addr().map(MacAddress);
         } else if let Some(address) = address.as_sockaddr_in() {
             link.address.get_or_insert(address.ip());
         }

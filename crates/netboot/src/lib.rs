@@ -8,24 +8,24 @@
 //! It never offers an address, answers nobody but PXE and HTTP-boot clients, reads only the files of a fixed map, keeps
 //! no secret and knows no database. Whatever comes from the wire is bounded: messages, sessions, connections, log.
 
-pub mod client;
+mod client;
 pub mod dhcp;
 mod error;
-pub mod files;
+mod files;
 mod http;
 mod interface;
-pub mod loader;
-pub mod log;
+mod loader;
+mod log;
 mod policy;
 mod port;
 mod preflight;
 mod probe;
-pub mod proxy;
+mod proxy;
 mod service;
 mod site;
 pub mod tftp;
 
-pub use client::{Client, Firmware, Mac};
+pub use client::{Client, Firmware, swapped_uuid};
 pub use error::{Error, ErrorKind, Result};
 pub use files::BootFiles;
 pub use interface::{Interface, load_interfaces};

@@ -19,17 +19,17 @@
 //! Menu answers ask for the boot file in a second exchange: unicast to our port 4011, or broadcast to port 67. When a ROM
 //! that is not iPXE has chosen so, its iPXE is known for a minute and not asked again.
 
-use crate::files::BootFiles;
+use crate::files::{BootFiles, plain};
 use crate::{Client, Firmware};
 
 /// Seconds that the firmware's menu waits for F8.
-pub const MENU_SECONDS: u8 = 10;
+pub(crate) const MENU_SECONDS: u8 = 10;
 /// What the firmware shows meanwhile.
-pub const MENU_PROMPT: &str = "Own disk in 10 s. F8: vconverter boot image";
+pub(crate) const MENU_PROMPT: &str = "Own disk in 10 s. F8: vconverter boot image";
 /// The menu's first item.
-pub const MENU_LOCAL: &str = "Start from this machine's own disk";
+pub(crate) const MENU_LOCAL: &str = "Start from this machine's own disk";
 /// The menu's second item.
-pub const MENU_IMAGE: &str = "vconverter boot image (cold cloning)";
+pub(crate) const MENU_IMAGE: &str = "vconverter boot image (cold cloning)";
 
 /// Name of the script for iPXE.
 pub(crate) const IPXE_SCRIPT: &str = "boot.ipxe";
@@ -40,7 +40,7 @@ pub(crate) const GRUB_CONFIGURATION: &str = "grub.cfg";
 const COMMAND_LINE: &str = "console=ttyS0,115200 console=tty0 loglevel=5";
 
 /// The first file for a client; `None` where there is no boot image for it.
-pub fn boot_file(client: &Client) -> Option<&'static str> {
+pub(crate) fn boot_file(client: &Client) -> Option<&'static str> {
     match client.firmware {
         Firmware::Bios if client.is_ipxe => Some(IPXE_SCRIPT),
         Firmware::Bios => Some("undionly.kpxe"),
@@ -51,12 +51,12 @@ pub fn boot_file(client: &Client) -> Option<&'static str> {
 }
 
 /// Whether a client takes its first file by HTTP and wants a URL.
-pub fn is_by_http(client: &Client) -> bool {
+pub(crate) fn is_by_http(client: &Client) -> bool {
     client.firmware == Firmware::UefiHttp || (client.firmware == Firmware::Bios && client.is_ipxe)
 }
 
 /// Every file of the boot image's folder that a firmware needs.
-pub fn needed_files(firmware: Firmware) -> &'static [&'static str] {
+pub(crate) fn needed_files(firmware: Firmware) -> &'static [&'static str] {
     match firmware {
         Firmware::Bios => &["undionly.kpxe", "vmlinuz", "initramfs.img"],
         Firmware::UefiPxe => &["boot.efi"],
@@ -66,7 +66,7 @@ pub fn needed_files(firmware: Firmware) -> &'static [&'static str] {
 }
 
 /// The files of a firmware that are missing.
-pub fn missing_files(firmware: Firmware, files: &BootFiles) -> Vec<&'static str> {
+pub(crate) fn missing_files(firmware: Firmware, files: &BootFiles) -> Vec<&'static str> {
     needed_files(firmware).iter().copied().filter(|name| !files.has(name)).collect()
 }
 
@@ -76,8 +76,8 @@ pub(crate) fn completes(name: &str) -> bool {
 }
 
 /// The path of a machine's file: it carries the machine, so that the log tells who asked for what.
-pub fn path_of(client: &Client, file: &str) -> String {
-    format!("m/{}/{file}", client.mac.plain())
+pub(crate) fn path_of(client: &Client, file: &str) -> String {
+    format!("m/{}/{file}", plain(client.mac))
 }
 
 /// iPXE's script. Names are relative to its URL; when something fails, the machine goes on in its own order.

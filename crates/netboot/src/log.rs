@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 /// Records kept in memory; older ones are dropped.
-pub const RECORDS_MAX: usize = 2000;
+pub(crate) const RECORDS_MAX: usize = 2000;
 
 /// A request and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub struct Record {
 /// What the writer of a record knows; the log adds number and time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entry {
-    pub(crate) mac: Option<crate::Mac>,
+    pub(crate) mac: Option<machine::MacAddress>,
     pub(crate) uuid: Option<String>,
     pub(crate) address: Option<IpAddr>,
     pub(crate) interface: String,
@@ -49,47 +49,33 @@ pub(crate) struct Entry {
     pub(crate) why: String,
 }
 
-/// Told of each record. It may not block for long.
-pub type Observer = Box<dyn Fn(&Record) + Send + Sync>;
-
-/// The last records, and whoever wants each as it comes.
+/// The last records.
+#[derive(Default)]
 pub struct Log {
     records: Mutex<(u64, VecDeque<Record>)>,
-    observer: Option<Observer>,
 }
 
 impl Log {
-    /// An empty log.
-    pub fn new(observer: Option<Observer>) -> Self {
-        Self { records: Mutex::default(), observer }
-    }
-
     pub(crate) fn write(&self, entry: Entry) {
-        let record = {
-            let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-            records.0 += 1;
-            let record = Record {
-                number: records.0,
-                at: OffsetDateTime::now_utc(),
-                mac: entry.mac.map(|mac| mac.to_string()),
-                uuid: entry.uuid,
-                address: entry.address,
-                interface: entry.interface,
-                request: entry.request,
-                answer: entry.answer,
-                why: entry.why,
-            };
-            if records.1.len() == RECORDS_MAX {
-                records.1.pop_front();
-            }
-            records.1.push_back(record.clone());
-            record
+        let mac = entry.mac.map(|mac| mac.to_string());
+        tracing::debug!(mac = mac.as_deref().unwrap_or("-"), "{}: {} ({})", entry.request, entry.answer, entry.why);
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.0 += 1;
+        let record = Record {
+            number: records.0,
+            at: OffsetDateTime::now_utc(),
+            mac,
+            uuid: entry.uuid,
+            address: entry.address,
+            interface: entry.interface,
+            request: entry.request,
+            answer: entry.answer,
+            why: entry.why,
         };
-        let mac = record.mac.as_deref().unwrap_or("-");
-        tracing::debug!(mac, "{}: {} ({})", record.request, record.answer, record.why);
-        if let Some(observer) = &self.observer {
-            observer(&record);
+        if records.1.len() == RECORDS_MAX {
+            records.1.pop_front();
         }
+        records.1.push_back(record);
     }
 
     /// The records behind number `after`, the oldest first, at most `max`.
@@ -105,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_log_keeps_the_last_records_only() {
-        let log = Log::new(None);
+        let log = Log::default();
         for number in 0..RECORDS_MAX + 5 {
             log.write(Entry { request: number.to_string(), ..Entry::default() });
         }

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::{Client, Mac};
+use crate::Client;
+use machine::MacAddress;
 
 /// What a machine gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +36,7 @@ pub trait Policy: Send + Sync + 'static {
     fn rule(&self, client: &Client) -> Ruling;
 
     /// The machine was sent the whole boot image. Whether it started is not known here.
-    fn delivered(&self, mac: Mac) {
+    fn delivered(&self, mac: MacAddress) {
         let _ = mac;
     }
 }

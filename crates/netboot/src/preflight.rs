@@ -52,8 +52,7 @@ pub(crate) struct Heard {
 
 /// What the boot image lacks.
 pub(crate) fn look_at_files(files: &BootFiles) -> Vec<Finding> {
-    let firmware = [Firmware::Bios, Firmware::UefiPxe, Firmware::UefiHttp];
-    let lacking = firmware.into_iter().filter_map(|firmware| {
+    let lacking = Firmware::SERVED.into_iter().filter_map(|firmware| {
         let missing = loader::missing_files(firmware, files);
         let text = format!("{firmware} is not served: the boot image has no {}", missing.join(", "));
         (!missing.is_empty()).then(|| Finding::problem(text))

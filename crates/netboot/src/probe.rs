@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::Interface;
+use crate::dhcp::{BOOT_FILE, Options};
 use crate::port::udp;
 use crate::proxy::{CLIENT_PORT, DHCP_PORT};
 
@@ -93,8 +94,11 @@ fn parse_packet(packet: &[u8], transaction: u32) -> Option<Answer> {
     }
     let address = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(message.get(at..at + 4)?).ok()?));
     let source = Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(12..16)?).ok()?);
-    let file = message.get(108..236)?.split(|byte| *byte == 0).next().unwrap_or_default();
-    let text: String = String::from_utf8_lossy(file).chars().filter(|c| !c.is_control()).collect();
+    let field = message.get(108..236)?.split(|byte| *byte == 0).next().unwrap_or_default();
+    // dnsmasq names it in the option only, where the question asks for that.
+    let option = Options(message.get(240..).unwrap_or_default()).get(BOOT_FILE);
+    let file = if field.is_empty() { option.as_slice() } else { field };
+    let text: String = String::from_utf8_lossy(file).chars().filter(|c| !c.is_control()).take(128).collect();
     let boot_file = Some(text).filter(|text| !text.is_empty());
     Some(Answer { server: source, gives_address: !address(16)?.is_unspecified(), boot_file })
 }
@@ -123,6 +127,9 @@ mod tests {
         assert_eq!(parse_packet(&packet(7, [10, 0, 0, 9], b""), 7), Some(plain));
         let pxe = Answer { server, gives_address: false, boot_file: Some("x.0".into()) };
         assert_eq!(parse_packet(&packet(7, [0; 4], b"x.0"), 7), Some(pxe));
+        let mut by_option = packet(7, [10, 0, 0, 9], b"");
+        by_option.extend_from_slice(&[67, 4, b'x', b'.', b'0', 0, 255]);
+        assert_eq!(parse_packet(&by_option, 7).unwrap().boot_file.as_deref(), Some("x.0"));
         assert_eq!(parse_packet(&packet(7, [0; 4], b""), 8), None, "of another transaction");
         let good = packet(7, [0; 4], b"");
         for length in 0..good.len() {
@@ -132,8 +139,12 @@ mod tests {
 
     #[test]
     fn the_question_is_one_that_servers_read() {
-        let interface =
-            Interface { name: "x".into(), address: Ipv4Addr::LOCALHOST, mac: crate::Mac([2; 6]), has_link: true };
+        let interface = Interface {
+            name: "x".into(),
+            address: Ipv4Addr::LOCALHOST,
+            mac: machine::MacAddress([2; 6]),
+            has_link: true,
+        };
         let request = crate::dhcp::parse_request(&question(&interface, 9)).unwrap();
         assert_eq!(
             (request.kind, request.transaction, request.mac),

@@ -12,17 +12,17 @@ use crate::files::BootFiles;
 use crate::{Choice, Client, Firmware, Policy, loader};
 
 /// Port of DHCP servers.
-pub const DHCP_PORT: u16 = 67;
+pub(crate) const DHCP_PORT: u16 = 67;
 /// Port of DHCP clients.
-pub const CLIENT_PORT: u16 = 68;
+pub(crate) const CLIENT_PORT: u16 = 68;
 /// Port of PXE boot servers.
-pub const BOOT_SERVER_PORT: u16 = 4011;
+pub(crate) const BOOT_SERVER_PORT: u16 = 4011;
 
 const CHOSEN: &str = "chosen from the menu by a key";
 
 /// Where the service stands.
 #[derive(Clone, Copy, Debug)]
-pub struct Station<'a> {
+pub(crate) struct Station<'a> {
     /// Our address on the interface that the request came in by.
     pub address: Ipv4Addr,
     /// Port of our HTTP server.
@@ -35,7 +35,7 @@ pub struct Station<'a> {
 
 /// What is done with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Not a PXE or HTTP-boot client, or not meant for us: not even logged.
     NotOurs,
     /// No answer.
@@ -65,7 +65,7 @@ pub enum Outcome {
 }
 
 /// Decides on a request that came to `port` from `source`.
-pub fn respond(
+pub(crate) fn respond(
     request: &Request,
     port: u16,
     source: SocketAddrV4,
@@ -77,7 +77,7 @@ pub fn respond(
         class if class.starts_with(b"HTTPClient") => "HTTPClient",
         _ => return Outcome::NotOurs,
     };
-    let chosen = boot_item(&request.vendor).map(|(item, _)| item);
+    let chosen = boot_item(&request.vendor);
     let is_for_us = match (request.kind, port) {
         (MessageKind::Discover, DHCP_PORT) => true,
         // A choice from the menu. Without one it is the request for an address, which is the DHCP server's.
@@ -177,7 +177,7 @@ pub(crate) fn fuzz_request(request: &Request) {
 
 fn all_files() -> BootFiles {
     let mut files = BootFiles::default();
-    for firmware in [Firmware::Bios, Firmware::UefiPxe, Firmware::UefiHttp] {
+    for firmware in Firmware::SERVED {
         for name in loader::needed_files(firmware) {
             files.insert(name, vec![0]);
         }
@@ -194,7 +194,7 @@ mod tests {
     struct One(Choice);
     impl Policy for One {
         fn rule(&self, client: &Client) -> Ruling {
-            assert_eq!(client.mac.plain(), "525400123456");
+            assert_eq!(client.mac.to_string(), "52:54:00:12:34:56");
             Ruling { choice: self.0, why: "as told".into() }
         }
     }

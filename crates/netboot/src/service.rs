@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::dhcp::{MESSAGE_LENGTH_MAX, parse_request};
-use crate::log::{Entry, Observer};
+use crate::log::Entry;
 use crate::port::{bind_udp, explain, listen_tcp};
 use crate::preflight::{Heard, TFTP_PORT, look_at_files, look_at_network};
 use crate::proxy::{BOOT_SERVER_PORT, DHCP_PORT, Outcome, Station, respond};
@@ -35,8 +35,6 @@ pub struct Options {
     pub files: BootFiles,
     /// Who gets what.
     pub policy: Arc<dyn Policy>,
-    /// Told of each record of the log.
-    pub observer: Option<Observer>,
     /// Told what was found out about the network, within seconds of the start.
     pub findings: Box<dyn Fn(&Finding) + Send>,
 }
@@ -65,7 +63,7 @@ impl Service {
             .build()
             .map_err(|e| Error::io("no threads for the PXE service", e))?;
         let mut findings = look_at_files(&options.files);
-        let log = Arc::new(Log::new(options.observer));
+        let log = Arc::new(Log::default());
         let site = Arc::new(Site::new(options.files, options.policy, Arc::clone(&log)));
         let clients = Arc::default();
         let mut looked_at = Vec::new();

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::files::{BootFiles, BootPath, Content};
 use crate::log::{Entry, Log};
-use crate::{Mac, Policy, loader};
+use crate::{Policy, loader};
+use machine::MacAddress;
 
 /// Machines that were told a boot file and have not asked for it yet; more are not watched.
 const OFFERED_MAX: usize = 1024;
@@ -20,8 +21,8 @@ pub(crate) struct Site {
     pub(crate) files: BootFiles,
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) log: Arc<Log>,
-    offered: Mutex<HashMap<Mac, Offered>>,
-    chosen: Mutex<HashMap<Mac, Instant>>,
+    offered: Mutex<HashMap<MacAddress, Offered>>,
+    chosen: Mutex<HashMap<MacAddress, Instant>>,
 }
 
 struct Offered {
@@ -46,8 +47,15 @@ impl Site {
         self.files.open(path)
     }
 
+    /// A file was sent to its end.
+    pub(crate) fn sent(&self, path: &BootPath) {
+        if let Some(mac) = path.machine.filter(|_| loader::completes(&path.file)) {
+            self.policy.delivered(mac);
+        }
+    }
+
     /// A ROM that is not iPXE chose the boot image by a key.
-    pub(crate) fn chosen(&self, mac: Mac, now: Instant) {
+    pub(crate) fn chosen(&self, mac: MacAddress, now: Instant) {
         let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
         chosen.retain(|_, at| now.saturating_duration_since(*at) < CHOICE_VALID);
         if chosen.len() < OFFERED_MAX {
@@ -56,13 +64,13 @@ impl Site {
     }
 
     /// Whether it did so just now.
-    pub(crate) fn has_chosen(&self, mac: Mac, now: Instant) -> bool {
+    pub(crate) fn has_chosen(&self, mac: MacAddress, now: Instant) -> bool {
         let chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
         chosen.get(&mac).is_some_and(|at| now.saturating_duration_since(*at) < CHOICE_VALID)
     }
 
     /// A machine was told its boot file and should ask for it soon.
-    pub(crate) fn offered(&self, mac: Mac, path: &str, interface: &str) {
+    pub(crate) fn offered(&self, mac: MacAddress, path: &str, interface: &str) {
         let mut offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
         if offered.len() < OFFERED_MAX {
             offered.entry(mac).or_insert_with(|| Offered {
@@ -111,8 +119,8 @@ mod tests {
 
     #[test]
     fn a_choice_by_a_key_counts_for_one_start() {
-        let site = Site::new(BootFiles::default(), Arc::new(Nobody), Arc::new(Log::new(None)));
-        let (mac, now) = (Mac([2, 0, 0, 0, 0, 1]), Instant::now());
+        let site = Site::new(BootFiles::default(), Arc::new(Nobody), Arc::new(Log::default()));
+        let (mac, now) = (MacAddress([2, 0, 0, 0, 0, 1]), Instant::now());
         site.chosen(mac, now);
         assert!(site.has_chosen(mac, now) && !site.has_chosen(mac, now + CHOICE_VALID));
         let _ = site.open(&files::parse_path("m/020000000001/boot.ipxe").unwrap());
@@ -121,10 +129,10 @@ mod tests {
 
     #[test]
     fn a_machine_that_never_asks_for_its_file_is_noted_once() {
-        let log = Arc::new(Log::new(None));
+        let log = Arc::new(Log::default());
         let site = Site::new(BootFiles::default(), Arc::new(Nobody), Arc::clone(&log));
         for last in 0..2 {
-            site.offered(Mac([2, 0, 0, 0, 0, last]), "m/x/pxelinux.0", "eth0");
+            site.offered(MacAddress([2, 0, 0, 0, 0, last]), "m/x/pxelinux.0", "eth0");
         }
         let _ = site.open(&files::parse_path("m/020000000001/pxelinux.0").unwrap());
         let later = Instant::now() + OFFER_PATIENCE + Duration::from_secs(1);

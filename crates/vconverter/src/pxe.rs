@@ -86,30 +86,30 @@ fn reach(controller: &str) -> std::result::Result<(), String> {
     Err(why)
 }
 
-/// `vconverter pxe log`.
+/// `vconverter pxe log`. An answer holds a part of the log: it is asked until it holds nothing more.
 pub(crate) fn log(client: &Client, follow: bool, json: bool) -> Result<()> {
-    let mut after = 0;
+    let (mut after, mut all) = (0, Vec::new());
     loop {
         let records: Vec<Record> = client.get(&format!("/pxe/log?after={after}"))?;
-        if json && !follow {
-            return crate::print_json(&records);
-        }
-        for record in &records {
-            if json {
-                crate::print_json_line(record)?;
-            } else {
-                crate::print(&line(record))?;
+        let is_end = records.is_empty();
+        after = records.last().map_or(after, |record| record.number);
+        for record in records {
+            match (json, follow) {
+                (true, false) => all.push(record),
+                (true, true) => crate::print_json_line(&record)?,
+                (false, _) => crate::print(&line(&record))?,
             }
         }
-        if after == 0 && records.is_empty() && !json {
-            eprintln!("no machine has asked yet");
-        }
-        after = records.last().map_or(after, |record| record.number);
-        if !follow {
-            return Ok(());
-        }
-        if records.is_empty() {
-            std::thread::sleep(LOG_INTERVAL);
+        match (is_end, follow) {
+            (false, _) => {}
+            (true, true) => std::thread::sleep(LOG_INTERVAL),
+            (true, false) if json => return crate::print_json(&all),
+            (true, false) => {
+                if after == 0 {
+                    eprintln!("no machine has asked yet");
+                }
+                return Ok(());
+            }
         }
     }
 }

@@ -65,9 +65,8 @@ async fn set_rule(
 ) -> Answer<Json<Vec<PxeRule>>> {
     let new = json(body)?;
     blocking(move || {
-        for name in names_of(&pxe.store, &new.machine)? {
-            pxe.store.set_pxe_rule(&name, new.policy, &peer.actor())?;
-        }
+        let (set, forget) = names_of(&pxe.store, &new.machine)?;
+        pxe.store.set_pxe_rule(&set, &forget, new.policy, &peer.actor())?;
         pxe.store.pxe_rules()
     })
     .await
@@ -86,23 +85,25 @@ async fn log_records(
 }
 
 /// What a machine is known by to its firmware: one name where it is typed so; of a known machine its UUID, else the
-/// addresses of its cards.
-fn names_of(store: &Store, typed: &str) -> Result<Vec<String>> {
+/// addresses of its cards. Second, its names by which an older policy would still be found.
+fn names_of(store: &Store, typed: &str) -> Result<(Vec<String>, Vec<String>)> {
     if let Ok(mac) = typed.parse::<MacAddress>() {
-        return Ok(vec![mac.to_string()]);
+        return Ok((vec![mac.to_string()], Vec::new()));
     }
     if is_uuid(typed) {
-        return Ok(vec![typed.to_ascii_lowercase()]);
+        return Ok((vec![typed.to_ascii_lowercase()], Vec::new()));
     }
     let known = store.machine(typed)?.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("expected a MAC address, a UUID or a machine's id, found {typed:?}"))
     })?;
     let identity = MachineIdentity::of(&known.report);
-    let names: Vec<String> = identity.uuid.map_or(identity.macs, |uuid| vec![uuid]);
-    if names.is_empty() {
-        return Err(Error::new(ErrorKind::Conflict, format!("{typed} reported neither a UUID nor a network card")));
+    match identity.uuid {
+        Some(uuid) => Ok((vec![uuid], identity.macs)),
+        None if identity.macs.is_empty() => {
+            Err(Error::new(ErrorKind::Conflict, format!("{typed} reported neither a UUID nor a network card")))
+        }
+        None => Ok((identity.macs, Vec::new())),
     }
-    Ok(names)
 }
 
 fn is_uuid(text: &str) -> bool {

@@ -111,37 +111,49 @@ impl Store {
         Ok(None)
     }
 
-    /// Sets the policy of a machine (MAC address or UUID, lower case); `None` forgets it. The change and its line in the
-    /// audit log are one transaction.
+    /// Sets the policy of a machine under each of its names in `set` (MAC address or UUID, lower case); `None` forgets it,
+    /// and what its names in `forget` had is forgotten in any case. The change and its lines in the audit log are one
+    /// transaction.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] where there are too many, [`ErrorKind::Storage`].
-    pub fn set_pxe_rule(&self, machine: &str, policy: Option<PxePolicy>, actor: &str) -> Result<()> {
+    pub fn set_pxe_rule(
+        &self,
+        set: &[String],
+        forget: &[String],
+        policy: Option<PxePolicy>,
+        actor: &str,
+    ) -> Result<()> {
         let context = "PXE policy cannot be written";
         let now = Timestamp::now();
         let mut connection = self.connection();
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
-        transaction
-            .execute("DELETE FROM pxe_rules WHERE machine = ?1 OR expires_at <= ?2", params![machine, now.0])
-            .map_err(|e| storage(context, e))?;
-        if let Some(policy) = policy {
-            let count: i64 = transaction
-                .query_row("SELECT count(*) FROM pxe_rules", [], |row| row.get(0))
-                .map_err(|e| storage(context, e))?;
-            if count >= RULES_MAX {
-                return Err(Error::new(ErrorKind::Conflict, format!("there are {count} PXE policies: forget some")));
-            }
-            let expires_at = (policy == PxePolicy::BootAlways).then(|| now.0.saturating_add(BOOT_ALWAYS_MS));
+        for machine in set.iter().chain(forget) {
             transaction
-                .execute(
-                    "INSERT INTO pxe_rules (machine, policy, actor, set_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-                    params![machine, policy.as_str(), actor, now.0, expires_at],
-                )
+                .execute("DELETE FROM pxe_rules WHERE machine = ?1 OR expires_at <= ?2", params![machine, now.0])
                 .map_err(|e| storage(context, e))?;
         }
-        let action = policy.map_or("menu".to_owned(), |policy| policy.to_string());
-        super::logs::write_audit(&transaction, now, actor, "PXE policy", machine, &action)?;
+        for machine in set {
+            if let Some(policy) = policy {
+                let count: i64 = transaction
+                    .query_row("SELECT count(*) FROM pxe_rules", [], |row| row.get(0))
+                    .map_err(|e| storage(context, e))?;
+                if count >= RULES_MAX {
+                    let context = format!("there are {count} PXE policies: forget some");
+                    return Err(Error::new(ErrorKind::Conflict, context));
+                }
+                let expires_at = (policy == PxePolicy::BootAlways).then(|| now.0.saturating_add(BOOT_ALWAYS_MS));
+                transaction
+                    .execute(
+                        "INSERT INTO pxe_rules (machine, policy, actor, set_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+                        params![machine, policy.as_str(), actor, now.0, expires_at],
+                    )
+                    .map_err(|e| storage(context, e))?;
+            }
+            let action = policy.map_or("menu".to_owned(), |policy| policy.to_string());
+            super::logs::write_audit(&transaction, now, actor, "PXE policy", machine, &action)?;
+        }
         transaction.commit().map_err(|e| storage(context, e))
     }
 
@@ -165,7 +177,9 @@ impl Store {
 
 /// Ends "boot once" of a machine that reported from the boot image.
 pub(super) fn reported_in(connection: &Connection, identity: &MachineIdentity) -> Result<()> {
-    for machine in identity.macs.iter().chain(&identity.uuid) {
+    // The operator may have typed the UUID as its firmware shows it.
+    let other = identity.uuid.as_deref().map(netboot::swapped_uuid);
+    for machine in identity.macs.iter().chain(&identity.uuid).chain(&other) {
         let changed = connection
             .execute("DELETE FROM pxe_rules WHERE machine = ?1 AND policy = 'boot-once'", [machine])
             .map_err(|e| storage("PXE policy cannot be written", e))?;
@@ -197,12 +211,15 @@ mod tests {
 
     const MAC: &str = "52:54:00:12:34:56";
     const UUID: &str = "4c4c4544-0042-3510-8052-b4c04f4e3132";
+    /// The same as some firmware shows it.
+    const SWAPPED: &str = "44454c4c-4200-1035-8052-b4c04f4e3132";
 
     #[test]
     fn boot_once_ends_when_the_boot_image_reports_in_and_not_before() {
         let (_folder, store) = temporary_store();
-        store.set_pxe_rule(MAC, Some(PxePolicy::BootOnce), "uid 0").unwrap();
-        store.set_pxe_rule(UUID, Some(PxePolicy::Ignore), "uid 0").unwrap();
+        store.set_pxe_rule(&[MAC.into()], &[], Some(PxePolicy::BootOnce), "uid 0").unwrap();
+        store.set_pxe_rule(&[UUID.into()], &[], Some(PxePolicy::Ignore), "uid 0").unwrap();
+        store.set_pxe_rule(&[SWAPPED.into()], &[], Some(PxePolicy::BootOnce), "uid 0").unwrap();
         let names = [MAC.to_owned(), UUID.to_owned()];
         assert_eq!(store.pxe_rule(&names).unwrap().unwrap().policy, PxePolicy::BootOnce);
         store.approve_key("aa", "x", "uid 0").unwrap();
@@ -214,7 +231,7 @@ mod tests {
         };
         let live = Sighting { key: "aa", report: &report, booted: "live", agent_version: "0.1.0" };
         store.machine_reported(&live).unwrap();
-        assert_eq!(store.pxe_rules().unwrap().len(), 2, "a live agent is no boot image");
+        assert_eq!(store.pxe_rules().unwrap().len(), 3, "a live agent is no boot image");
         store.machine_reported(&Sighting { booted: "boot-image", ..live }).unwrap();
         let left = store.pxe_rules().unwrap();
         assert_eq!((left.len(), left[0].machine.as_str(), left[0].policy), (1, UUID, PxePolicy::Ignore));
@@ -222,9 +239,23 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_by_one_name_takes_the_place_of_those_by_others() {
+        let (_folder, store) = temporary_store();
+        store.set_pxe_rule(&[MAC.into()], &[], Some(PxePolicy::BootOnce), "uid 0").unwrap();
+        store.set_pxe_rule(&[UUID.into()], &[MAC.into()], Some(PxePolicy::Ignore), "uid 0").unwrap();
+        let rule = store.pxe_rule(&[MAC.to_owned(), UUID.to_owned()]).unwrap().unwrap();
+        assert_eq!(
+            (rule.machine.as_str(), rule.policy, store.pxe_rules().unwrap().len()),
+            (UUID, PxePolicy::Ignore, 1)
+        );
+        store.set_pxe_rule(&[UUID.into()], &[MAC.into()], None, "uid 0").unwrap();
+        assert!(store.pxe_rules().unwrap().is_empty());
+    }
+
+    #[test]
     fn boot_always_ends_after_a_day() {
         let (_folder, store) = temporary_store();
-        store.set_pxe_rule(MAC, Some(PxePolicy::BootAlways), "uid 0").unwrap();
+        store.set_pxe_rule(&[MAC.into()], &[], Some(PxePolicy::BootAlways), "uid 0").unwrap();
         let rule = store.pxe_rule(&[MAC.into()]).unwrap().unwrap();
         assert_eq!(rule.expires_at.unwrap().millis_since(rule.set_at), 86_400_000);
         store.used_boot_once(MAC).unwrap();
@@ -232,14 +263,14 @@ mod tests {
         let past = Timestamp::now().0 - 1;
         store.connection().execute("UPDATE pxe_rules SET expires_at = ?1", [past]).unwrap();
         assert_eq!((store.pxe_rule(&[MAC.into()]).unwrap(), store.pxe_rules().unwrap().len()), (None, 0));
-        store.set_pxe_rule(MAC, None, "uid 0").unwrap();
+        store.set_pxe_rule(&[MAC.into()], &[], None, "uid 0").unwrap();
         assert_eq!(store.audit(1).unwrap()[0].detail, "menu");
     }
 
     #[test]
     fn boot_once_that_was_sent_ends_in_minutes() {
         let (_folder, store) = temporary_store();
-        store.set_pxe_rule(MAC, Some(PxePolicy::BootOnce), "uid 0").unwrap();
+        store.set_pxe_rule(&[MAC.into()], &[], Some(PxePolicy::BootOnce), "uid 0").unwrap();
         store.used_boot_once(MAC).unwrap();
         let end = store.pxe_rule(&[MAC.into()]).unwrap().unwrap().expires_at.unwrap();
         store.used_boot_once(MAC).unwrap();

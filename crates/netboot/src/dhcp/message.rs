@@ -7,7 +7,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::Mac;
+use machine::MacAddress;
 
 /// Longer datagrams are no request of a firmware.
 pub const MESSAGE_LENGTH_MAX: usize = 1500;
@@ -25,7 +25,7 @@ const VENDOR: u8 = 43;
 const MESSAGE_TYPE: u8 = 53;
 const SERVER: u8 = 54;
 const CLASS: u8 = 60;
-const BOOT_FILE: u8 = 67;
+pub(crate) const BOOT_FILE: u8 = 67;
 const USER_CLASS: u8 = 77;
 const ARCHITECTURE: u8 = 93;
 const MACHINE: u8 = 97;
@@ -75,8 +75,6 @@ pub struct Request {
     pub kind: MessageKind,
     /// Its number for this exchange.
     pub transaction: u32,
-    /// Seconds since it began.
-    pub seconds: u16,
     /// Flags: whether answers are to be broadcast.
     pub flags: u16,
     /// Its address, if it has one.
@@ -84,7 +82,7 @@ pub struct Request {
     /// The relay that passed it on.
     pub relay: Ipv4Addr,
     /// Its network card.
-    pub mac: Mac,
+    pub mac: MacAddress,
     /// Option 60: `PXEClient:Arch:00000:UNDI:002001`.
     pub class: Vec<u8>,
     /// Option 54: whom it chose.
@@ -126,11 +124,10 @@ pub fn parse_request(bytes: &[u8]) -> Option<Request> {
     Some(Request {
         kind: MessageKind::of(*options.get(MESSAGE_TYPE).first()?)?,
         transaction: u32::from_be_bytes(bytes.get(4..8)?.try_into().ok()?),
-        seconds: short(&bytes[8..])?,
         flags: short(&bytes[10..])?,
         address: address(12)?,
         relay: address(24)?,
-        mac: Mac(bytes.get(28..34)?.try_into().ok()?),
+        mac: MacAddress(bytes.get(28..34)?.try_into().ok()?),
         class: options.get(CLASS),
         server: <[u8; 4]>::try_from(options.get(SERVER).as_slice()).ok().map(Ipv4Addr::from),
         is_ipxe: options.get(USER_CLASS) == b"iPXE",
@@ -141,11 +138,11 @@ pub fn parse_request(bytes: &[u8]) -> Option<Request> {
 }
 
 /// The options of a message. Each look walks over them once; the message's length bounds that.
-struct Options<'a>(&'a [u8]);
+pub(crate) struct Options<'a>(pub(crate) &'a [u8]);
 
 impl Options<'_> {
     /// The value of an option, its parts joined where it stands more than once (RFC 3396); empty where it is absent.
-    fn get(&self, wanted: u8) -> Vec<u8> {
+    pub(crate) fn get(&self, wanted: u8) -> Vec<u8> {
         let (mut rest, mut found) = (self.0, Vec::new());
         while let Some((&code, behind)) = rest.split_first() {
             match code {
@@ -259,7 +256,7 @@ pub(crate) mod tests {
             (request.kind, request.transaction, request.architecture),
             (MessageKind::Discover, 0x1234_5678, Some(7))
         );
-        assert_eq!((request.mac.plain().as_str(), request.uuid().unwrap()[15]), ("525400123456", 16));
+        assert_eq!((request.mac.to_string().as_str(), request.uuid().unwrap()[15]), ("52:54:00:12:34:56", 16));
         assert_eq!((request.vendor.len(), request.server), (6, None));
     }
 

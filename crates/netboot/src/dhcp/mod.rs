@@ -6,8 +6,9 @@
 mod message;
 mod vendor;
 
+pub(crate) use message::{BOOT_FILE, Options};
 pub use message::{MESSAGE_LENGTH_MAX, MessageKind, Reply, Request, parse_request};
-pub use vendor::{BOOT_IMAGE_ITEM, LOCAL_BOOT_ITEM, boot_item, boot_item_reply, direct_boot, menu};
+pub use vendor::{BOOT_IMAGE_ITEM, boot_item, boot_item_reply, direct_boot, menu};
 
 /// Any bytes as a request, then through the responder: nothing may panic, and what is answered must be readable.
 pub fn fuzz_message(bytes: &[u8]) {

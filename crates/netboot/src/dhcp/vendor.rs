@@ -15,7 +15,7 @@ const TAKE_BOOT_FILE: u8 = 0b1000;
 const ASK_LISTED_SERVERS: u8 = 0b0111;
 
 /// The menu's item that returns to the firmware, which goes on in its own order (type 0 by the specification).
-pub const LOCAL_BOOT_ITEM: u16 = 0;
+const LOCAL_BOOT_ITEM: u16 = 0;
 /// The menu's item of the boot image; types from 0x8000 on are a vendor's own.
 pub const BOOT_IMAGE_ITEM: u16 = 0x8077;
 
@@ -41,8 +41,8 @@ pub fn menu(server: Ipv4Addr, seconds: u8, prompt: &str, local: &str, image: &st
     bytes
 }
 
-/// The item that a client chose from the menu, with its layer.
-pub fn boot_item(vendor: &[u8]) -> Option<(u16, u16)> {
+/// The item that a client chose from the menu.
+pub fn boot_item(vendor: &[u8]) -> Option<u16> {
     let mut rest = vendor;
     loop {
         match rest.split_first()? {
@@ -52,8 +52,8 @@ pub fn boot_item(vendor: &[u8]) -> Option<(u16, u16)> {
                 let (&length, behind) = behind.split_first()?;
                 let value = behind.get(..usize::from(length))?;
                 if code == BOOT_ITEM {
-                    let short = |at: usize| Some(u16::from_be_bytes([*value.get(at)?, *value.get(at + 1)?]));
-                    return Some((short(0)?, short(2).unwrap_or(0)));
+                    // Its layer, which we do not have, follows.
+                    return Some(u16::from_be_bytes([*value.first()?, *value.get(1)?]));
                 }
                 rest = &behind[usize::from(length)..];
             }
@@ -92,10 +92,10 @@ mod tests {
 
     #[test]
     fn a_chosen_item_is_found_among_others() {
-        assert_eq!(boot_item(&[0, 1, 4, 1, 2, 3, 4, 71, 4, 0x80, 0x77, 0, 0, 255]), Some((BOOT_IMAGE_ITEM, 0)));
+        assert_eq!(boot_item(&[0, 1, 4, 1, 2, 3, 4, 71, 4, 0x80, 0x77, 0, 0, 255]), Some(BOOT_IMAGE_ITEM));
         for broken in [[].as_slice(), &[71], &[71, 4, 0], &[71, 1, 0], &[255, 71, 4, 0, 0, 0, 0], &[9, 200, 1]] {
             assert_eq!(boot_item(broken), None, "{broken:?}");
         }
-        assert_eq!(boot_item(&boot_item_reply(BOOT_IMAGE_ITEM)), Some((BOOT_IMAGE_ITEM, 0)));
+        assert_eq!(boot_item(&boot_item_reply(BOOT_IMAGE_ITEM)), Some(BOOT_IMAGE_ITEM));
     }
 }

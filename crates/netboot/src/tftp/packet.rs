@@ -6,6 +6,8 @@ pub(crate) const BLOCK_SIZE_DEFAULT: u16 = 512;
 pub(crate) const BLOCK_SIZE_MAX: u16 = 1468;
 /// Blocks sent without an acknowledgement; UNDI drivers have few receive buffers.
 pub(crate) const WINDOW_MAX: u16 = 32;
+/// Seconds; a longer wish is left out of the answer, as each place is one of few.
+pub(crate) const TIMEOUT_MAX: u64 = 8;
 /// Longer packets of a client are none of TFTP.
 pub(crate) const PACKET_LENGTH_MAX: usize = 1024;
 
@@ -87,7 +89,7 @@ fn parse_read(bytes: &[u8]) -> Option<ReadRequest> {
         let Ok(value) = value.parse::<u64>() else { continue };
         match option.to_ascii_lowercase().as_str() {
             "blksize" if (8..=65464).contains(&value) => request.block_size = u16::try_from(value).ok(),
-            "timeout" if (1..=255).contains(&value) => request.timeout = u8::try_from(value).ok(),
+            "timeout" if (1..=TIMEOUT_MAX).contains(&value) => request.timeout = u8::try_from(value).ok(),
             "tsize" => request.wants_size = true,
             "windowsize" if (1..=65535).contains(&value) => request.window = u16::try_from(value).ok(),
             _ => {} // RFC 2347: what is not known is left out of the answer

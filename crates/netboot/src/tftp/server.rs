@@ -10,21 +10,21 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 
 use super::packet::{BLOCK_SIZE_MAX, ClientPacket, PACKET_LENGTH_MAX, ReadRequest, TftpError, parse_packet};
-use super::packet::{data_head, error, options};
+use super::packet::{TIMEOUT_MAX, data_head, error, options};
 use super::{Step, Transfer};
+use crate::Interface;
 use crate::files::{BootPath, Content, parse_path};
 use crate::log::Entry;
 use crate::port::bind_udp;
 use crate::preflight::Heard;
 use crate::site::Site;
-use crate::{Interface, loader};
 
 /// Transfers at once, and of one address. A ROM has one, two while it asks for a size.
 const TRANSFERS_MAX: usize = 512;
 const TRANSFERS_OF_ADDRESS_MAX: usize = 8;
 /// The first wait for an answer where the client wants no other; it doubles with each repetition up to the last.
 const WAIT: Duration = Duration::from_secs(1);
-const WAIT_MAX: Duration = Duration::from_secs(8);
+const WAIT_MAX: Duration = Duration::from_secs(TIMEOUT_MAX);
 /// No transfer takes longer, whatever trickles in.
 const TRANSFER_MAX: Duration = Duration::from_secs(3600);
 
@@ -119,10 +119,8 @@ async fn answer(request: ReadRequest, interface: Interface, place: Place, site: 
     let entry = Entry { mac, ..entry };
     let (answer, why) = match transfer(&request, path.as_ref(), &interface, client, &site).await {
         Ok(End::Whole(told)) => {
-            if let Some(BootPath { machine: Some(mac), file }) = &path
-                && loader::completes(file)
-            {
-                site.policy.delivered(*mac);
+            if let Some(path) = &path {
+                site.sent(path);
             }
             (told, "it is a boot file".into())
         }
@@ -194,7 +192,7 @@ async fn transfer(
             }
         }
         if step != Step::Wait {
-            deadline = Instant::now() + (wait * 2_u32.saturating_pow(transfer.retries())).min(WAIT_MAX.max(wait));
+            deadline = Instant::now() + (wait * 2_u32.saturating_pow(transfer.retries())).min(WAIT_MAX);
         }
         if start.elapsed() > TRANSFER_MAX {
             return Ok(End::Ended(sent(&transfer), "it took too long".into()));
