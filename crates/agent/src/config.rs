@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use protocol::message::BootMedium;
 use protocol::tls::Fingerprint;
 use serde::Deserialize;
 
@@ -27,6 +28,9 @@ pub struct Config {
     /// Whether this is the boot image, where nothing else uses the disks.
     #[serde(default)]
     pub boot_image: Option<bool>,
+    /// What the boot image was started from.
+    #[serde(default)]
+    pub boot_medium: Option<BootMedium>,
 }
 
 /// Longest configuration file in bytes.

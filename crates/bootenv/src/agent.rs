@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::console::log;
 use crate::status::Status;
-use crate::{Error, Result, reaper};
+use crate::{Error, Result, medium, reaper};
 
 const PROGRAM: &str = "/usr/bin/vconverter-agent";
 const FOLDER: &str = "/run/vconverter";
@@ -202,6 +202,7 @@ struct AgentConfiguration<'a> {
     ca_fingerprint: Option<&'a str>,
     state_dir: &'a Path,
     guest_facts: &'a str,
+    boot_medium: Option<&'a str>,
 }
 
 /// Keeps an agent running; for a thread of its own. Waits until the controller is known and there is an address.
@@ -260,6 +261,7 @@ fn run_once(place: &Place, address: &Address, controller: &Controller, status: &
         ca_fingerprint: address.ca_fingerprint.as_deref(),
         state_dir: &state,
         guest_facts: GUEST_FACTS,
+        boot_medium: medium::started_from(),
     };
     let json = serde_json::to_vec(&configuration).map_err(|e| Error::io("agent configuration", e))?;
     fs::write(&path, json).map_err(|e| Error::path("write", &path, e))?;

@@ -28,6 +28,7 @@ const SETTLED: Duration = Duration::from_millis(1500);
 pub fn run() -> ! {
     let status = Arc::new(Status::default());
     log(format!("boot image {} on {}", env!("CARGO_PKG_VERSION"), kernel()));
+    log(format!("started from: {}", medium::started_from().unwrap_or("the boot loader does not say")));
     quieten_kernel();
     start(reaper::run);
     let settled = Settled::default();

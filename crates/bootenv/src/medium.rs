@@ -9,11 +9,26 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+/// The word on the kernel's command line by which a boot loader says what it came from: the configurations that the
+/// builder and the PXE service give their loaders have it.
+const WORD: &str = "vconverter.boot=";
+
 /// Where the builder puts the name.
 const NAME: &str = "/vconverter.medium";
 /// The primary volume descriptor lies in sector 16 of 2048 bytes.
 const DESCRIPTOR_OFFSET: u64 = 16 * 2048;
 const VOLUME_SET: std::ops::Range<usize> = 190..318;
+
+/// What the boot loader says that it came from: `iso`, `pxe` or `uefi-http`.
+pub fn started_from() -> Option<&'static str> {
+    said(&fs::read_to_string("/proc/cmdline").unwrap_or_default())
+}
+
+/// The last word counts, as for the kernel itself; one that is not known says nothing.
+fn said(command_line: &str) -> Option<&'static str> {
+    let word = command_line.split_ascii_whitespace().filter_map(|word| word.strip_prefix(WORD)).next_back()?;
+    ["iso", "pxe", "uefi-http"].into_iter().find(|known| *known == word)
+}
 
 /// Makes the kernel let go of disk `name` if it is the own medium; whether it was.
 ///
@@ -46,6 +61,13 @@ fn bears(descriptor: &[u8; 2048], own: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_boot_loader_says_what_it_came_from() {
+        assert_eq!(said("console=tty0 vconverter.boot=uefi-http loglevel=5\n"), Some("uefi-http"));
+        assert_eq!(said("vconverter.boot=iso vconverter.boot=pxe"), Some("pxe"));
+        assert_eq!([said(""), said("vconverter.boot=toaster"), said("xvconverter.boot=iso")], [None; 3]);
+    }
 
     #[test]
     fn only_the_same_name_is_the_own_medium() {

@@ -110,7 +110,7 @@ fn menu() -> String {
      set default=0\n\
      menuentry 'vconverter boot image' {\n\
      \x20 echo 'Starting the vconverter boot image ...'\n\
-     \x20 linux /boot/vmlinuz console=ttyS0,115200 console=tty0 loglevel=5\n\
+     \x20 linux /boot/vmlinuz console=ttyS0,115200 console=tty0 loglevel=5 vconverter.boot=iso\n\
      \x20 initrd /boot/initramfs.img /boot/configuration.img\n\
      }\n"
     .into()

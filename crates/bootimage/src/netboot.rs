@@ -17,8 +17,9 @@ use crate::iso::{SHIM, SIGNED_GRUB};
 use crate::uki::write_uki;
 use crate::{Error, Result, package};
 
-/// The kernel's command line where the loader has none of its own: both consoles, as from the ISO.
-const COMMAND_LINE: &str = "console=ttyS0,115200 console=tty0 loglevel=5";
+/// The kernel's command line where the loader has none of its own: both consoles, as from the ISO, and what it was started from:
+/// firmware that does HTTP boot gets another loader.
+const COMMAND_LINE: &str = "console=ttyS0,115200 console=tty0 loglevel=5 vconverter.boot=pxe";
 const STUB: (&str, &str) = ("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi");
 
 /// Loaders that are copied: path, package, name in the folder.

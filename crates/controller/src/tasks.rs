@@ -10,7 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use conversion::{Cancel, Event, Observer, Request, Source};
-use protocol::message::ControllerMessage;
+use protocol::message::{AgentKind, ControllerMessage};
+use serde::{Deserialize, Serialize};
 
 use crate::progress::{Meter, Progress};
 use crate::sessions::Sessions;
@@ -37,6 +38,60 @@ pub trait Converter: Send + Sync {
         observer: &dyn Observer,
         cancel: &Cancel,
     ) -> conversion::Result<serde_json::Value>;
+}
+
+/// A conversion that is asked for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Id of the machine.
+    pub machine: String,
+    /// What is to be made of it.
+    pub request: Request,
+    /// Where the machine is not Cold Cloning Ready: to wait until it is, and for an operator's yes then.
+    pub wait: bool,
+}
+
+/// Tasks of one kind that were asked for together.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// `b-` and eight hexadecimal digits.
+    pub id: String,
+    /// Of what kind.
+    pub kind: BatchKind,
+    /// Their ids.
+    pub tasks: Vec<String>,
+}
+
+/// How the machines of a batch are converted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BatchKind {
+    /// In the boot image, now or when they are there.
+    ColdCloningReady,
+    /// While their own system runs.
+    Live,
+}
+
+/// A wish that can be fulfilled.
+struct Checked {
+    name: String,
+    machine: String,
+    output: String,
+    json: String,
+    waits: bool,
+    is_cold: bool,
+}
+
+impl Checked {
+    fn as_new(&self) -> NewTask<'_> {
+        NewTask {
+            name: &self.name,
+            machine: &self.machine,
+            output: &self.output,
+            request: &self.json,
+            waits: self.waits,
+        }
+    }
 }
 
 /// The tasks of a controller; clones share them.
@@ -74,19 +129,76 @@ impl Tasks {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for the machine, [`ErrorKind::Invalid`] for an output folder that is none,
-    /// [`ErrorKind::Conflict`] for a busy name, [`ErrorKind::Storage`].
-    pub fn create(&self, machine: &str, request: &Request, actor: &str) -> Result<String> {
+    /// [`ErrorKind::Conflict`] for a busy name and for a machine that is not there and not waited for,
+    /// [`ErrorKind::Storage`].
+    pub fn create(&self, wish: &Wish, actor: &str) -> Result<String> {
+        let checked = self.check(wish)?;
+        let id = self.0.store.create_task(&checked.as_new(), actor)?;
+        self.begin(std::slice::from_ref(&checked))?;
+        Ok(id)
+    }
+
+    /// Keeps conversions of several machines, all or none: those in the boot image are one batch, and those that run their
+    /// own system another.
+    ///
+    /// # Errors
+    /// Those of [`Tasks::create`], with [`ErrorKind::Conflict`] for two of one name.
+    pub fn create_batches(&self, wishes: &[Wish], actor: &str) -> Result<Vec<Batch>> {
+        let checked: Vec<Checked> = wishes.iter().map(|wish| self.check(wish)).collect::<Result<_>>()?;
+        let (cold, live): (Vec<&Checked>, Vec<&Checked>) = checked.iter().partition(|one| one.is_cold);
+        let kinds = [(BatchKind::ColdCloningReady, cold), (BatchKind::Live, live)];
+        let kinds: Vec<_> = kinds.into_iter().filter(|(_, tasks)| !tasks.is_empty()).collect();
+        let new: Vec<Vec<NewTask<'_>>> =
+            kinds.iter().map(|(_, tasks)| tasks.iter().map(|one| one.as_new()).collect()).collect();
+        let created = self.0.store.create_batches(&new, actor)?;
+        self.begin(&checked)?;
+        let batch = |((kind, _), (id, tasks)): ((BatchKind, _), _)| Batch { id, kind, tasks };
+        Ok(kinds.into_iter().zip(created).map(batch).collect())
+    }
+
+    /// What is wished, if it can be done.
+    fn check(&self, wish: &Wish) -> Result<Checked> {
+        let machine = &wish.machine;
         if self.0.store.machine(machine)?.is_none() {
             return Err(Error::new(ErrorKind::NotFound, format!("no machine {machine}")));
         }
-        let output = output_folder(request)?;
-        let request = Request { output: output.clone().into(), ..request.clone() };
+        let kind = self.0.sessions.kind_of(machine);
+        if kind.is_none() && !wish.wait {
+            let context = format!(
+                "machine {machine} is not connected: start it from the boot image, or let the task wait for it (--wait)"
+            );
+            return Err(Error::new(ErrorKind::Conflict, context));
+        }
+        let output = output_folder(&wish.request)?;
+        let request = Request { output: output.clone().into(), ..wish.request.clone() };
         let json = serde_json::to_string(&request)
             .map_err(|e| Error::with(ErrorKind::Invalid, "request cannot be written as JSON", e))?;
-        let new = NewTask { name: &request.name, machine, output: &output, request: &json };
-        let id = self.0.store.create_task(&new, actor)?;
-        self.fill()?;
-        Ok(id)
+        let is_ready = kind == Some(AgentKind::BootImage);
+        Ok(Checked {
+            name: request.name,
+            machine: machine.clone(),
+            output,
+            json,
+            waits: wish.wait && !is_ready,
+            is_cold: is_ready || wish.wait,
+        })
+    }
+
+    /// Starts what was kept just now. A machine may have come while its task was written.
+    fn begin(&self, kept: &[Checked]) -> Result<()> {
+        for one in kept.iter().filter(|one| one.waits && self.0.sessions.is_ready(&one.machine)) {
+            self.0.store.machine_is_ready(&one.machine)?;
+        }
+        self.fill()
+    }
+
+    /// An operator says yes: the machine that this task has waited for, and that is Cold Cloning Ready now, is converted.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it does not wait for that, [`ErrorKind::Storage`].
+    pub fn confirm(&self, id: &str, actor: &str) -> Result<()> {
+        self.0.store.confirm_task(id, actor)?;
+        self.fill()
     }
 
     /// Goes on with what was running when the last controller ended, then with what was waiting.
@@ -94,6 +206,8 @@ impl Tasks {
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub fn resume(&self) -> Result<()> {
+        // Nobody is connected yet: who comes is found again by the tasks that wait.
+        self.0.store.machine_has_left(None)?;
         for task in self.0.store.unfinished_tasks()?.iter().filter(|task| task.state == TaskState::Running) {
             if task.cancel_requested {
                 self.0.store.end_task(&task.id, TaskState::Cancelled, None, None)?;
@@ -121,7 +235,9 @@ impl Tasks {
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`], [`ErrorKind::Storage`].
     pub fn retry(&self, id: &str, actor: &str) -> Result<()> {
-        self.0.store.retry_task(id, actor)?;
+        let task = self.0.store.task(id)?;
+        let is_ready = task.is_some_and(|task| self.0.sessions.is_ready(&task.machine));
+        self.0.store.retry_task(id, is_ready, actor)?;
         self.fill()
     }
 

@@ -196,8 +196,10 @@ fn boots_once(start: Start) {
         json!([]),
         "boot once is used up when the image has reported in"
     );
+    let machines = site.json(&["machines"]).unwrap();
+    let is_by_http = matches!(start, Start::UefiHttp | Start::UefiHttpSecure);
+    assert_eq!(machines[0]["boot_medium"], if is_by_http { "uefi-http" } else { "pxe" }, "{}", machines[0]);
     if start == Start::UefiHttpSecure {
-        let machines = site.json(&["machines"]).unwrap();
         assert_eq!(machines[0]["report"]["firmware"]["secure_boot"], true, "{}", machines[0]["report"]["firmware"]);
     }
 }

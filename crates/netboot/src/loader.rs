@@ -38,6 +38,8 @@ pub(crate) const GRUB_CONFIGURATION: &str = "grub.cfg";
 
 /// Kernel command line where a loader gives one; nothing depends on it.
 const COMMAND_LINE: &str = "console=ttyS0,115200 console=tty0 loglevel=5";
+/// By this word the boot image knows what it was started from, and says so to the controller.
+const STARTED_FROM: &str = "vconverter.boot=";
 
 /// The first file for a client; `None` where there is no boot image for it.
 pub(crate) fn boot_file(client: &Client) -> Option<&'static str> {
@@ -84,15 +86,17 @@ pub(crate) fn path_of(client: &Client, file: &str) -> String {
 pub(crate) fn ipxe_script() -> String {
     format!(
         "#!ipxe\necho Starting the vconverter boot image ...\n\
-         kernel vmlinuz initrd=initramfs.img {COMMAND_LINE} || exit 1\ninitrd initramfs.img || exit 1\nboot || exit 1\n"
+         kernel vmlinuz initrd=initramfs.img {COMMAND_LINE} {STARTED_FROM}pxe || exit 1\ninitrd initramfs.img || exit 1\nboot || exit 1\n"
     )
 }
 
-/// GRUB's configuration. `$cmdpath` is the folder that GRUB was loaded from.
+/// GRUB's configuration. `$cmdpath` is the folder that GRUB was loaded from: `(http,192.0.2.1)/m/525400123456`, or
+/// `(tftp,…)` where a DHCP server names this service itself.
 pub(crate) fn grub_configuration() -> String {
     format!(
         "echo 'Starting the vconverter boot image ...'\n\
-         linux $cmdpath/vmlinuz {COMMAND_LINE}\n\
+         if regexp '^.http' $cmdpath; then set from=uefi-http; else set from=pxe; fi\n\
+         linux $cmdpath/vmlinuz {COMMAND_LINE} {STARTED_FROM}$from\n\
          initrd $cmdpath/initramfs.img\n\
          boot\n"
     )

@@ -61,6 +61,21 @@ pub enum AgentKind {
     Unknown,
 }
 
+/// What the boot image was started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootMedium {
+    /// The ISO: a CD, a USB stick or a BMC's virtual drive.
+    Iso,
+    /// PXE, of BIOS or UEFI.
+    Pxe,
+    /// HTTP boot of UEFI.
+    UefiHttp,
+    /// Something that this revision does not know.
+    #[serde(other)]
+    Unknown,
+}
+
 /// Asks to be the data connection that a [`ServeDisk`] named. The token is valid once, and only on a connection with the
 /// certificate of the agent that it was given to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,7 +207,7 @@ pub struct About {
 }
 
 /// Everything that an agent knows of its machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The machine.
     pub machine: Machine,
@@ -202,6 +217,9 @@ pub struct Report {
     /// What was odd about disks and volumes, for a person.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Boot image only: what it was started from, where its boot loader said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_medium: Option<BootMedium>,
 }
 
 /// One disk is to be sent over a data connection of its own.

@@ -165,6 +165,9 @@ pub(crate) enum PolicyName {
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "\
+Cold Cloning Ready are the machines that stand in the boot image, approved and reported. A machine leaves them when it is
+restarted or switched off, and after 18 seconds of silence.
+
 Examples:
   vconverter machines
   vconverter machines approve 7K2M-9QXD
@@ -192,7 +195,8 @@ pub(crate) enum MachinesAction {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A SOURCE holds a '/' or is a file here: a raw or qcow2 image, or a block device; several are the disks of one machine.
-Anything else is a MACHINE of the controller.
+Anything else is a MACHINE of the controller; several, as arguments or with commas between, become a VM each, named as they
+are. Those that are Cold Cloning Ready are one batch then, and those that run their own system another.
 
 Examples:
   vconverter convert disk.img --output /srv/vms --dry-run
@@ -200,17 +204,19 @@ Examples:
   vconverter convert /dev/sdb --output . --format raw --no-prove-boot
   vconverter convert m-4f9c21ab --name web1 --output /srv/vms --verify
   vconverter convert web1 --name web1 --output /srv/vms --disk /dev/sda --detach
+  vconverter convert web1,web2,db1 --output /srv/vms
+  vconverter convert web1 --name web1 --output /srv/vms --wait      # then start web1 from the boot image
 
 The result is the folder DIR/NAME; it gets its name when everything in it is whole. A conversion that was killed or
 failed goes on where it was when the same command is given again.")]
 pub(crate) struct Convert {
-    /// Disk images or block devices here, or one machine of the controller (id or host name)
+    /// Disk images or block devices here, or machines of the controller (ids or host names)
     #[arg(value_name = "SOURCE|MACHINE", required = true)]
     pub(crate) sources: Vec<String>,
     /// Existing folder in which the result appears
     #[arg(long, short, value_name = "DIR")]
     pub(crate) output: PathBuf,
-    /// Name of the VM [default for local sources: the name of the first, without extension]
+    /// Name of the VM [default for local sources: the name of the first, without extension; for machines: theirs]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Take only this disk (path, serial number, WWN, or position from 0); can be given more than once
@@ -238,9 +244,9 @@ pub(crate) struct Convert {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// MACHINE only: return as soon as the task is kept
-    #[arg(long, conflicts_with = "wait")]
+    #[arg(long)]
     pub(crate) detach: bool,
-    /// MACHINE only: watch the task to its end [default]
+    /// MACHINE only: where it is not Cold Cloning Ready, let the task wait until it is, and for `tasks resume` then
     #[arg(long)]
     pub(crate) wait: bool,
 }
@@ -261,7 +267,8 @@ pub(crate) enum Format {
 Examples:
   vconverter tasks
   vconverter tasks watch t-0b7d11c2
-  vconverter tasks retry t-0b7d11c2"
+  vconverter tasks retry t-0b7d11c2
+  vconverter tasks resume t-0b7d11c2      # it is unconfirmed: its machine is there"
 )]
 pub(crate) struct Tasks {
     #[command(subcommand)]
@@ -292,6 +299,11 @@ pub(crate) enum TasksAction {
     },
     /// Begin a failed or cancelled task again; it goes on from what is kept
     Retry {
+        /// Id of the task
+        id: String,
+    },
+    /// Say yes: convert the machine that a task has waited for and that is Cold Cloning Ready now
+    Resume {
         /// Id of the task
         id: String,
     },

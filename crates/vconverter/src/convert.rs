@@ -5,8 +5,9 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use controller::DataDirectory;
-use controller::api::{MachineView, NewConversion, TaskView};
+use controller::api::{BatchView, MachineView, NewBatches, NewConversion, TaskView};
 use controller::progress::Meter;
+use controller::tasks::BatchKind;
 use conversion::{Cancel, Event, Observer, Request, Source};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +16,7 @@ use crate::arguments::Convert;
 use crate::client::{Client, segment};
 use crate::failure::{Code, Failure, Result};
 use crate::progress_line::ProgressLine;
+use crate::table::plain;
 use crate::{outcome, tasks};
 
 /// What was typed, told apart.
@@ -22,18 +24,18 @@ use crate::{outcome, tasks};
 enum Meant {
     /// Files or block devices here.
     Local(Vec<PathBuf>),
-    /// A machine of the controller.
-    Machine(String),
+    /// Machines of the controller.
+    Machines(Vec<String>),
 }
 
 pub(crate) fn convert(arguments: &Convert, directory: &DataDirectory, json: bool) -> Result<()> {
     match tell_apart(&arguments.sources)? {
         Meant::Local(paths) => convert_local(arguments, paths, json),
-        Meant::Machine(name) => convert_machine(arguments, &name, directory, json),
+        Meant::Machines(names) => convert_machines(arguments, &names, directory, json),
     }
 }
 
-/// A source holds a `/` or is here as a file; a single other word is a machine.
+/// A source holds a `/` or is here as a file; other words are machines, several with commas between.
 fn tell_apart(sources: &[String]) -> Result<Meant> {
     let is_local = |source: &String| source.contains('/') || Path::new(source).exists();
     let (local, other): (Vec<&String>, Vec<&String>) = sources.iter().partition(|source| is_local(source));
@@ -47,11 +49,19 @@ fn tell_apart(sources: &[String]) -> Result<Meant> {
             }
             Ok(Meant::Local(local.iter().map(PathBuf::from).collect()))
         }
-        ([], [machine]) => Ok(Meant::Machine((*machine).clone())),
-        ([], several) => {
-            let names = several.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-            let message = format!("{names}: no files or block devices here, and only one machine can be named");
-            Err(Failure::new(Code::NotFound, message))
+        ([], machines) => {
+            let names = machines.iter().flat_map(|word| word.split(',')).map(str::trim);
+            let mut all: Vec<String> = Vec::new();
+            for name in names.filter(|name| !name.is_empty()) {
+                if all.iter().any(|known| known == name) {
+                    return Err(Failure::new(Code::Usage, format!("machine {name} is named twice")));
+                }
+                all.push(name.to_owned());
+            }
+            match all.is_empty() {
+                true => Err(Failure::new(Code::Usage, "expected a source or a machine, found commas")),
+                false => Ok(Meant::Machines(all)),
+            }
         }
         ([local, ..], [other, ..]) => {
             let message = format!("{local} is a local source, {other} is no file or block device here");
@@ -77,6 +87,9 @@ fn request(arguments: &Convert, name: String) -> Result<Request> {
 }
 
 fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result<()> {
+    if arguments.wait {
+        return Err(Failure::new(Code::Usage, "--wait is for machines of the controller: local disks are here"));
+    }
     if arguments.detach {
         let message = "--detach: a local conversion runs in this process; only a machine's can be detached";
         return Err(Failure::new(Code::Usage, message));
@@ -113,10 +126,34 @@ fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result
     }
 }
 
-fn convert_machine(arguments: &Convert, name: &str, directory: &DataDirectory, json: bool) -> Result<()> {
+fn convert_machines(arguments: &Convert, names: &[String], directory: &DataDirectory, json: bool) -> Result<()> {
     let client = Client::new(directory)?;
+    if names.len() > 1 && (arguments.name.is_some() || !arguments.disks.is_empty()) {
+        let message = "--name and --disk are for one machine: several are named as they are, with all their disks";
+        return Err(Failure::new(Code::Usage, message));
+    }
+    let machines: Vec<MachineView> = names.iter().map(|name| find_machine(&client, name)).collect::<Result<_>>()?;
+    let mut conversions = Vec::new();
+    for machine in &machines {
+        let Some(id) = machine.id.clone() else {
+            let message = format!("machine {} is {}: approve it first", machine.name, machine.state);
+            return Err(Failure::new(Code::Refused, message));
+        };
+        let vm = match &arguments.name {
+            Some(name) => name.clone(),
+            None => default_name(machine)?,
+        };
+        conversions.push(NewConversion { machine: id, request: request(arguments, vm)?, wait: arguments.wait });
+    }
+    match conversions.as_slice() {
+        [one] => convert_one(&client, one, &machines[0], arguments.detach, json),
+        _ => convert_several(&client, conversions, arguments.detach, json),
+    }
+}
+
+fn find_machine(client: &Client, name: &str) -> Result<MachineView> {
     let found: Result<MachineView> = client.get(&format!("/machines/{}", segment(name)));
-    let machine = found.map_err(|failure| match failure.code {
+    found.map_err(|failure| match failure.code {
         Code::NotFound => {
             let message = format!("{name} is neither a file or block device here nor a machine of the controller");
             Failure::new(Code::NotFound, message)
@@ -127,31 +164,91 @@ fn convert_machine(arguments: &Convert, name: &str, directory: &DataDirectory, j
             Failure::new(Code::Unreachable, message)
         }
         _ => failure,
-    })?;
-    let Some(id) = machine.id else {
-        return Err(Failure::new(Code::Refused, format!("machine {name} is {}: approve it first", machine.state)));
-    };
-    let Some(vm) = arguments.name.clone() else {
-        return Err(Failure::new(Code::Usage, format!("--name is needed to convert machine {name}")));
-    };
-    let new = NewConversion { machine: id.clone(), request: request(arguments, vm)? };
-    let task: TaskView = client.post("/tasks", &new)?;
-    if arguments.detach {
+    })
+}
+
+/// The name of a machine's VM where none was given: its host name. Product names, which several machines have, are none.
+fn default_name(machine: &MachineView) -> Result<String> {
+    let hostname = machine.report.as_ref().and_then(|report| report.guest.hostname.clone());
+    hostname.ok_or_else(|| {
+        let message = format!("--name is needed to convert machine {}: its host name is not known", machine.name);
+        Failure::new(Code::Usage, message)
+    })
+}
+
+fn convert_one(client: &Client, new: &NewConversion, machine: &MachineView, detach: bool, json: bool) -> Result<()> {
+    let task: TaskView = client.post("/tasks", new)?;
+    if detach {
         return match json {
             true => crate::print_json(&task),
             false => crate::print(&format!("{}\n", task.id)),
         };
     }
     let teller = Teller::new(json);
-    teller.say(&format!("converting machine {id} ({}) as task {}", machine.name, task.id));
-    if machine.address.is_none() {
-        teller.say("the machine is not connected: the task waits for it");
+    teller.say(&format!("converting machine {} ({}) as task {}", new.machine, machine.name, task.id));
+    if let Some(waiting) = tasks::waiting(&task) {
+        teller.say(&waiting);
     }
     drop(teller);
     if !json {
         eprintln!("Ctrl-C stops watching; the task goes on (vconverter tasks watch {})", task.id);
     }
-    tasks::watch(&client, &task.id, json)
+    tasks::watch(client, &task.id, json)
+}
+
+/// Several at once: kept all or none, watched one after the other though they run together.
+fn convert_several(client: &Client, conversions: Vec<NewConversion>, detach: bool, json: bool) -> Result<()> {
+    let batches: Vec<BatchView> = client.post("/batches", &NewBatches { conversions })?;
+    match (json, detach) {
+        (true, true) => return crate::print_json(&batches),
+        (true, false) => crate::print_json_line(&json!({ "event": "batches", "batches": batches }))?,
+        (false, true) => return crate::print(&describe_batches(&batches)),
+        (false, false) => {
+            eprint!("{}", describe_batches(&batches));
+            eprintln!("Ctrl-C stops watching; the tasks go on (vconverter tasks)");
+        }
+    }
+    let mut worst: Option<Code> = None;
+    for task in batches.iter().flat_map(|batch| &batch.tasks).filter(|task| tasks::waiting(task).is_none()) {
+        if !json {
+            eprintln!("{} ({}):", task.id, plain(&task.name));
+        }
+        match tasks::watch(client, &task.id, json) {
+            Ok(()) => {}
+            Err(failure) if failure.code == Code::Unreachable => return Err(failure),
+            Err(failure) => {
+                if !failure.message.is_empty() {
+                    eprintln!("vconverter: {}", plain(&failure.message));
+                }
+                // What failed outweighs what was made with reservations.
+                if worst.is_none_or(|worst| worst == Code::Reservations) {
+                    worst = Some(failure.code);
+                }
+            }
+        }
+    }
+    worst.map_or(Ok(()), |code| Err(Failure::silent(code)))
+}
+
+fn describe_batches(batches: &[BatchView]) -> String {
+    let mut text = String::new();
+    if batches.len() > 1 {
+        text.push_str("split into two batches: machines in the boot image are converted apart from those that run\n");
+    }
+    for batch in batches {
+        let kind = match batch.kind {
+            BatchKind::ColdCloningReady => "Cold Cloning Ready",
+            BatchKind::Live => "running their own system",
+        };
+        let count = batch.tasks.len();
+        text.push_str(&format!("batch {} ({kind}, {count} machine{}):\n", batch.id, if count == 1 { "" } else { "s" }));
+        for task in &batch.tasks {
+            let waiting = tasks::waiting(task).map(|text| format!("; {text}")).unwrap_or_default();
+            text.push_str(&plain(&format!("  {} {} from {}{waiting}", task.id, task.name, task.machine)));
+            text.push('\n');
+        }
+    }
+    text
 }
 
 /// The first SIGINT or SIGTERM asks for a safe point, the second ends the process at once; both lose nothing durable.
@@ -236,9 +333,14 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let (file, missing) = (file.to_str().unwrap(), folder.path().join("absent.img"));
         assert_eq!(tell_apart(&words(&[file])).unwrap(), Meant::Local(vec![file.into()]));
-        assert_eq!(tell_apart(&words(&["m-4f9c21ab"])).unwrap(), Meant::Machine("m-4f9c21ab".into()));
-        for wrong in [words(&[missing.to_str().unwrap()]), words(&["web1", "web2"]), words(&[file, "web1"])] {
+        assert_eq!(tell_apart(&words(&["m-4f9c21ab"])).unwrap(), Meant::Machines(words(&["m-4f9c21ab"])));
+        let three = Meant::Machines(words(&["web1", "web2", "db1"]));
+        assert_eq!(tell_apart(&words(&["web1,web2,", "db1"])).unwrap(), three);
+        for wrong in [words(&[missing.to_str().unwrap()]), words(&[file, "web1"])] {
             assert_eq!(tell_apart(&wrong).unwrap_err().code, Code::NotFound, "{wrong:?}");
+        }
+        for wrong in [words(&["web1,web1"]), words(&[","])] {
+            assert_eq!(tell_apart(&wrong).unwrap_err().code, Code::Usage, "{wrong:?}");
         }
     }
 }

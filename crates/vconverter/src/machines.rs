@@ -1,6 +1,6 @@
 //! `vconverter machines`.
 
-use controller::api::{MachineState, MachineView};
+use controller::api::{BootMedium, MachineState, MachineView};
 use controller::sessions::Approval;
 use machine::ByteCount;
 use serde_json::json;
@@ -15,34 +15,70 @@ pub(crate) fn list(client: &Client, json: bool) -> Result<()> {
     if json {
         return crate::print_json(&machines);
     }
-    let mut table = Table::new(&["ID", "NAME", "STATE", "BOOTED", "ADDRESS", "DISKS", "USED", "OPERATING SYSTEM"]);
-    for machine in &machines {
-        let (disks, used, guest) = match &machine.report {
-            Some(report) => {
-                let size: ByteCount = report.disks.iter().map(|disk| disk.virtual_size).sum();
-                let used: ByteCount = report.disks.iter().flat_map(|d| &d.layout.volumes).map(|v| v.used_bytes).sum();
-                let product = report.guest.product.clone().unwrap_or_else(|| "unknown".into());
-                (format!("{} ({size})", report.disks.len()), used.to_string(), product)
-            }
-            None => Default::default(),
-        };
-        table.row(vec![
-            machine.id.clone().unwrap_or_else(|| "-".into()),
-            machine.name.clone(),
-            state(machine),
-            machine.booted.clone(),
-            machine.address.map(|address| address.ip().to_string()).unwrap_or_default(),
-            disks,
-            used,
-            guest,
-        ]);
-    }
-    if table.is_empty() {
+    if machines.is_empty() {
         return crate::print("no machines: start one from the boot image\n");
     }
-    let waiting = machines.iter().any(|machine| machine.state == MachineState::WaitingForApproval);
-    let hint = if waiting { "\nvconverter machines approve CODE, with the code on the machine's screen\n" } else { "" };
-    crate::print(&format!("{table}{hint}"))
+    let (ready, others): (Vec<_>, Vec<_>) = machines.iter().partition(|machine| machine.cold_cloning_ready);
+    let mut text = String::new();
+    if !ready.is_empty() {
+        let heading = ["ID", "NAME", "BY", "SINCE", "ANSWERS", "ADDRESS", "DISKS", "USED", "OPERATING SYSTEM"];
+        let mut table = Table::new(&heading);
+        for machine in ready {
+            let (since, answers) = (machine.ready_since.unwrap_or(machine.since), answers(machine));
+            let cells = [medium(machine).to_owned(), since.to_string(), answers];
+            table.row(row(machine, cells));
+        }
+        text.push_str(&format!("Cold Cloning Ready\n{table}"));
+    }
+    if !others.is_empty() {
+        let between = if text.is_empty() { "" } else { "\nOther machines\n" };
+        let mut table = Table::new(&["ID", "NAME", "STATE", "BOOTED", "ADDRESS", "DISKS", "USED", "OPERATING SYSTEM"]);
+        for machine in others {
+            table.row(row(machine, [machine.state.to_string(), machine.booted.clone()]));
+        }
+        text.push_str(&format!("{between}{table}"));
+    }
+    if machines.iter().any(|machine| machine.state == MachineState::WaitingForApproval) {
+        text.push_str("\nvconverter machines approve CODE, with the code on the machine's screen\n");
+    }
+    crate::print(&text)
+}
+
+/// Id and name, the cells that one group has, and what all have.
+fn row<const N: usize>(machine: &MachineView, of_the_group: [String; N]) -> Vec<String> {
+    let (disks, used, guest) = match &machine.report {
+        Some(report) => {
+            let size: ByteCount = report.disks.iter().map(|disk| disk.virtual_size).sum();
+            let used: ByteCount = report.disks.iter().flat_map(|d| &d.layout.volumes).map(|v| v.used_bytes).sum();
+            let product = report.guest.product.clone().unwrap_or_else(|| "unknown".into());
+            (format!("{} ({size})", report.disks.len()), used.to_string(), product)
+        }
+        None => Default::default(),
+    };
+    let mut cells = vec![machine.id.clone().unwrap_or_else(|| "-".into()), machine.name.clone()];
+    cells.extend(of_the_group);
+    let address = machine.address.map(|address| address.ip().to_string()).unwrap_or_default();
+    cells.extend([address, disks, used, guest]);
+    cells
+}
+
+/// What the boot image was started from.
+fn medium(machine: &MachineView) -> &'static str {
+    match machine.boot_medium {
+        Some(BootMedium::Iso) => "ISO",
+        Some(BootMedium::Pxe) => "PXE",
+        Some(BootMedium::UefiHttp) => "UEFI HTTP boot",
+        Some(BootMedium::Unknown) | None => "unknown",
+    }
+}
+
+/// Whether a connected machine says something when it should.
+fn answers(machine: &MachineView) -> String {
+    match machine.silent_seconds {
+        Some(seconds) if !machine.answers => format!("silent for {seconds} s"),
+        Some(_) => "yes".into(),
+        None => "no".into(),
+    }
 }
 
 pub(crate) fn approve(client: &Client, code: &str, json: bool) -> Result<()> {
@@ -78,6 +114,10 @@ pub(crate) fn show(client: &Client, machine: &str, json: bool) -> Result<()> {
     line("state", state(&machine));
     if let Some(address) = machine.address {
         line("address", format!("{address}, agent {} ({})", machine.agent_version, machine.booted));
+    }
+    if machine.cold_cloning_ready {
+        let since = machine.ready_since.unwrap_or(machine.since);
+        line("started", format!("by {}, ready since {since}; answers: {}", medium(&machine), answers(&machine)));
     }
     line("last seen", machine.last_seen.to_string());
     if let Some(report) = &machine.report {

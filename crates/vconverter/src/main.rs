@@ -79,6 +79,7 @@ fn run(arguments: Arguments) -> Result<()> {
                 Some(TasksAction::Log { id }) => tasks::log(&client, &id, json),
                 Some(TasksAction::Cancel { id }) => tasks::cancel(&client, &id, json),
                 Some(TasksAction::Retry { id }) => tasks::retry(&client, &id, json),
+                Some(TasksAction::Resume { id }) => tasks::resume(&client, &id, json),
             }
         }
         Command::Pxe(arguments) => match arguments.action {

@@ -27,12 +27,13 @@ pub(crate) fn list(client: &Client, json: bool) -> Result<()> {
     if json {
         return crate::print_json(&tasks);
     }
-    let mut table = Table::new(&["ID", "NAME", "MACHINE", "STATE", "STEP", "PROGRESS", "LEFT", "CREATED"]);
+    let mut table = Table::new(&["ID", "BATCH", "NAME", "MACHINE", "STATE", "STEP", "PROGRESS", "LEFT", "CREATED"]);
     for task in &tasks {
         let running = task.state == TaskState::Running;
         let percent = task.progress.percent().filter(|_| running);
         table.row(vec![
             task.id.clone(),
+            task.batch.clone().unwrap_or_else(|| "-".into()),
             task.name.clone(),
             task.machine.clone(),
             task.state.to_string(),
@@ -45,7 +46,9 @@ pub(crate) fn list(client: &Client, json: bool) -> Result<()> {
     if table.is_empty() {
         return crate::print("no tasks\n");
     }
-    crate::print(&table.to_string())
+    let waiting: String = tasks.iter().filter_map(waiting).map(|line| plain(&line) + "\n").collect();
+    let between = if waiting.is_empty() { "" } else { "\n" };
+    crate::print(&format!("{table}{between}{waiting}"))
 }
 
 pub(crate) fn show(client: &Client, id: &str, json: bool) -> Result<()> {
@@ -58,7 +61,13 @@ pub(crate) fn show(client: &Client, id: &str, json: bool) -> Result<()> {
     line("task", task.id.clone());
     line("name", task.name.clone());
     line("machine", task.machine.clone());
+    if let Some(batch) = &task.batch {
+        line("batch", batch.clone());
+    }
     line("state", task.state.to_string());
+    if let Some(waiting) = waiting(&task) {
+        line("", waiting);
+    }
     line("step", task.step.clone().unwrap_or_default());
     line("created", task.created_at.to_string());
     if let Some(finished) = task.finished_at {
@@ -101,6 +110,29 @@ pub(crate) fn retry(client: &Client, id: &str, json: bool) -> Result<()> {
     match json {
         true => crate::print_json(&task),
         false => crate::print(&format!("{} goes on; vconverter tasks watch {}\n", task.id, task.id)),
+    }
+}
+
+pub(crate) fn resume(client: &Client, id: &str, json: bool) -> Result<()> {
+    let task: TaskView = client.post(&format!("/tasks/{}/resume", segment(id)), &json!({}))?;
+    match json {
+        true => crate::print_json(&task),
+        false => {
+            let (id, machine) = (&task.id, &task.machine);
+            crate::print(&format!("{id} converts {machine} now; vconverter tasks watch {id}\n"))
+        }
+    }
+}
+
+/// What a task waits for that is not begun, for people.
+pub(crate) fn waiting(task: &TaskView) -> Option<String> {
+    let (id, machine) = (&task.id, &task.machine);
+    match task.state {
+        TaskState::Waiting => {
+            Some(format!("{id} waits until {machine} is Cold Cloning Ready: start it from the boot image"))
+        }
+        TaskState::Unconfirmed => Some(format!("{id}: {machine} is Cold Cloning Ready: vconverter tasks resume {id}")),
+        _ => None,
     }
 }
 

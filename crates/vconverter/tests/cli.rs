@@ -96,7 +96,7 @@ fn wrong_usage_is_2() {
     let cases: [&[&str]; 6] = [
         &[],
         &["convert", "disk.img"],
-        &["convert", "disk.img", "-o", ".", "--detach", "--wait"],
+        &["convert", "web1,web2", "-o", ".", "--name", "both"],
         &["convert", "disk.img", "-o", ".", "--format", "vmdk"],
         &["serve", "--listen", "everywhere"],
         &["boot-image", "build", "--output", "b", "--gateway", "192.0.2.1"],
@@ -237,13 +237,16 @@ fn what_was_acknowledged_survives_sigkill() {
 
     let served = Served::start(&data);
     assert_eq!(json(&data, &["tasks", "show", &task, "--json"])["state"], "running");
-    let (code, message) = fail(&data, &["convert", &id, "--name", "web1", "--output", output]);
-    assert!(code == 4 && message.contains("another task"), "{message}");
+    let again = ["convert", &id, "--name", "web1", "--output", output];
+    let (code, message) = fail(&data, &again);
+    assert!(code == 4 && message.contains("is not connected"), "{message}");
     agent.follow(&served.status);
     let connection = agent.hello().unwrap();
     assert_eq!(receive(&connection), ControllerMessage::Approved);
     report(&connection, &machine("B5BRN12"));
     assert!(matches!(receive(&connection), ControllerMessage::ServeDisk(_)), "it goes on by itself");
+    let (code, message) = fail(&data, &again);
+    assert!(code == 4 && message.contains("another task"), "{message}");
     assert!(run(&data, &["tasks", "cancel", &task]).status.success());
     let watched = run(&data, &["tasks", "watch", &task, "--json"]);
     assert_eq!(watched.status.code(), Some(130), "{}", String::from_utf8_lossy(&watched.stderr));

@@ -82,7 +82,7 @@ impl Inventory {
             guest: facts.guest,
         };
         let kernel = read_line("/proc/sys/kernel/osrelease").unwrap_or_default();
-        Self { report: Report { machine, kernel, warnings }, disks }
+        Self { report: Report { machine, kernel, warnings, boot_medium: config.boot_medium }, disks }
     }
 
     /// The disk that a controller means.

@@ -7,8 +7,10 @@
 //! | `POST /machines/approve` | `{"code": "XXXX-XXXX"}` → [`crate::sessions::Approval`] |
 //! | `GET /tasks`, `GET /tasks/{id}` | [`TaskView`] |
 //! | `POST /tasks` | [`NewConversion`] → 201 with [`TaskView`] |
+//! | `POST /batches` | several [`NewConversion`]s ([`NewBatches`]) → 201 with [`BatchView`]s |
 //! | `GET /tasks/{id}/log?after=N` | lines of its log ([`crate::store::LogEntry`]) |
 //! | `POST /tasks/{id}/cancel`, `POST /tasks/{id}/retry` | [`TaskView`] |
+//! | `POST /tasks/{id}/resume` | yes to the machine that the task has waited for → [`TaskView`] |
 //! | `GET /pxe/rules`, `POST /pxe/rules` | what machines that start from the network get ([`crate::store::PxeRule`]); [`NewPxeRule`] sets it |
 //! | `GET /pxe/log?after=N` | what they asked and were answered ([`netboot::Record`]) |
 //! | `GET /audit?limit=N` | the audit log, newest first |
@@ -21,9 +23,11 @@ mod routes;
 mod socket;
 mod views;
 
+pub use protocol::message::BootMedium;
+
 pub use problem::{Problem, ProblemKind};
 pub use pxe::NewPxeRule;
-pub use views::{MachineState, MachineView, NewConversion, Status, TaskView};
+pub use views::{BatchView, CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewConversion, Status, TaskView};
 
 pub(crate) use pxe::pxe_router;
 pub(crate) use routes::{Api, router};

@@ -13,10 +13,12 @@ use serde::Deserialize;
 
 use super::pxe;
 use super::views::TypedCode;
-use super::{MachineView, NewConversion, Peer, Problem, ProblemKind, Status, TaskView};
+use super::{
+    BatchView, CONVERSIONS_MAX, MachineView, NewBatches, NewConversion, Peer, Problem, ProblemKind, Status, TaskView,
+};
 use crate::sessions::{Approval, Sessions};
 use crate::store::{AuditEntry, LogEntry, Store};
-use crate::tasks::Tasks;
+use crate::tasks::{Batch, Tasks, Wish};
 use crate::{Error, ErrorKind};
 
 /// Longest body of a request in bytes.
@@ -61,6 +63,8 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/tasks/{id}/log", get(task_log))
         .route("/tasks/{id}/cancel", post(cancel_task))
         .route("/tasks/{id}/retry", post(retry_task))
+        .route("/tasks/{id}/resume", post(resume_task))
+        .route("/batches", post(create_batches))
         .route("/audit", get(audit))
         .with_state(api);
     finish(v1.merge(pxe))
@@ -127,14 +131,41 @@ async fn create_task(
 ) -> Answer<(StatusCode, Json<TaskView>)> {
     let new = json(body)?;
     let created = blocking(move || {
-        let machine = find_machine(&api, &new.machine)?;
-        let machine = machine
-            .id
-            .ok_or_else(|| Error::new(ErrorKind::Conflict, format!("machine {} is not approved yet", machine.name)))?;
-        let id = api.tasks.create(&machine, &new.request, &peer.actor())?;
+        let id = api.tasks.create(&wish(&api, new)?, &peer.actor())?;
         find_task(&api, &id)
     });
     Ok((StatusCode::CREATED, created.await?))
+}
+
+async fn create_batches(
+    State(api): Shared,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: std::result::Result<Json<NewBatches>, JsonRejection>,
+) -> Answer<(StatusCode, Json<Vec<BatchView>>)> {
+    let conversions = json(body)?.conversions;
+    if conversions.is_empty() || conversions.len() > CONVERSIONS_MAX {
+        let count = conversions.len();
+        return Err(invalid(&format!("conversions: expected 1 to {CONVERSIONS_MAX}, found {count}")));
+    }
+    let created = blocking(move || {
+        let wishes = conversions.into_iter().map(|new| wish(&api, new)).collect::<crate::Result<Vec<_>>>()?;
+        let batches = api.tasks.create_batches(&wishes, &peer.actor())?;
+        let view = |batch: Batch| {
+            let tasks = batch.tasks.iter().map(|id| find_task(&api, id)).collect::<crate::Result<_>>()?;
+            Ok(BatchView { id: batch.id, kind: batch.kind, tasks })
+        };
+        batches.into_iter().map(view).collect()
+    });
+    Ok((StatusCode::CREATED, created.await?))
+}
+
+/// What is asked for, with the machine by its id.
+fn wish(api: &Api, new: NewConversion) -> crate::Result<Wish> {
+    let machine = find_machine(api, &new.machine)?;
+    let id = machine
+        .id
+        .ok_or_else(|| Error::new(ErrorKind::Conflict, format!("machine {} is not approved yet", machine.name)))?;
+    Ok(Wish { machine: id, request: new.request, wait: new.wait })
 }
 
 async fn task(State(api): Shared, Path(id): Path<String>) -> Answer<Json<TaskView>> {
@@ -173,6 +204,18 @@ async fn retry_task(
 ) -> Answer<Json<TaskView>> {
     blocking(move || {
         api.tasks.retry(&id, &peer.actor())?;
+        find_task(&api, &id)
+    })
+    .await
+}
+
+async fn resume_task(
+    State(api): Shared,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(id): Path<String>,
+) -> Answer<Json<TaskView>> {
+    blocking(move || {
+        api.tasks.confirm(&id, &peer.actor())?;
         find_task(&api, &id)
     })
     .await

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 
 use conversion::Request;
 use machine::Machine;
+use protocol::message::{BootMedium, HEARTBEAT_SECONDS};
 use serde::{Deserialize, Serialize};
 
 use crate::progress::Progress;
 use crate::sessions::{LivePhase, LiveSession};
 use crate::store::{KnownMachine, TaskRecord, TaskState};
+use crate::tasks::BatchKind;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 /// The controller itself.
@@ -55,6 +57,14 @@ pub struct MachineView {
     pub state: MachineState,
     /// Whether it stands in the boot image, ready to be cloned.
     pub cold_cloning_ready: bool,
+    /// Cold Cloning Ready: what the boot image was started from, where that is known.
+    pub boot_medium: Option<BootMedium>,
+    /// Cold Cloning Ready: since when; a link that was cut in between begins nothing anew.
+    pub ready_since: Option<Timestamp>,
+    /// Seconds since its agent was heard last, while it is connected. Past [`SILENCE_SECONDS_MAX`](protocol::message::SILENCE_SECONDS_MAX) it is gone.
+    pub silent_seconds: Option<u64>,
+    /// Whether it is connected and said something within the time of two heartbeats.
+    pub answers: bool,
     /// `boot-image` or `live`.
     pub booted: String,
     /// The agent's address, while it is connected.
@@ -81,6 +91,32 @@ pub struct NewConversion {
     pub machine: String,
     /// What is to be made of it.
     pub request: Request,
+    /// Where the machine is not Cold Cloning Ready: to wait until it is, and for an operator's yes then.
+    #[serde(default)]
+    pub wait: bool,
+}
+
+/// Conversions that are asked for together.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewBatches {
+    /// At most [`CONVERSIONS_MAX`].
+    pub conversions: Vec<NewConversion>,
+}
+
+/// Conversions that can be asked for together.
+pub const CONVERSIONS_MAX: usize = 200;
+
+/// Tasks of one kind that were asked for together: machines in the boot image are converted apart from those that run
+/// their own system.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BatchView {
+    /// `b-` and eight hexadecimal digits.
+    pub id: String,
+    /// Of what kind.
+    pub kind: BatchKind,
+    /// Its tasks, in the order in which they were asked for.
+    pub tasks: Vec<TaskView>,
 }
 
 /// A pairing code that an operator typed.
@@ -101,6 +137,8 @@ pub struct TaskView {
     pub machine: String,
     /// Folder that holds the result's folder.
     pub output: String,
+    /// The tasks of one batch were asked for together and are of one kind.
+    pub batch: Option<String>,
     /// Where it stands.
     pub state: TaskState,
     /// Whether an operator asked for its end.
@@ -132,12 +170,16 @@ impl MachineView {
             name: said.unwrap_or_else(|| live.address.ip().to_string()),
             state: live.phase.into(),
             cold_cloning_ready: false,
+            boot_medium: None,
+            ready_since: None,
+            silent_seconds: Some(live.silent_seconds),
+            answers: answers(live),
             booted: live.booted().into(),
             address: Some(live.address),
             key: Some(live.key.clone()),
             agent_version: live.program.clone(),
             since: live.since,
-            last_seen: Timestamp::now(),
+            last_seen: heard(live),
             warnings: Vec::new(),
             report: None,
         }
@@ -147,21 +189,35 @@ impl MachineView {
         let guest = machine.report.guest.hostname.clone();
         let name = guest.or_else(|| machine.report.smbios.product.clone()).unwrap_or_else(|| machine.id.clone());
         let booted = live.map_or_else(|| machine.booted.clone(), |live| live.booted().to_owned());
+        let is_ready = live.is_some() && booted == "boot-image";
         Self {
             id: Some(machine.id),
             name,
             state: live.map_or(MachineState::Offline, |live| live.phase.into()),
-            cold_cloning_ready: live.is_some() && booted == "boot-image",
+            cold_cloning_ready: is_ready,
+            boot_medium: machine.boot_medium.filter(|_| is_ready),
+            ready_since: machine.ready_since.filter(|_| is_ready),
+            silent_seconds: live.map(|live| live.silent_seconds),
+            answers: live.is_some_and(answers),
             booted,
             address: live.map(|live| live.address),
             key: live.map(|live| live.key.clone()),
             agent_version: machine.agent_version,
             since: live.map_or(machine.first_seen, |live| live.since),
-            last_seen: if live.is_some() { Timestamp::now() } else { machine.last_seen },
+            last_seen: live.map_or(machine.last_seen, heard),
             warnings: live.map(|live| live.warnings.clone()).unwrap_or_default(),
             report: Some(machine.report),
         }
     }
+}
+
+fn answers(live: &LiveSession) -> bool {
+    live.silent_seconds <= 2 * HEARTBEAT_SECONDS
+}
+
+fn heard(live: &LiveSession) -> Timestamp {
+    let ago = i64::try_from(live.silent_seconds).unwrap_or(i64::MAX).saturating_mul(1000);
+    Timestamp(Timestamp::now().0.saturating_sub(ago))
 }
 
 impl From<LivePhase> for MachineState {
@@ -198,6 +254,7 @@ impl TaskView {
             name: task.name,
             machine: task.machine,
             output: task.output,
+            batch: task.batch,
             state: task.state,
             cancel_requested: task.cancel_requested,
             step: task.step,

@@ -70,11 +70,19 @@ impl Sessions {
                 return link.refuse(reason, Some(remedy)).map_err(network);
             }
         };
-        let mut control = Control { sessions: self, link, caller, id, pass, seen: Instant::now() };
+        let mut control = Control { sessions: self, link, caller, id, pass, seen: Instant::now(), machine: None };
         let served = control.link.welcome(version, PROGRAM).map_err(network).and_then(|()| control.run(approved));
+        let machine = control.machine.take();
         self.registry().leave(key, id);
         self.0.changed.notify_all();
         control.link.abort();
+        if let Some(machine) = machine.filter(|machine| !self.is_ready(machine)) {
+            self.0.store.machine_has_left(Some(&machine))?;
+            // It may have come back in another session meanwhile, whose word this would have undone.
+            if self.is_ready(&machine) {
+                self.0.store.machine_is_ready(&machine)?;
+            }
+        }
         served
     }
 
@@ -104,6 +112,8 @@ struct Control<'a> {
     id: SessionId,
     pass: Pass,
     seen: Instant,
+    /// Its machine's id, once it reported.
+    machine: Option<String>,
 }
 
 impl Control<'_> {
@@ -193,13 +203,14 @@ impl Control<'_> {
         }
     }
 
-    fn keep_report(&self, report: Report) -> Result<()> {
+    fn keep_report(&mut self, report: Report) -> Result<()> {
         let key = self.caller.key.to_string();
         let sighting = Sighting {
             key: &key,
             report: &report.machine,
             booted: booted(self.caller.kind),
             agent_version: &self.caller.program,
+            boot_medium: report.boot_medium,
         };
         let machine = match self.sessions.0.store.machine_reported(&sighting) {
             Ok(machine) => machine,
@@ -213,6 +224,15 @@ impl Control<'_> {
         tracing::info!(%machine, address = %self.caller.address, disks = report.machine.disks.len(), "machine reported");
         self.sessions.registry().reported(self.caller.key, self.id, &machine, Arc::new(report));
         self.sessions.0.changed.notify_all();
+        let taken_up = match self.caller.kind {
+            AgentKind::BootImage => self.sessions.0.store.machine_is_ready(&machine)?,
+            AgentKind::Agent | AgentKind::Unknown => Vec::new(),
+        };
+        self.machine = Some(machine);
+        for task in taken_up {
+            let text = format!("{task} has waited for this machine: on the controller: vconverter tasks resume {task}");
+            self.send(&ControllerMessage::Show { text })?;
+        }
         Ok(())
     }
 

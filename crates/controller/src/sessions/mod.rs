@@ -80,6 +80,9 @@ pub struct LiveSession {
     pub program: String,
     /// When it connected.
     pub since: Timestamp,
+    /// Seconds since it was heard last. It says something every [`HEARTBEAT_SECONDS`](protocol::message::HEARTBEAT_SECONDS), and is gone after
+    /// [`SILENCE_SECONDS_MAX`](protocol::message::SILENCE_SECONDS_MAX).
+    pub silent_seconds: u64,
     /// What the machine says of itself, while it waits; not to be trusted.
     pub about: Option<About>,
     /// Id of the machine, once it reported.
@@ -263,6 +266,16 @@ impl Sessions {
         ConnectedMachine::new(self.clone(), id, task)
     }
 
+    /// Whether a machine is Cold Cloning Ready: its agent is connected from the boot image, and reported.
+    pub fn is_ready(&self, machine: &str) -> bool {
+        self.kind_of(machine) == Some(AgentKind::BootImage)
+    }
+
+    /// Where the agent of a machine runs, if it is connected and reported.
+    pub fn kind_of(&self, machine: &str) -> Option<AgentKind> {
+        self.registry().of_machine(machine).map(|(session, _)| session.caller.kind)
+    }
+
     /// Tells a machine's screen something, if it is there.
     pub fn tell(&self, machine: &str, message: &ControllerMessage) {
         let link = self.registry().of_machine(machine).map(|(session, _)| session.link.clone());
@@ -329,6 +342,7 @@ impl LiveSession {
             kind: session.caller.kind,
             program: session.caller.program.clone(),
             since: session.since,
+            silent_seconds: session.last_heard.elapsed().as_secs(),
             about,
             warnings: reported.as_ref().map(|r| r.report.warnings.clone()).unwrap_or_default(),
             machine: reported.map(|r| r.machine),

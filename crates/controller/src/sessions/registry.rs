@@ -61,7 +61,7 @@ pub(super) struct Session<L> {
     pub(super) link: L,
     pub(super) since: Timestamp,
     pub(super) phase: Phase,
-    last_heard: Instant,
+    pub(super) last_heard: Instant,
 }
 
 /// Whether a session may begin.
@@ -277,7 +277,7 @@ mod tests {
         let mut registry = Registry::new();
         let id = waiting(&mut registry, 1, "AAAA-AAAA");
         let key = caller(1, 1).key;
-        let report = Arc::new(Report { machine: machine::Machine::default(), kernel: String::new(), warnings: vec![] });
+        let report = Arc::new(Report::default());
         assert!(!registry.reported(key, id, "m-1", report.clone()));
         assert!(registry.approve(key, id));
         assert!(registry.reported(key, id, "m-1", report));

@@ -327,7 +327,7 @@ mod tests {
 
     fn report(disks: Vec<Disk>) -> Report {
         let machine = Machine { disks, ..Machine::default() };
-        Report { machine, kernel: String::new(), warnings: vec![] }
+        Report { machine, ..Report::default() }
     }
 
     #[test]

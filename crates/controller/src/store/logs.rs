@@ -83,14 +83,7 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Storage`](crate::ErrorKind).
     pub fn log_task(&self, task: &str, level: LogLevel, message: &str) -> Result<()> {
-        self.connection()
-            .execute(
-                "INSERT INTO task_log (task, at, level, message) SELECT ?1, ?2, ?3, ?4
-                 WHERE (SELECT count(*) FROM task_log WHERE task = ?1) < ?5",
-                params![task, Timestamp::now().0, level.as_str(), cut(message), TASK_LOG_LINES_MAX],
-            )
-            .map(drop)
-            .map_err(|e| storage("task log cannot be written", e))
+        write_task_log(&self.connection(), task, level, message)
     }
 
     /// Lines of a task's log after the one with id `after` (0 for all), at most `limit`, oldest first.
@@ -150,6 +143,17 @@ impl Store {
             .map_err(|e| storage(context, e))?;
         rows.collect::<rusqlite::Result<_>>().map_err(|e| storage(context, e))
     }
+}
+
+pub(super) fn write_task_log(connection: &Connection, task: &str, level: LogLevel, message: &str) -> Result<()> {
+    connection
+        .execute(
+            "INSERT INTO task_log (task, at, level, message) SELECT ?1, ?2, ?3, ?4
+             WHERE (SELECT count(*) FROM task_log WHERE task = ?1) < ?5",
+            params![task, Timestamp::now().0, level.as_str(), cut(message), TASK_LOG_LINES_MAX],
+        )
+        .map(drop)
+        .map_err(|e| storage("task log cannot be written", e))
 }
 
 pub(super) fn write_audit(

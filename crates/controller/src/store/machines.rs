@@ -1,6 +1,7 @@
 //! Machines that were approved, and the agent keys that speak for them.
 
 use machine::Machine;
+use protocol::message::BootMedium;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +9,7 @@ use super::{Store, from_json, new_id, storage, to_json};
 use crate::identity::MachineIdentity;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
-const COLUMNS: &str = "id, report, booted, agent_version, first_seen, last_seen";
+const COLUMNS: &str = "id, report, booted, agent_version, first_seen, last_seen, boot_medium, ready_since";
 
 /// A machine of the store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +26,10 @@ pub struct KnownMachine {
     pub first_seen: Timestamp,
     /// When its agent was last heard.
     pub last_seen: Timestamp,
+    /// Boot image only: what it was started from, where that is known.
+    pub boot_medium: Option<BootMedium>,
+    /// Boot image only: since when it is there; a cut link begins nothing anew, another start does.
+    pub ready_since: Option<Timestamp>,
 }
 
 /// What an agent says when it connects.
@@ -38,6 +43,8 @@ pub struct Sighting<'a> {
     pub booted: &'a str,
     /// Version of the agent.
     pub agent_version: &'a str,
+    /// Boot image only: what it was started from.
+    pub boot_medium: Option<BootMedium>,
 }
 
 impl Store {
@@ -147,7 +154,7 @@ impl Store {
             .execute("UPDATE agent_keys SET machine = ?2 WHERE fingerprint = ?1", params![sighting.key, id])
             .map_err(|e| storage(context, e))?;
         write_report(&transaction, &id, sighting, now)?;
-        if sighting.booted == "boot-image" {
+        if sighting.is_in_boot_image() {
             super::pxe::reported_in(&transaction, &identity)?;
         }
         transaction.commit().map_err(|e| storage(context, e))?;
@@ -166,12 +173,21 @@ impl Store {
     }
 }
 
+impl Sighting<'_> {
+    fn is_in_boot_image(&self) -> bool {
+        self.booted == "boot-image"
+    }
+}
+
 fn write_report(connection: &Connection, id: &str, sighting: &Sighting<'_>, now: Timestamp) -> Result<()> {
     let identity = MachineIdentity::of(sighting.report);
+    let in_image = sighting.is_in_boot_image();
     let changed = connection
         .execute(
             "UPDATE machines SET smbios_uuid = ?2, smbios_serial = ?3, macs = ?4, report = ?5, booted = ?6,
-             agent_version = ?7, last_seen = ?8 WHERE id = ?1",
+             agent_version = ?7, last_seen = ?8, boot_medium = ?9, ready_key = ?10,
+             ready_since = CASE WHEN ?10 IS NULL THEN NULL WHEN ready_key = ?10 THEN ready_since ELSE ?8 END
+             WHERE id = ?1",
             params![
                 id,
                 identity.uuid,
@@ -180,11 +196,27 @@ fn write_report(connection: &Connection, id: &str, sighting: &Sighting<'_>, now:
                 to_json("machine", sighting.report)?,
                 sighting.booted,
                 sighting.agent_version,
-                now.0
+                now.0,
+                sighting.boot_medium.filter(|_| in_image).and_then(medium_name),
+                in_image.then_some(sighting.key),
             ],
         )
         .map_err(|e| storage("machine cannot be written", e))?;
     if changed == 1 { Ok(()) } else { Err(Error::new(ErrorKind::NotFound, format!("no machine {id}"))) }
+}
+
+/// As it is kept; one that is not known says nothing.
+fn medium_name(medium: BootMedium) -> Option<&'static str> {
+    match medium {
+        BootMedium::Iso => Some("iso"),
+        BootMedium::Pxe => Some("pxe"),
+        BootMedium::UefiHttp => Some("uefi-http"),
+        BootMedium::Unknown => None,
+    }
+}
+
+fn parse_medium(name: &str) -> Option<BootMedium> {
+    [BootMedium::Iso, BootMedium::Pxe, BootMedium::UefiHttp].into_iter().find(|one| medium_name(*one) == Some(name))
 }
 
 /// The id of the last seen machine whose identity is the same; candidates are few, so they are compared here and not in SQL.
@@ -215,19 +247,22 @@ fn query(connection: &Connection, filter: &str, values: impl rusqlite::Params) -
     let rows = statement
         .query_map(values, |row| {
             let report: String = row.get(1)?;
-            Ok((report, row.get(0)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+            let known = KnownMachine {
+                id: row.get(0)?,
+                report: Machine::default(),
+                booted: row.get(2)?,
+                agent_version: row.get(3)?,
+                first_seen: Timestamp(row.get(4)?),
+                last_seen: Timestamp(row.get(5)?),
+                boot_medium: row.get::<_, Option<String>>(6)?.as_deref().and_then(parse_medium),
+                ready_since: row.get::<_, Option<i64>>(7)?.map(Timestamp),
+            };
+            Ok((known, report))
         })
         .map_err(|e| storage(context, e))?;
     rows.map(|row| {
-        let (report, id, booted, agent_version, first_seen, last_seen) = row.map_err(|e| storage(context, e))?;
-        Ok(KnownMachine {
-            id,
-            report: from_json("machine", &report)?,
-            booted,
-            agent_version,
-            first_seen: Timestamp(first_seen),
-            last_seen: Timestamp(last_seen),
-        })
+        let (known, report) = row.map_err(|e| storage(context, e))?;
+        Ok(KnownMachine { report: from_json("machine", &report)?, ..known })
     })
     .collect()
 }
@@ -255,12 +290,14 @@ mod tests {
         assert!(store.is_approved("aa").unwrap() && !store.is_approved("dd").unwrap());
         let uuid = "4c4c4544-0042-3510-8052-b4c04f4e3132";
         let report = machine(uuid, "B5BRN12");
-        let sighting = Sighting { key: "aa", report: &report, booted: "boot-image", agent_version: "0.1.0" };
+        let sighting =
+            Sighting { key: "aa", report: &report, booted: "boot-image", agent_version: "0.1.0", boot_medium: None };
         let id = store.machine_reported(&sighting).unwrap();
         assert_eq!(store.machine_reported(&Sighting { key: "bb", ..sighting.clone() }).unwrap(), id);
         assert_eq!(store.machine_of_key("bb").unwrap().unwrap().id, id);
         let other = machine(uuid, "ANOTHER");
-        assert_ne!(store.machine_reported(&Sighting { key: "cc", report: &other, ..sighting.clone() }).unwrap(), id);
+        let third = Sighting { key: "cc", report: &other, ..sighting.clone() };
+        assert_ne!(store.machine_reported(&third).unwrap(), id);
         assert_eq!(store.machines().unwrap().len(), 2);
         assert_eq!(store.audit(10).unwrap().len(), 3);
 

@@ -29,6 +29,7 @@ pub use tasks::{NewTask, TaskRecord, TaskState};
 const MIGRATIONS: &[(&str, &str)] = &[
     ("first light", include_str!("migrations/0001_first_light.sql")),
     ("PXE policies", include_str!("migrations/0002_pxe.sql")),
+    ("Cold Cloning Ready", include_str!("migrations/0003_ready.sql")),
 ];
 
 /// The controller's memory. Every method may block for a write to disk.
@@ -168,6 +169,28 @@ mod tests {
         drop(store);
         assert_eq!(version(&path), MIGRATIONS.len() as i64);
         Store::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_database_from_before_cold_cloning_ready_keeps_its_machines_and_tasks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("controller.db");
+        let mut earlier = Connection::open(&path).unwrap();
+        migrate(&mut earlier, &MIGRATIONS[..2]).unwrap();
+        let report = serde_json::to_string(&machine::Machine::default()).unwrap();
+        let machine = "INSERT INTO machines VALUES ('m-1', NULL, NULL, '[]', ?1, 'boot-image', '0.1.0', 1, 2)";
+        earlier.execute(machine, [report]).unwrap();
+        let task = "INSERT INTO tasks (id, name, machine, output, request, state, created_at)
+                    VALUES ('t-1', 'web', 'm-1', '/vm', '{}', 'queued', 3)";
+        earlier.execute(task, []).unwrap();
+        drop(earlier);
+
+        let store = Store::open(&path).unwrap();
+        let known = store.machine("m-1").unwrap().unwrap();
+        assert_eq!((known.boot_medium, known.ready_since, known.last_seen), (None, None, crate::Timestamp(2)));
+        let tasks = store.unfinished_tasks().unwrap();
+        assert_eq!((tasks.len(), tasks[0].state, &tasks[0].batch), (1, TaskState::Queued, &None));
+        assert!(store.begin_task("t-1").unwrap());
     }
 
     #[test]

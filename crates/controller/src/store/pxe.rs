@@ -229,7 +229,7 @@ mod tests {
             nics: vec![Nic { name: "eth0".into(), mac, driver: None, link_up: true, addresses: Vec::new() }],
             ..Machine::default()
         };
-        let live = Sighting { key: "aa", report: &report, booted: "live", agent_version: "0.1.0" };
+        let live = Sighting { key: "aa", report: &report, booted: "live", agent_version: "0.1.0", boot_medium: None };
         store.machine_reported(&live).unwrap();
         assert_eq!(store.pxe_rules().unwrap().len(), 3, "a live agent is no boot image");
         store.machine_reported(&Sighting { booted: "boot-image", ..live }).unwrap();

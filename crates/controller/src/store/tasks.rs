@@ -7,12 +7,16 @@ use super::{LogLevel, Store, new_id, storage};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 const COLUMNS: &str = "id, name, machine, output, request, state, cancel_requested, step, done_bytes, total_bytes, error, \
-     outcome, created_at, started_at, finished_at";
+     outcome, created_at, started_at, finished_at, waits_for, batch";
 
 /// Where a task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskState {
+    /// Waits until its machine is Cold Cloning Ready.
+    Waiting,
+    /// Its machine is Cold Cloning Ready; waits for an operator's yes to that.
+    Unconfirmed,
     /// Waits for a free place.
     Queued,
     /// Works, or goes on by itself when the controller is started again.
@@ -36,6 +40,8 @@ pub struct NewTask<'a> {
     pub output: &'a str,
     /// The request as JSON.
     pub request: &'a str,
+    /// Whether it waits until its machine is Cold Cloning Ready, and for an operator's yes then.
+    pub waits: bool,
 }
 
 /// A task as it is kept.
@@ -71,17 +77,21 @@ pub struct TaskRecord {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// Which others it was asked for together with, `b-` and eight hexadecimal digits.
+    pub batch: Option<String>,
 }
 
 impl TaskState {
     /// Whether nothing more happens by itself.
     pub fn is_final(self) -> bool {
-        !matches!(self, Self::Queued | Self::Running)
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
     }
 
     /// As it is written.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Waiting => "waiting",
+            Self::Unconfirmed => "unconfirmed",
             Self::Queued => "queued",
             Self::Running => "running",
             Self::Done => "done",
@@ -90,12 +100,15 @@ impl TaskState {
         }
     }
 
-    fn parse(text: &str) -> Self {
-        match text {
-            "queued" => Self::Queued,
-            "running" => Self::Running,
-            "done" => Self::Done,
-            "cancelled" => Self::Cancelled,
+    /// From the columns `state` and `waits_for`.
+    fn parse(state: &str, waits_for: Option<&str>) -> Self {
+        match (state, waits_for) {
+            ("queued", Some("machine")) => Self::Waiting,
+            ("queued", Some(_)) => Self::Unconfirmed,
+            ("queued", None) => Self::Queued,
+            ("running", _) => Self::Running,
+            ("done", _) => Self::Done,
+            ("cancelled", _) => Self::Cancelled,
             _ => Self::Failed,
         }
     }
@@ -108,26 +121,106 @@ impl std::fmt::Display for TaskState {
 }
 
 impl Store {
-    /// Keeps a new task as queued, with its line in the audit log. Returns its id.
+    /// Keeps a new task, with its line in the audit log. Returns its id.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] where an unfinished task writes the same result, [`ErrorKind::Storage`].
     pub fn create_task(&self, task: &NewTask<'_>, actor: &str) -> Result<String> {
         let context = "task cannot be written";
-        let id = new_id("t")?;
+        let mut connection = self.connection();
+        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
+        let id = insert(&transaction, task, None, actor)?;
+        transaction.commit().map_err(|e| storage(context, e))?;
+        Ok(id)
+    }
+
+    /// Keeps batches of new tasks, all of them or none. Returns, for each, its id and those of its tasks.
+    ///
+    /// # Errors
+    /// Those of [`Store::create_task`].
+    pub fn create_batches(&self, batches: &[Vec<NewTask<'_>>], actor: &str) -> Result<Vec<(String, Vec<String>)>> {
+        let context = "tasks cannot be written";
+        let mut connection = self.connection();
+        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
+        let mut created = Vec::new();
+        for tasks in batches {
+            let batch = new_id("b")?;
+            let ids: Result<Vec<String>> =
+                tasks.iter().map(|task| insert(&transaction, task, Some(&batch), actor)).collect();
+            created.push((batch, ids?));
+        }
+        transaction.commit().map_err(|e| storage(context, e))?;
+        Ok(created)
+    }
+
+    /// A machine is Cold Cloning Ready: tasks that waited for it wait for an operator's yes now. Returns their ids.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn machine_is_ready(&self, machine: &str) -> Result<Vec<String>> {
+        let context = "task cannot be written";
         let now = Timestamp::now();
         let mut connection = self.connection();
         let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        transaction
-            .execute(
-                "INSERT INTO tasks (id, name, machine, output, request, state, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6)",
-                params![id, task.name, task.machine, task.output, task.request, now.0],
-            )
-            .map_err(|e| taken(e, task.name, task.output, context))?;
-        super::logs::write_audit(&transaction, now, actor, "task created", &id, task.request)?;
+        let tasks = query(&transaction, "state = 'queued' AND waits_for = 'machine' AND machine = ?1", [machine])?;
+        for task in &tasks {
+            let set = "UPDATE tasks SET waits_for = 'operator' WHERE id = ?1";
+            transaction.execute(set, [&task.id]).map_err(|e| storage(context, e))?;
+            let message = format!("{machine} is Cold Cloning Ready: vconverter tasks resume {}", task.id);
+            super::logs::write_task_log(&transaction, &task.id, LogLevel::Info, &message)?;
+            super::logs::write_audit(&transaction, now, "controller", "task found its machine", &task.id, machine)?;
+        }
         transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(id)
+        Ok(tasks.into_iter().map(|task| task.id).collect())
+    }
+
+    /// The machine has left, or nothing is known of any (`None`): tasks that wait for a yes to it wait for it again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn machine_has_left(&self, machine: Option<&str>) -> Result<()> {
+        let connection = self.connection();
+        let waiting = "state = 'queued' AND waits_for = 'operator' AND machine = coalesce(?1, machine)";
+        for task in query(&connection, waiting, [machine])? {
+            let context = "task cannot be written";
+            let set = "UPDATE tasks SET waits_for = 'machine' WHERE id = ?1";
+            connection.execute(set, [&task.id]).map_err(|e| storage(context, e))?;
+            let message = format!("{} has left: waiting for it again", task.machine);
+            super::logs::write_task_log(&connection, &task.id, LogLevel::Info, &message)?;
+        }
+        Ok(())
+    }
+
+    /// An operator says yes to the machine that a task has waited for; with a line in the audit log. From here on the
+    /// task is queued.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it does not wait for that, [`ErrorKind::Storage`].
+    pub fn confirm_task(&self, id: &str, actor: &str) -> Result<()> {
+        let context = "task cannot be confirmed";
+        let mut connection = self.connection();
+        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
+        let task = one(&transaction, id)?;
+        match task.state {
+            TaskState::Unconfirmed => {}
+            TaskState::Waiting => {
+                let machine = &task.machine;
+                let context = format!(
+                    "task {id} waits for {machine}, which is not Cold Cloning Ready yet: start it from the boot image"
+                );
+                return Err(Error::new(ErrorKind::Conflict, context));
+            }
+            state => {
+                let context = format!("task {id} is {state}: only one that waits for a yes to its machine is resumed");
+                return Err(Error::new(ErrorKind::Conflict, context));
+            }
+        }
+        transaction
+            .execute("UPDATE tasks SET waits_for = NULL WHERE id = ?1", [id])
+            .map_err(|e| storage(context, e))?;
+        super::logs::write_audit(&transaction, Timestamp::now(), actor, "task confirmed", id, &task.machine)?;
+        super::logs::write_task_log(&transaction, id, LogLevel::Info, &format!("confirmed by {actor}"))?;
+        transaction.commit().map_err(|e| storage(context, e))
     }
 
     /// All tasks, the newest first.
@@ -138,12 +231,13 @@ impl Store {
         query(&self.connection(), "1 ORDER BY created_at DESC, rowid DESC", [])
     }
 
-    /// Tasks that are not over, the oldest first.
+    /// Tasks that are running or may be begun, the oldest first.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub fn unfinished_tasks(&self) -> Result<Vec<TaskRecord>> {
-        query(&self.connection(), "state IN ('queued', 'running') ORDER BY created_at, rowid", [])
+        let filter = "state IN ('queued', 'running') AND waits_for IS NULL ORDER BY created_at, rowid";
+        query(&self.connection(), filter, [])
     }
 
     /// The task with this id.
@@ -160,7 +254,7 @@ impl Store {
     /// [`ErrorKind::Storage`].
     pub fn begin_task(&self, id: &str) -> Result<bool> {
         let sql = "UPDATE tasks SET state = 'running', started_at = coalesce(started_at, ?2), error = NULL
-                   WHERE id = ?1 AND state IN ('queued', 'running')";
+                   WHERE id = ?1 AND state IN ('queued', 'running') AND waits_for IS NULL";
         self.change(sql, params![id, Timestamp::now().0])
     }
 
@@ -216,12 +310,13 @@ impl Store {
         Ok(before)
     }
 
-    /// Queues a failed or cancelled task again, with a line in the audit log.
+    /// Queues a failed or cancelled task again, with a line in the audit log. One that waited for its machine when it was
+    /// cancelled waits for it again, unless that `is_ready`: to ask for the task is a yes.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it is not over, ended well, or another writes the same
     /// result by now, [`ErrorKind::Storage`].
-    pub fn retry_task(&self, id: &str, actor: &str) -> Result<()> {
+    pub fn retry_task(&self, id: &str, is_ready: bool, actor: &str) -> Result<()> {
         let context = "task cannot be queued again";
         let mut connection = self.connection();
         let transaction = connection.transaction().map_err(|e| storage(context, e))?;
@@ -232,8 +327,9 @@ impl Store {
         }
         transaction
             .execute(
-                "UPDATE tasks SET state = 'queued', cancel_requested = 0, finished_at = NULL, error = NULL WHERE id = ?1",
-                [id],
+                "UPDATE tasks SET state = 'queued', cancel_requested = 0, finished_at = NULL, error = NULL,
+                 waits_for = CASE WHEN ?2 OR waits_for IS NULL THEN NULL ELSE 'machine' END WHERE id = ?1",
+                params![id, is_ready],
             )
             .map_err(|e| taken(e, &task.name, &task.output, context))?;
         super::logs::write_audit(&transaction, Timestamp::now(), actor, "task tried again", id, "")?;
@@ -243,6 +339,29 @@ impl Store {
     fn change(&self, sql: &str, values: impl rusqlite::Params) -> Result<bool> {
         self.connection().execute(sql, values).map(|rows| rows == 1).map_err(|e| storage("task cannot be written", e))
     }
+}
+
+fn insert(connection: &Connection, task: &NewTask<'_>, batch: Option<&str>, actor: &str) -> Result<String> {
+    let context = "task cannot be written";
+    let (id, now) = (new_id("t")?, Timestamp::now());
+    connection
+        .execute(
+            "INSERT INTO tasks (id, name, machine, output, request, state, created_at, waits_for, batch)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8)",
+            params![
+                id,
+                task.name,
+                task.machine,
+                task.output,
+                task.request,
+                now.0,
+                task.waits.then_some("machine"),
+                batch
+            ],
+        )
+        .map_err(|e| taken(e, task.name, task.output, context))?;
+    super::logs::write_audit(connection, now, actor, "task created", &id, task.request)?;
+    Ok(id)
 }
 
 fn taken(error: rusqlite::Error, name: &str, output: &str, context: &str) -> Error {
@@ -269,14 +388,14 @@ fn query(connection: &Connection, filter: &str, values: impl rusqlite::Params) -
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
-    let state: String = row.get(5)?;
+    let (state, waits_for): (String, Option<String>) = (row.get(5)?, row.get(15)?);
     Ok(TaskRecord {
         id: row.get(0)?,
         name: row.get(1)?,
         machine: row.get(2)?,
         output: row.get(3)?,
         request: row.get(4)?,
-        state: TaskState::parse(&state),
+        state: TaskState::parse(&state, waits_for.as_deref()),
         cancel_requested: row.get(6)?,
         step: row.get(7)?,
         done_bytes: row.get::<_, i64>(8)?.cast_unsigned(),
@@ -286,6 +405,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         created_at: Timestamp(row.get(12)?),
         started_at: row.get::<_, Option<i64>>(13)?.map(Timestamp),
         finished_at: row.get::<_, Option<i64>>(14)?.map(Timestamp),
+        batch: row.get(16)?,
     })
 }
 
@@ -299,7 +419,8 @@ mod tests {
     fn store_with_machine() -> (tempfile::TempDir, Store, String) {
         let (folder, store) = temporary_store();
         let report = Machine::default();
-        let sighting = Sighting { key: "aa", report: &report, booted: "boot-image", agent_version: "0.1.0" };
+        let sighting =
+            Sighting { key: "aa", report: &report, booted: "boot-image", agent_version: "0.1.0", boot_medium: None };
         store.approve_key("aa", "", "uid 0").unwrap();
         let machine = store.machine_reported(&sighting).unwrap();
         (folder, store, machine)
@@ -308,23 +429,83 @@ mod tests {
     #[test]
     fn two_unfinished_tasks_never_make_the_same_result() {
         let (_folder, store, machine) = store_with_machine();
-        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}" };
+        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: false };
         let first = store.create_task(&new, "uid 0").unwrap();
         assert_eq!(store.create_task(&new, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
         assert!(store.end_task(&first, TaskState::Failed, Some("disk full"), None).unwrap());
         let second = store.create_task(&new, "uid 0").unwrap();
-        assert_eq!(store.retry_task(&first, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
+        assert_eq!(store.retry_task(&first, false, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
         assert_eq!(store.request_cancel(&second, "uid 0").unwrap(), TaskState::Queued);
         assert_eq!(store.task(&second).unwrap().unwrap().state, TaskState::Cancelled);
-        store.retry_task(&first, "uid 0").unwrap();
+        store.retry_task(&first, false, "uid 0").unwrap();
         assert_eq!(store.task(&first).unwrap().unwrap().state, TaskState::Queued);
         assert_eq!(store.task_log(&first, 0, 10).unwrap()[0].message, "disk full");
     }
 
     #[test]
+    fn a_task_waits_for_its_machine_and_then_for_a_yes_and_is_not_begun_before() {
+        let (_folder, store, machine) = store_with_machine();
+        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: true };
+        let id = store.create_task(&new, "uid 0").unwrap();
+        let state = || store.task(&id).unwrap().unwrap().state;
+        assert_eq!(state(), TaskState::Waiting);
+        assert!(!store.begin_task(&id).unwrap() && store.unfinished_tasks().unwrap().is_empty());
+        assert_eq!(store.confirm_task(&id, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
+        assert_eq!(store.create_task(&new, "uid 0").unwrap_err().kind, ErrorKind::Conflict, "its name is taken");
+
+        assert_eq!(store.machine_is_ready("m-another").unwrap(), Vec::<String>::new());
+        assert_eq!(state(), TaskState::Waiting);
+        assert_eq!(store.machine_is_ready(&machine).unwrap(), std::slice::from_ref(&id));
+        assert_eq!(state(), TaskState::Unconfirmed);
+        assert_eq!(store.machine_is_ready(&machine).unwrap(), Vec::<String>::new(), "told once");
+        assert!(!store.begin_task(&id).unwrap());
+        store.machine_has_left(Some("m-another")).unwrap();
+        assert_eq!(state(), TaskState::Unconfirmed);
+        store.machine_has_left(None).unwrap();
+        assert_eq!(state(), TaskState::Waiting);
+
+        store.machine_is_ready(&machine).unwrap();
+        store.confirm_task(&id, "uid 7").unwrap();
+        assert_eq!(state(), TaskState::Queued);
+        store.machine_has_left(Some(&machine)).unwrap();
+        assert!(store.begin_task(&id).unwrap());
+        let audit: Vec<_> = store.audit(10).unwrap().into_iter().map(|line| (line.actor, line.action)).collect();
+        let line = |actor: &str, action: &str| (actor.to_owned(), action.to_owned());
+        assert_eq!(audit[0], line("uid 7", "task confirmed"));
+        assert_eq!(audit[1], line("controller", "task found its machine"));
+    }
+
+    #[test]
+    fn a_waiting_task_is_cancelled_and_tried_again_as_it_was() {
+        let (_folder, store, machine) = store_with_machine();
+        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: true };
+        let id = store.create_task(&new, "uid 0").unwrap();
+        assert_eq!(store.request_cancel(&id, "uid 0").unwrap(), TaskState::Waiting);
+        assert_eq!(store.task(&id).unwrap().unwrap().state, TaskState::Cancelled);
+        store.retry_task(&id, false, "uid 0").unwrap();
+        assert_eq!(store.task(&id).unwrap().unwrap().state, TaskState::Waiting, "it is what it was");
+        store.request_cancel(&id, "uid 0").unwrap();
+        store.retry_task(&id, true, "uid 0").unwrap();
+        assert_eq!(store.task(&id).unwrap().unwrap().state, TaskState::Queued, "its machine is there");
+    }
+
+    #[test]
+    fn batches_are_kept_whole_or_not_at_all() {
+        let (_folder, store, machine) = store_with_machine();
+        let new = |name| NewTask { name, machine: &machine, output: "/vm", request: "{}", waits: false };
+        let twice = [vec![new("a")], vec![new("b"), new("a")]];
+        assert_eq!(store.create_batches(&twice, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
+        assert!(store.tasks().unwrap().is_empty());
+        let batches = store.create_batches(&[vec![new("a"), new("b")], vec![new("c")]], "uid 0").unwrap();
+        let of = |name: &str| store.tasks().unwrap().into_iter().find(|task| task.name == name).unwrap().batch;
+        assert_eq!([of("a"), of("b"), of("c")], [0, 0, 1].map(|n: usize| Some(batches[n].0.clone())));
+        assert_ne!(batches[0].0, batches[1].0);
+    }
+
+    #[test]
     fn a_task_ends_once() {
         let (_folder, store, machine) = store_with_machine();
-        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}" };
+        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: false };
         let id = store.create_task(&new, "uid 0").unwrap();
         assert!(store.begin_task(&id).unwrap());
         assert!(store.task_progress(&id, Some("copy"), 1 << 40, 1 << 41).unwrap());

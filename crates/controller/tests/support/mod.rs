@@ -15,8 +15,8 @@ use controller::{Config, Controller, DataDirectory};
 use conversion::{Cancel, Observer, Request, Source};
 use machine::{ByteCount, Disk, DiskIdentity, DiskLayout, Machine, SectorSize, Smbios};
 use protocol::message::{
-    About, AgentKind, AgentMessage, Bytes32, ControllerMessage, Hello, MESSAGE_BYTES_MAX, OpenStream, Opening, Report,
-    StreamToken, read_message, write_message,
+    About, AgentKind, AgentMessage, BootMedium, Bytes32, ControllerMessage, Hello, MESSAGE_BYTES_MAX, OpenStream,
+    Opening, Report, StreamToken, read_message, write_message,
 };
 use protocol::pairing::{Pairing, Role};
 use protocol::tls::{AgentTls, Identity, Trust};
@@ -98,6 +98,8 @@ pub(crate) struct Agent {
     tls: AgentTls,
     status: Status,
     pub(crate) instance: Bytes32,
+    /// Where it says that it runs.
+    pub(crate) kind: AgentKind,
 }
 
 impl Agent {
@@ -108,6 +110,7 @@ impl Agent {
             tls: AgentTls::new(&identity, trust).unwrap(),
             status: status.clone(),
             instance: Bytes32::random().unwrap(),
+            kind: AgentKind::BootImage,
         }
     }
 
@@ -129,7 +132,7 @@ impl Agent {
         let hello = Hello {
             protocol: VersionRange::SPOKEN,
             program: "0.1.0-test".into(),
-            kind: AgentKind::BootImage,
+            kind: self.kind,
             instance: self.instance,
         };
         connection.open(&Opening::Hello(hello))?;
@@ -178,7 +181,8 @@ pub(crate) fn send(connection: &Connection, message: &AgentMessage) {
 }
 
 pub(crate) fn report(connection: &Connection, machine: &Machine) {
-    let report = Report { machine: machine.clone(), kernel: "6.1.0".into(), warnings: vec![] };
+    let boot_medium = Some(BootMedium::Pxe);
+    let report = Report { machine: machine.clone(), kernel: "6.1.0".into(), boot_medium, ..Report::default() };
     send(connection, &AgentMessage::Report(Box::new(report)));
 }
 
