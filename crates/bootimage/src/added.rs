@@ -4,12 +4,15 @@ use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kernel_modules::{ModuleInfo, module_name, parse_module};
+use kernel_modules::{ModuleInfo, Part, module_name, parse_module, read_driver};
 
-use crate::kernel::{Kernel, decompress};
+use crate::kernel::Kernel;
 use crate::modules::{ADDED, ModuleIndex};
-use crate::package::{self, files_below};
+use crate::package::files_below;
 use crate::{Error, ErrorKind, Result};
+
+/// The packages of all modules of a kernel have a hundred MiB.
+const FILE_LENGTH_MAX: u64 = 512 << 20;
 
 /// What was found in the files of the operator's.
 #[derive(Debug, Default)]
@@ -40,51 +43,92 @@ pub(crate) fn load_added(
     let mut added = Added::default();
     let own = OnceCell::new();
     for (number, file) in files.iter().enumerate() {
-        let folder = work.join(format!("added-{number}"));
-        fs::create_dir(&folder).map_err(|e| Error::path("create", &folder, e))?;
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.ends_with(".deb") {
-            package::unpack(file, &folder, progress)?;
-        } else if [".ko", ".ko.xz", ".ko.zst"].iter().any(|end| name.ends_with(end)) {
-            let copy = folder.join(&name);
-            fs::copy(file, &copy).map_err(|e| Error::path("copy", file, e))?;
-        } else {
+        if ![".ko", ".ko.xz", ".ko.zst", ".deb"].iter().any(|end| name.ends_with(end)) {
             return Err(unusable(file, "expected a kernel module (.ko, .ko.xz, .ko.zst) or a Debian package (.deb)"));
         }
-        decompress(&folder)?;
-        let (modules, others) = modules_in(&folder, file, kernel)?;
-        let has_firmware = ["lib/firmware", "usr/lib/firmware"].iter().any(|below| folder.join(below).is_dir());
-        if modules.is_empty() && !has_firmware {
-            return Err(match others.first() {
-                Some(other) => unusable(file, &another_kernel(other, &kernel.release)),
-                None => unusable(file, "it holds neither modules nor firmware (source for DKMS has to be built first)"),
-            });
+        let length = fs::metadata(file).map_err(|e| Error::path("read", file, e))?.len();
+        if length > FILE_LENGTH_MAX {
+            return Err(unusable(file, &format!("larger than {} MiB", FILE_LENGTH_MAX >> 20)));
         }
-        for module in &modules {
+        let bytes = fs::read(file).map_err(|e| Error::path("read", file, e))?;
+        let mut unpacked = Unpacked::new(work.join(format!("added-{number}")), kernel);
+        let mut failure = None;
+        let read = read_driver(&name, &bytes, &mut |part| {
+            failure = failure.take().or(unpacked.take(part).err());
+            Ok(())
+        });
+        read.map_err(|error| unusable(file, &error.to_string()))?;
+        failure.map_or(Ok(()), Err)?;
+        if let (true, false, Some(other)) =
+            (unpacked.modules.is_empty(), unpacked.has_firmware, unpacked.others.first())
+        {
+            return Err(unusable(file, &another_kernel(other, &kernel.release)));
+        }
+        for module in &unpacked.modules {
             warn_of_signer(module, own.get_or_init(|| signer_of(kernel)).as_deref(), progress);
         }
-        added.modules.extend(modules);
-        if has_firmware {
-            added.firmware_folders.push(folder);
+        added.modules.extend(unpacked.modules);
+        if unpacked.has_firmware {
+            added.firmware_folders.push(unpacked.folder);
         }
     }
     Ok(added)
 }
 
-/// The modules below `folder` that are for `kernel`, and the releases of those that are not.
-fn modules_in(folder: &Path, file: &Path, kernel: &Kernel) -> Result<(Vec<Module>, Vec<String>)> {
-    let (mut modules, mut others) = (Vec::new(), Vec::new());
-    for content in files_below(folder, &|name| name.ends_with(".ko"))? {
-        let bytes = fs::read(&content).map_err(|e| Error::path("read", &content, e))?;
-        let info = parse_module(&bytes).map_err(|error| unusable(file, &error.to_string()))?;
-        if info.release() == kernel.release {
-            let name = content.file_name().unwrap_or_default().to_string_lossy();
-            modules.push(Module { path: format!("{ADDED}{name}"), content, info });
-        } else {
-            others.push(info.release().to_owned());
-        }
+/// The parts of one file, unpacked.
+struct Unpacked<'a> {
+    folder: PathBuf,
+    release: &'a str,
+    /// Those for the kernel, and the releases of those that are not.
+    modules: Vec<Module>,
+    others: Vec<String>,
+    has_firmware: bool,
+}
+
+impl<'a> Unpacked<'a> {
+    fn new(folder: PathBuf, kernel: &'a Kernel) -> Self {
+        Self { folder, release: &kernel.release, modules: Vec::new(), others: Vec::new(), has_firmware: false }
     }
-    Ok((modules, others))
+
+    fn take(&mut self, part: Part) -> Result<()> {
+        match part {
+            Part::Module { info, .. } if info.release() != self.release => self.others.push(info.release().to_owned()),
+            Part::Module { file, info, content } => {
+                let path = self.write(&file, &content)?;
+                self.modules.push(Module { path: format!("{ADDED}{file}"), content: path, info });
+            }
+            Part::Firmware { name, content } => {
+                self.has_firmware = true;
+                self.write(&format!("lib/firmware/{name}"), &content)?;
+            }
+            Part::FirmwareLink { name, target } => {
+                self.has_firmware = true;
+                let place = |name: &str| self.folder.join("lib/firmware").join(name);
+                let (from, to) = (place(&target), place(&name));
+                make_parent(&to)?;
+                // Where the file comes behind its link, the link is left to lead to it.
+                let up = "../".repeat(name.matches('/').count());
+                let linked = fs::hard_link(&from, &to);
+                linked
+                    .or_else(|_| std::os::unix::fs::symlink(format!("{up}{target}"), &to))
+                    .map_err(|e| Error::path("link", &to, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        make_parent(&path)?;
+        fs::write(&path, content).map_err(|e| Error::path("write", &path, e))?;
+        Ok(path)
+    }
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(|e| Error::path("create", folder, e))
 }
 
 fn unusable(file: &Path, why: &str) -> Error {

@@ -88,6 +88,7 @@ fn build(kernel: &Kernel, bootenv: &Path, folder: &Path, progress: &mut dyn FnMu
         selection: &selection,
         added: &Added::default(),
         firmware: &BTreeMap::new(),
+        names: &[],
     };
     let sizes = write_initramfs(&plan, &folder.join("initramfs.img"))?;
     progress(&format!("appliance: {} modules, {} KiB", selection.paths.len(), sizes.compressed >> 10));

@@ -13,6 +13,7 @@ use crate::initramfs::{Plan, firmware_of, write_initramfs};
 use crate::iso::{Contents, write_iso};
 use crate::kernel::{Kernel, KernelChoice, load_kernel};
 use crate::modules::{Selection, Wanted, load_index};
+use crate::names::device_names;
 use crate::program::{Programs, copy_stripped};
 use crate::{Error, Result, drivers, netboot};
 
@@ -35,6 +36,9 @@ pub struct BuildOptions {
     pub firmware: FirmwareSources,
     /// Drivers that are added to the kernel's: modules (`.ko`, `.ko.xz`, `.ko.zst`), packages of modules or firmware (`.deb`).
     pub drivers: Vec<PathBuf>,
+    /// Modules by name that stay out although they would be in, unless something needs them: for tests of what an operator
+    /// does whose hardware is not supported.
+    pub without: Vec<String>,
     /// Only for the machine with these devices, told by their modaliases (see [`parse_report`](crate::parse_report)): the
     /// drivers of others stay out, and kernel and initramfs are all that is made.
     pub devices: Option<Vec<String>>,
@@ -55,6 +59,7 @@ impl BuildOptions {
             programs: Programs::beside_executable()?,
             firmware: FirmwareSources::default(),
             drivers: Vec::new(),
+            without: Vec::new(),
             devices: None,
         })
     }
@@ -127,6 +132,7 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
         selection: &drivers.selection,
         added: &drivers.added,
         firmware: &drivers.firmware.contents,
+        names: &device_names(progress),
     };
     let sizes = write_initramfs(&plan, &made("initramfs.img"))?;
     progress(&format!(
@@ -200,10 +206,10 @@ fn choose_drivers(
     let mut index = load_index(&kernel.modules)?;
     added.add_to(&mut index)?;
     let wanted = match &options.devices {
-        Some(devices) => Wanted { starts: drivers::ONE_MACHINE, without: &[], devices },
-        None => Wanted { starts: drivers::BOOT_IMAGE, without: drivers::BOOT_IMAGE_WITHOUT, devices: &[] },
+        Some(devices) => Wanted { starts: drivers::ONE_MACHINE, devices, ..Wanted::default() },
+        None => Wanted { starts: drivers::BOOT_IMAGE, without: drivers::BOOT_IMAGE_WITHOUT, ..Wanted::default() },
     };
-    let selection = index.select(&wanted)?;
+    let selection = index.select(&Wanted { without_names: &options.without, ..wanted })?;
     let mut sources = options.firmware.clone();
     sources.folders.extend(added.firmware_folders.iter().cloned());
     let mut firmware = collect(&firmware_of(kernel, &selection, &added)?, &sources, work, progress)?;

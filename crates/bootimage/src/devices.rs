@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 
 use crate::{Error, ErrorKind, Result};
 
-const TABLE: &str = include_str!("devices.tsv");
+/// The table as it stands.
+pub(crate) const TABLE: &str = include_str!("devices.tsv");
 
 /// A PCI device by its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

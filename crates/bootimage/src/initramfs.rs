@@ -28,6 +28,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) added: &'a Added,
     /// Name below the firmware folder → where the content lies.
     pub(crate) firmware: &'a BTreeMap<String, PathBuf>,
+    /// Name below `lib/vconverter` → content; none in the appliance.
+    pub(crate) names: &'a [(&'static str, String)],
 }
 
 /// Sizes of what was made, in bytes.
@@ -100,6 +102,9 @@ fn assemble(plan: &Plan<'_>) -> Result<Archive> {
     for (name, content) in plan.firmware {
         archive.add_file(&format!("lib/firmware/{name}"), 0o644, content)?;
     }
+    for (name, content) in plan.names {
+        archive.add_bytes(&format!("lib/vconverter/{name}"), 0o644, content.as_bytes())?;
+    }
     Ok(archive)
 }
 
@@ -112,5 +117,8 @@ fn add_modules(archive: &mut Archive, plan: &Plan<'_>) -> Result<()> {
     archive.add_bytes(&format!("{folder}/modules.dep"), 0o644, selection.dep.as_bytes())?;
     archive.add_bytes(&format!("{folder}/modules.alias"), 0o644, selection.alias.as_bytes())?;
     archive.add_bytes(&format!("{folder}/modules.softdep"), 0o644, selection.softdep.as_bytes())?;
+    if plan.agent.is_some() {
+        archive.add_bytes(&format!("{folder}/modules.left-out"), 0o644, selection.left_out.as_bytes())?;
+    }
     archive.add_file(&format!("{folder}/modules.builtin"), 0o644, &kernel.modules.join("modules.builtin"))
 }

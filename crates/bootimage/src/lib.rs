@@ -21,6 +21,7 @@ mod iso;
 mod kernel;
 mod machine_report;
 mod modules;
+mod names;
 mod netboot;
 mod package;
 mod program;

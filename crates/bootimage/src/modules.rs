@@ -36,7 +36,12 @@ pub(crate) struct Selection {
     pub(crate) alias: String,
     /// `modules.softdep` of the selection.
     pub(crate) softdep: String,
+    /// Aliases for devices of the kernel's modules that are not in the selection, in the form of `modules.alias`.
+    pub(crate) left_out: String,
 }
+
+/// Buses whose devices are told by name where no driver takes them.
+const BUSES: [&str; 6] = ["pci:", "usb:", "virtio:", "vmbus:", "xen:", "scsi:"];
 
 impl Selection {
     /// Names of the modules that need `module`.
@@ -84,6 +89,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) starts: &'a [&'a str],
     /// Starts of paths that match `starts` and are left out nevertheless, unless something needs them.
     pub(crate) without: &'a [&'a str],
+    /// The same by name.
+    pub(crate) without_names: &'a [String],
     /// Devices by their modalias: all modules that serve them.
     pub(crate) devices: &'a [String],
 }
@@ -131,6 +138,7 @@ impl ModuleIndex {
         };
         let mut open: Vec<&str> = self.dependencies.keys().map(String::as_str).collect();
         open.retain(|path| path.starts_with(ADDED) || begins(path, wanted.starts) && !begins(path, wanted.without));
+        open.retain(|path| !wanted.without_names.contains(&module_name(path)));
         if open.is_empty() {
             return Err(Error::new(ErrorKind::NoKernel, "the kernel package has none of the modules that are needed"));
         }
@@ -166,21 +174,26 @@ impl ModuleIndex {
 
     fn describe(&self, paths: BTreeSet<String>) -> Selection {
         let names: BTreeSet<String> = paths.iter().map(|path| module_name(path)).collect();
-        let (mut dep, mut alias, mut softdep) = (String::new(), String::new(), String::new());
+        let (mut dep, mut alias, mut softdep, mut left_out) = <(String, String, String, String)>::default();
         for path in &paths {
             let needs = self.dependencies.get(path).map(|needs| needs.join(" ")).unwrap_or_default();
             dep.push_str(format!("{path}: {needs}").trim_end());
             dep.push('\n');
         }
-        for (pattern, name) in self.aliases.iter().filter(|(_, name)| names.contains(&name.replace('-', "_"))) {
-            alias.push_str(&format!("alias {pattern} {name}\n"));
+        for (pattern, name) in &self.aliases {
+            let line = format!("alias {pattern} {name}\n");
+            if names.contains(&name.replace('-', "_")) {
+                alias.push_str(&line);
+            } else if BUSES.iter().any(|bus| pattern.starts_with(bus)) {
+                left_out.push_str(&line);
+            }
         }
         for name in &names {
             if let Some(wanted) = self.soft.get(name) {
                 softdep.push_str(&format!("softdep {name} pre: {}\n", wanted.join(" ")));
             }
         }
-        Selection { paths, dep, alias, softdep }
+        Selection { paths, dep, alias, softdep, left_out }
     }
 }
 
@@ -234,9 +247,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_out_is_told_by_its_devices() {
+        let index = parse_index(DEP, ALIAS, SOFT);
+        let wanted = Wanted { starts: &["drivers/scsi/", "block/"], ..Wanted::default() };
+        assert_eq!(index.select(&wanted).unwrap().left_out, "");
+        let without_names = ["sd_mod".to_owned()];
+        let selection = index.select(&Wanted { without_names: &without_names, ..wanted }).unwrap();
+        assert!(!names(&selection).contains(&"sd_mod".to_owned()), "{:?}", selection.paths);
+        assert_eq!(selection.left_out, "alias scsi:t-0x00* sd_mod\n");
+    }
+
+    #[test]
     fn nothing_selected_is_an_error() {
         let select = |starts: &[&str], without: &[&str]| {
-            parse_index(DEP, ALIAS, SOFT).select(&Wanted { starts, without, devices: &[] })
+            parse_index(DEP, ALIAS, SOFT).select(&Wanted { starts, without, ..Wanted::default() })
         };
         assert!(select(&["net/"], &[]).is_err());
         assert!(select(&["fs/"], &["fs/"]).is_err());
@@ -245,7 +269,7 @@ mod tests {
     #[test]
     fn a_device_brings_its_driver() {
         let devices = ["scsi:t-0x00".to_owned(), "pci:v1".to_owned()];
-        let wanted = Wanted { starts: &["lib/crc16"], without: &[], devices: &devices };
+        let wanted = Wanted { starts: &["lib/crc16"], devices: &devices, ..Wanted::default() };
         let selection = parse_index(DEP, ALIAS, SOFT).select(&wanted).unwrap();
         assert_eq!(names(&selection), ["t10_pi", "crct10dif_generic", "sd_mod", "crc_t10dif", "crc16"]);
     }

@@ -29,6 +29,7 @@ fn options(folder: &Path, output: PathBuf) -> BuildOptions {
         programs: programs(folder),
         firmware: bootimage::FirmwareSources { folders: Vec::new(), packages: Packages::None },
         drivers: Vec::new(),
+        without: Vec::new(),
         devices: None,
     }
 }

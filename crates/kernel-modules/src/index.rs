@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::info::ModuleInfo;
 use crate::pattern;
 
 /// Depth to which soft dependencies are followed; real ones are one or two deep.
@@ -60,16 +61,7 @@ pub fn parse_index(text: IndexText<'_>) -> Index {
     for line in text.softdep.lines() {
         let mut words = line.split_whitespace();
         if let (Some("softdep"), Some(name)) = (words.next(), words.next()) {
-            let soft = index.soft.entry(module_name(name)).or_default();
-            let mut after = false;
-            for word in words {
-                match word {
-                    "pre:" => after = false,
-                    "post:" => after = true,
-                    _ if after => soft.after.push(word.to_owned()),
-                    _ => soft.before.push(word.to_owned()),
-                }
-            }
+            index.add_soft(name, words);
         }
     }
     index.builtin = text.builtin.lines().map(module_name).collect();
@@ -90,7 +82,59 @@ fn bus(alias: &str) -> &str {
     }
 }
 
+/// A module cannot be used, for one that it needs is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingModule(pub String);
+
 impl Index {
+    /// Puts a module at `path`, below the modules folder, in the place of one of the same name.
+    ///
+    /// # Errors
+    /// The module it needs and the kernel has not.
+    pub fn add(&mut self, path: &str, info: &ModuleInfo) -> Result<(), MissingModule> {
+        let name = module_name(path);
+        let mut needs: Vec<String> = Vec::new();
+        for wanted in info.depends.iter().map(|wanted| module_name(wanted)) {
+            match self.modules.get(&wanted) {
+                // As depmod orders them: what is needed by a need comes behind it.
+                Some(found) => {
+                    for path in std::iter::once(&found.path).chain(&found.needs) {
+                        needs.retain(|other| other != path);
+                        needs.push(path.clone());
+                    }
+                }
+                None if self.builtin.contains(&wanted) => {}
+                None => return Err(MissingModule(wanted)),
+            }
+        }
+        self.modules.insert(name.clone(), Module { path: path.to_owned(), needs });
+        self.aliases.values_mut().for_each(|filed| filed.retain(|(_, module)| *module != name));
+        for alias in &info.aliases {
+            self.aliases.entry(bus(alias).to_owned()).or_default().push((alias.clone(), name.clone()));
+        }
+        self.soft.remove(&name);
+        info.softdep.iter().for_each(|line| self.add_soft(&name, line.split_whitespace()));
+        Ok(())
+    }
+
+    /// Path below the modules folder of the module `name`.
+    pub fn path(&self, name: &str) -> Option<&str> {
+        self.modules.get(&name.replace('-', "_")).map(|module| module.path.as_str())
+    }
+
+    fn add_soft<'a>(&mut self, name: &str, words: impl Iterator<Item = &'a str>) {
+        let soft = self.soft.entry(module_name(name)).or_default();
+        let mut after = false;
+        for word in words {
+            match word {
+                "pre:" => after = false,
+                "post:" => after = true,
+                _ if after => soft.after.push(word.to_owned()),
+                _ => soft.before.push(word.to_owned()),
+            }
+        }
+    }
+
     /// Names of the modules that serve `alias`, a modalias or the name of a module; empty for what is built in or
     /// not there.
     pub fn resolve(&self, alias: &str) -> Vec<&str> {
@@ -241,6 +285,28 @@ mod tests {
         assert_eq!(index.resolve("fs-ext4"), ["ext4"]);
         assert_eq!(index.resolve("crc32c-intel"), ["crc32c_intel"]);
         assert_eq!(index.resolve("crc32"), [""; 0]);
+    }
+
+    #[test]
+    fn a_module_that_comes_later_serves_its_devices() {
+        let mut index = parse_index(TEXT);
+        let info = ModuleInfo {
+            depends: vec!["jbd2".into(), "crc32".into()],
+            aliases: vec!["pci:v00001000d00000060sv*sd*bc*sc*i*".into()],
+            softdep: vec!["pre: realtek".into()],
+            ..ModuleInfo::default()
+        };
+        index.add("updates/new-raid.ko", &info).unwrap();
+        assert_eq!(index.resolve("pci:v00001000d00000060sv00001000sd00001013bc01sc04i00"), ["new_raid"]);
+        assert_eq!(index.path("new-raid"), Some("updates/new-raid.ko"));
+        let order = index.load_order("new_raid").into_iter().map(module_name);
+        assert_eq!(order.collect::<Vec<_>>(), ["crc16", "jbd2", "realtek", "new_raid"]);
+        let other = ModuleInfo { aliases: vec!["pci:other".into()], ..ModuleInfo::default() };
+        index.add("updates/e1000.ko", &other).unwrap();
+        assert_eq!(index.resolve("pci:v00008086d0000100Esv0sd0bc02sc00i00"), [""; 0], "its aliases went with it");
+        let needy = ModuleInfo { depends: vec!["raid-core".into()], ..ModuleInfo::default() };
+        assert_eq!(index.add("updates/z.ko", &needy), Err(MissingModule("raid_core".into())));
+        assert_eq!(index.path("z"), None);
     }
 
     #[test]
