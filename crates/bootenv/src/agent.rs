@@ -97,6 +97,15 @@ impl Place {
         self.folder.join("agent")
     }
 
+    /// Tells the agent that the machine has other hardware than it reported.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn tell_change(&self) -> Result<()> {
+        let path = self.state().join("changed");
+        fs::create_dir_all(self.state()).and_then(|()| fs::write(&path, [])).map_err(|e| Error::path("write", &path, e))
+    }
+
     /// Tells the agent that the controller shows this code.
     ///
     /// # Errors

@@ -15,7 +15,8 @@ use crate::disks::{is_disk, list_disks, set_all_read_only, set_read_only};
 use crate::network::settings::Wanted;
 use crate::status::Status;
 use crate::uevent::{Event, Events};
-use crate::{agent, conversation, inspection, medium, modules, mounts, network, reaper, screen};
+use crate::unclaimed::{Places, list_unclaimed};
+use crate::{agent, conversation, inspection, medium, modules, mounts, network, pushed, reaper, screen};
 
 /// Disks behind slow controllers come late; nobody waits longer for the first inspection.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
@@ -74,6 +75,14 @@ pub fn run() -> ! {
             let disks = status.picture().disks;
             log(format!("disks: {} found, {} read-only", disks.len(), disks.iter().filter(|d| d.read_only).count()));
             look_for_guest(&status);
+            {
+                let status = Arc::clone(&status);
+                start(move || watch_hardware(&settled, &status));
+            }
+            {
+                let status = Arc::clone(&status);
+                start(move || pushed::run(&|outcomes| conversation::tell_installed(outcomes, &status)));
+            }
             agent::run(&agent::Place::default(), &controller, &status)
         });
     }
@@ -165,11 +174,14 @@ impl Settled {
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
     }
 
+    fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     fn wait(&self) {
         let started = Instant::now();
         while started.elapsed() < SETTLE_MAX {
-            let last = *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if last.elapsed() > SETTLED {
+            if self.last().elapsed() > SETTLED {
                 return;
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -212,6 +224,9 @@ fn see_device(event: &Event, status: &Status, settled: &Settled) {
             show_disks(status);
         }
     }
+    if matches!(get("ACTION"), "bind" | "unbind" | "remove") {
+        settled.touch();
+    }
     if is_new && !get("MODALIAS").is_empty() {
         settled.touch();
         let loaded = modules::running().load_alias(get("MODALIAS"));
@@ -224,7 +239,47 @@ fn see_device(event: &Event, status: &Status, settled: &Settled) {
     }
 }
 
-fn protect_disks(status: &Status) {
+/// Looks again at the guest when disks came or went after the start, and has the agent report anew; for ever.
+fn watch_hardware(settled: &Settled, status: &Arc<Status>) {
+    let identities = || {
+        let picture = status.picture();
+        let nics: Vec<_> = picture.nics.values().map(|nic| nic.mac).collect();
+        (picture.disks, nics)
+    };
+    let (mut told, mut seen) = (identities(), None);
+    loop {
+        let last = settled.last();
+        if last.elapsed() > SETTLED && seen != Some(last) {
+            seen = Some(last);
+            show_unclaimed(status);
+        }
+        let now = identities();
+        if now != told && last.elapsed() > SETTLED {
+            if now.0 != told.0 {
+                look_for_guest(status);
+            }
+            told = now;
+            log("hardware: it changed; the agent reports anew");
+            if let Err(error) = agent::Place::default().tell_change() {
+                log(error.chain());
+            }
+        }
+        std::thread::sleep(Duration::from_millis(250));
+    }
+}
+
+/// Shows and logs the devices that no driver claimed.
+pub(crate) fn show_unclaimed(status: &Status) {
+    let unclaimed = list_unclaimed(&Places::running());
+    let known = status.picture().unclaimed;
+    for device in unclaimed.iter().filter(|device| !known.contains(device)) {
+        log(format!("device {}: {}", device.title(), device.lack));
+    }
+    status.update(|picture| picture.unclaimed = unclaimed);
+}
+
+/// Sets all disks read-only and shows them.
+pub(crate) fn protect_disks(status: &Status) {
     for failure in set_all_read_only() {
         log(failure.chain());
     }

@@ -10,12 +10,14 @@ use rustix::system::RebootCommand;
 use crate::agent::{self, Controller};
 use crate::configuration::Configuration;
 use crate::console::{self, log, recent};
+use crate::installation::{self, DriverFile, Outcome as Installed};
 use crate::keys::Key;
 use crate::network::reachability::{self, Verdict};
 use crate::network::settings::{Network, Wanted};
 use crate::operator::{self, Dialog, Input, Outcome};
 use crate::screens::{Choice, Screens};
 use crate::status::{Picture, Reachability, Status};
+use crate::{Result, boot_image, download, media};
 
 /// Without an address for so long, the Network Configurator is offered.
 const OFFER_AFTER: Duration = Duration::from_secs(25);
@@ -115,6 +117,14 @@ impl Conversation<'_> {
             Choice::AskRestart => self.dialog.ask_restart(),
             Choice::AskPowerOff => self.dialog.ask_power_off(),
             Choice::Network(network, controller) => self.set_network(*network, controller),
+            Choice::InstallFromMedia => self.install("reading USB sticks and CDs".into(), || {
+                let media = media::load_media()?;
+                let names = media.iter().map(|medium| medium.name.clone()).collect::<Vec<_>>().join(", ");
+                Ok((names, media.into_iter().flat_map(|medium| medium.files).collect()))
+            }),
+            Choice::InstallFromUrl(url) => {
+                self.install(format!("fetching {url}"), move || download::fetch(&url).map(|file| (url, vec![file])))
+            }
         }
     }
 
@@ -173,6 +183,28 @@ impl Conversation<'_> {
         std::thread::spawn(move || test(&controller, number, &wanted, &status));
     }
 
+    /// Installs what `load` gives, with where it is from; unless that is being done already.
+    fn install(&self, busy: String, load: impl FnOnce() -> Result<(String, Vec<DriverFile>)> + Send + 'static) {
+        if self.status.picture().installing.is_some() {
+            return;
+        }
+        log(format!("drivers: {busy}"));
+        self.status.update(|picture| picture.installing = Some(busy));
+        let status = Arc::clone(self.status);
+        std::thread::spawn(move || {
+            let outcomes = match load() {
+                Ok((from, files)) => {
+                    let count = files.len();
+                    status.update(|picture| picture.installing = Some(format!("installing {count} files from {from}")));
+                    installation::install(files)
+                }
+                Err(error) => vec![Installed { name: String::new(), installed: false, text: error.chain() }],
+            };
+            tell_installed(&outcomes, &status);
+            status.update(|picture| picture.installing = None);
+        });
+    }
+
     fn question(&self) -> Option<(String, String)> {
         self.dialog.question().map(|question| (question.text, question.complaint))
     }
@@ -201,6 +233,23 @@ impl Conversation<'_> {
         }
         self.status.update(|picture: &mut Picture| picture.question = question);
     }
+}
+
+/// Says what became of files of drivers, and sets read-only what came with them.
+pub fn tell_installed(outcomes: &[Installed], status: &Status) {
+    let line = |outcome: &Installed| {
+        let word = if outcome.installed { "installed" } else { "refused" };
+        if outcome.name.is_empty() {
+            outcome.text.clone()
+        } else {
+            format!("{} {word}: {}", outcome.name, outcome.text)
+        }
+    };
+    let lines: Vec<String> = outcomes.iter().map(line).collect();
+    lines.iter().for_each(|line| log(format!("drivers: {line}")));
+    boot_image::protect_disks(status);
+    boot_image::show_unclaimed(status);
+    status.update(|picture| picture.installed = lines);
 }
 
 /// Looks whether the controller can be reached with the settings of this number, and says so.

@@ -45,6 +45,31 @@ pub fn mount_kernel_filesystems() -> Result<()> {
     Ok(())
 }
 
+/// What the kernel forbids under Secure Boot (kernel_lockdown(7)): `none`, `integrity` or `confidentiality`; empty where
+/// it does not say.
+pub fn lockdown() -> String {
+    let target = Path::new("/sys/kernel/security");
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+    // What it says is for people: without it they are told a little less.
+    let _ = mount("securityfs", target, "securityfs", flags, c"");
+    chosen(&fs::read_to_string(target.join("lockdown")).unwrap_or_default())
+}
+
+/// The word in brackets of `none [integrity] confidentiality`.
+fn chosen(text: &str) -> String {
+    let word = text.split_whitespace().find_map(|word| word.strip_prefix('[')?.strip_suffix(']'));
+    word.unwrap_or_default().to_owned()
+}
+
+/// Mounts a CD read-only.
+///
+/// # Errors
+/// There is none in the drive, or none with this filesystem.
+pub fn mount_cd(device: &Path, target: &Path, kind: &str) -> Result<()> {
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount(device, target, kind, flags, c"").map_err(|e| Error::path("mount the CD in", device, e))
+}
+
 /// Mounts the firmware's variables read-only, where there are any (UEFI) and the kernel can.
 ///
 /// # Errors
@@ -58,5 +83,16 @@ pub fn mount_firmware_variables() -> Result<()> {
     match mount("efivarfs", target, "efivarfs", flags, c"") {
         Ok(()) | Err(Errno::BUSY) => Ok(()),
         Err(errno) => Err(Error::path("mount efivarfs on", target, errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lockdown_is_the_word_in_brackets() {
+        assert_eq!(chosen("none [integrity] confidentiality\n"), "integrity");
+        assert_eq!(chosen(""), "");
     }
 }

@@ -12,6 +12,7 @@ use crate::console::{self, open_console, recent};
 use crate::letters::block_letters;
 use crate::screens::Shown;
 use crate::status::{Picture, Status};
+use crate::unclaimed::Purpose;
 
 /// What every terminal has.
 const COLUMNS: usize = 80;
@@ -111,6 +112,9 @@ pub fn draw(picture: &Picture, log: &[String], columns: usize, rows: usize) -> V
         field(if n == 0 { "Disks" } else { "" }, &text);
     }
     match picture.disks.len() {
+        0 if picture.unclaimed.iter().any(|device| device.purpose == Purpose::Storage) => {
+            field("Disks", "no disk found; a controller has no driver: see Device Installer (F1)");
+        }
         0 => field("Disks", "no disk found"),
         n if n > DISKS_MAX => field("", &format!("and {} more", n - DISKS_MAX)),
         _ => {}

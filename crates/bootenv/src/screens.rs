@@ -1,7 +1,9 @@
-//! What is on the screen instead of the status: Start menu, Network Configurator, log. One for all consoles.
+//! What is on the screen instead of the status: Start menu, Network Configurator, Device Installer, log. One for all
+//! consoles.
 
-use crate::configurator::{Configurator, Wish};
+use crate::configurator::{self, Configurator};
 use crate::form::{Field, Form, Reaction};
+use crate::installer::{self, Installer};
 use crate::keys::Key;
 use crate::network::settings::Network;
 use crate::screen::Line;
@@ -18,12 +20,17 @@ pub enum Choice {
     AskPowerOff,
     /// To use these settings, and then to see whether this controller can be reached.
     Network(Box<Network>, Option<String>),
+    /// To install what USB sticks and CDs carry.
+    InstallFromMedia,
+    /// To install the file at this URL.
+    InstallFromUrl(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Item {
     Status,
     Network,
+    Devices,
     Log,
     Restart,
     PowerOff,
@@ -36,6 +43,7 @@ enum View {
     Status,
     Menu(Form<Item>),
     Network(Box<Configurator>),
+    Devices(Box<Installer>),
     /// So many lines up from the end.
     Log(usize),
 }
@@ -60,6 +68,7 @@ impl Screens {
         self.by_itself = false;
         self.view = View::Menu(Form::new(vec![
             item(Item::Network, "Network Configurator"),
+            item(Item::Devices, "Device Installer"),
             item(Item::Status, "Status"),
             item(Item::Log, "Log"),
             item(Item::Restart, "Restart this machine"),
@@ -108,6 +117,10 @@ impl Screens {
                     self.open_network(network.clone(), picture);
                     Choice::Nothing
                 }
+                Reaction::Pressed(Item::Devices) => {
+                    self.view = View::Devices(Box::new(Installer::new(picture)));
+                    Choice::Nothing
+                }
                 Reaction::Pressed(Item::Log) => {
                     self.view = View::Log(0);
                     Choice::Nothing
@@ -116,9 +129,15 @@ impl Screens {
                 Reaction::Pressed(Item::PowerOff) => self.leave_for(Choice::AskPowerOff),
             },
             View::Network(configurator) => match configurator.take(key) {
-                Wish::Nothing => Choice::Nothing,
-                Wish::Leave => self.leave_for(Choice::Nothing),
-                Wish::Network(network) => Choice::Network(network, configurator.controller()),
+                configurator::Wish::Nothing => Choice::Nothing,
+                configurator::Wish::Leave => self.leave_for(Choice::Nothing),
+                configurator::Wish::Network(network) => Choice::Network(network, configurator.controller()),
+            },
+            View::Devices(devices) => match devices.take(key, picture) {
+                installer::Wish::Nothing => Choice::Nothing,
+                installer::Wish::Leave => self.leave_for(Choice::Nothing),
+                installer::Wish::Media => Choice::InstallFromMedia,
+                installer::Wish::Url(url) => Choice::InstallFromUrl(url),
             },
             View::Log(up) => {
                 match key {
@@ -151,6 +170,14 @@ impl Screens {
                     title: "Network Configurator",
                     lines: configurator.draw(picture),
                     keys: "Up/Down move   Left/Right change   Enter choose   Esc leave",
+                })
+            }
+            View::Devices(devices) => {
+                devices.refresh(picture);
+                Some(Shown {
+                    title: "Device Installer",
+                    lines: devices.draw(picture),
+                    keys: "Up/Down move   Enter choose   Esc leave",
                 })
             }
             View::Log(up) => {
@@ -196,8 +223,10 @@ mod tests {
         assert_eq!(title_after(&[]), Some("Start menu"));
         assert_eq!(title_after(&[Key::Enter]), Some("Network Configurator"));
         assert_eq!(title_after(&[Key::Enter, Key::Escape]), None);
-        assert_eq!(title_after(&[Key::Down, Key::Enter]), None);
-        assert_eq!(title_after(&[Key::Down, Key::Down, Key::Enter]), Some("Log"));
+        assert_eq!(title_after(&[Key::Down, Key::Enter]), Some("Device Installer"));
+        assert_eq!(title_after(&[Key::Down, Key::Enter, Key::Escape]), None);
+        assert_eq!(title_after(&[Key::Down, Key::Down, Key::Enter]), None);
+        assert_eq!(title_after(&[Key::Down, Key::Down, Key::Down, Key::Enter]), Some("Log"));
         assert_eq!(title_after(&[Key::Escape]), None);
         screens.open_menu();
         let keys = [Key::Up, Key::Enter].map(|key| screens.take(key, &network, &picture));

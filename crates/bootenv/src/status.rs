@@ -9,6 +9,7 @@ use machine::{IpNet, MacAddress};
 use crate::agent::AgentLine;
 use crate::disks::DiskFacts;
 use crate::screens::Shown;
+use crate::unclaimed::Unclaimed;
 
 /// What is shown of a network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,12 @@ pub struct Picture {
     pub nics: BTreeMap<u32, NicStatus>,
     /// Disks by name.
     pub disks: Vec<DiskFacts>,
+    /// Devices that no driver claimed.
+    pub unclaimed: Vec<Unclaimed>,
+    /// What the Device Installer is at.
+    pub installing: Option<String>,
+    /// What it did last, a line for each file.
+    pub installed: Vec<String>,
     /// The controller, or that it is not known.
     pub controller: String,
     /// The agent's last word.

@@ -136,7 +136,8 @@ fn connect(address: &SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-fn resolve(controller: &str) -> Result<Vec<SocketAddr>, Verdict> {
+/// The addresses of `HOST:PORT`, or why there are none.
+pub(crate) fn resolve(controller: &str) -> Result<Vec<SocketAddr>, Verdict> {
     if let Ok(address) = controller.parse::<SocketAddr>() {
         return Ok(vec![address]);
     }
