@@ -16,6 +16,7 @@ use protocol::tls::{AgentTls, Fingerprint, Identity, Trust};
 use protocol::{Connection, VersionRange};
 
 use crate::dial::dial;
+use crate::drivers::{Drivers, refused};
 use crate::inventory::{Inventory, about};
 use crate::paired::Paired;
 use crate::{Config, Error, ErrorKind, Result, Screen, Status, stream};
@@ -26,8 +27,10 @@ const PAUSE_SECONDS_MIN: u64 = 1;
 const PAUSE_SECONDS_MAX: u64 = 8;
 /// Pause after a refusal.
 const REFUSED_SECONDS: u64 = 15;
-/// How often it is looked whether somebody at the machine has answered.
+/// How often it is looked whether somebody at the machine has answered, or the boot image.
 const CONFIRMATION_PAUSE: Duration = Duration::from_millis(250);
+/// How often it is looked whether the boot image says that the hardware changed.
+const CHANGE_PAUSE: Duration = Duration::from_secs(1);
 /// Streams at one time.
 const STREAMS_MAX: usize = 8;
 
@@ -68,6 +71,7 @@ struct Session<'a> {
     /// It says that it approved, and nobody at the machine has confirmed yet that it is who it should be.
     unconfirmed: Option<Paired>,
     inventory: Option<Arc<Inventory>>,
+    drivers: Drivers,
     streams: Streams,
     /// Dropping it ends the heartbeats.
     _heartbeats: Sender<Infallible>,
@@ -115,6 +119,7 @@ impl<'a> Session<'a> {
             pairing: None,
             unconfirmed: None,
             inventory: None,
+            drivers: Drivers::new(config),
             streams: Streams::default(),
             _heartbeats: heartbeats,
         })
@@ -123,14 +128,15 @@ impl<'a> Session<'a> {
     fn run(mut self) -> Result<Infallible> {
         let messages = receive(Arc::clone(&self.connection));
         loop {
-            let message = match &self.unconfirmed {
-                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(_) => {
-                    self.look_for_confirmation()?;
-                    messages.recv_timeout(CONFIRMATION_PAUSE)
-                }
+            let pause = if self.unconfirmed.is_some() {
+                self.look_for_confirmation()?;
+                CONFIRMATION_PAUSE
+            } else if self.look_at_boot_image()? {
+                CONFIRMATION_PAUSE
+            } else {
+                CHANGE_PAUSE
             };
-            match message {
+            match messages.recv_timeout(pause) {
                 Ok(message) => {
                     self.react(message.map_err(|e| Error { context: "lost the controller".into(), ..e.into() })?)?
                 }
@@ -163,7 +169,11 @@ impl<'a> Session<'a> {
             }
             ControllerMessage::Approved => self.be_approved(),
             // Whoever nobody has confirmed shows nothing here that could talk somebody into it, and the report comes anyway.
-            ControllerMessage::Refresh | ControllerMessage::Show { .. } | ControllerMessage::Finish { .. }
+            ControllerMessage::Refresh
+            | ControllerMessage::Show { .. }
+            | ControllerMessage::Finish { .. }
+            | ControllerMessage::DriverPiece(_)
+            | ControllerMessage::InstallDrivers { .. }
                 if self.is_unproven() =>
             {
                 Ok(())
@@ -172,6 +182,23 @@ impl<'a> Session<'a> {
                 true => self.report(),
                 false => Err(out_of_order("a wish for a report before the approval")),
             },
+            ControllerMessage::DriverPiece(_) | ControllerMessage::InstallDrivers { .. }
+                if self.inventory.is_none() =>
+            {
+                Err(out_of_order("a driver before the approval"))
+            }
+            ControllerMessage::DriverPiece(_) if !self.config.is_boot_image() => Ok(()),
+            ControllerMessage::DriverPiece(piece) => {
+                let refused = self.drivers.take(&piece);
+                self.tell_drivers(piece.push, refused)
+            }
+            ControllerMessage::InstallDrivers { push } => {
+                let refused = match self.config.is_boot_image() {
+                    true => self.drivers.install(push),
+                    false => Some(refused("this machine runs its own system, which is left as it is".into())),
+                };
+                self.tell_drivers(push, refused)
+            }
             ControllerMessage::ServeDisk(wish) => self.serve(wish),
             ControllerMessage::CancelStream { stream } => {
                 if let Some(running) = lock(&self.streams).remove(&stream) {
@@ -248,7 +275,28 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    fn tell_drivers(&self, push: u64, outcomes: Option<Vec<protocol::driver::DriverOutcome>>) -> Result<()> {
+        outcomes.map_or(Ok(()), |outcomes| self.say(&AgentMessage::DriversInstalled { push, outcomes }))
+    }
+
+    /// Passes on what the boot image has to say; whether more is awaited soon.
+    fn look_at_boot_image(&mut self) -> Result<bool> {
+        if self.inventory.is_none() || !self.config.is_boot_image() {
+            return Ok(false);
+        }
+        // First what there is now, so that who reads the outcome finds it reported.
+        if self.config.state_dir.join("changed").exists() {
+            self.report()?;
+        }
+        for (push, outcomes) in self.drivers.outcomes() {
+            self.tell_drivers(push, Some(outcomes))?;
+        }
+        Ok(self.drivers.are_awaited())
+    }
+
     fn report(&mut self) -> Result<()> {
+        // What changes from here on is looked at again.
+        let _ = std::fs::remove_file(self.config.state_dir.join("changed"));
         let inventory = Arc::new(Inventory::load(self.config));
         self.say(&AgentMessage::Report(Box::new(inventory.report.clone())))?;
         self.inventory = Some(inventory);

@@ -6,6 +6,7 @@
 mod config;
 mod control;
 mod dial;
+mod drivers;
 mod error;
 pub mod inventory;
 mod pace;

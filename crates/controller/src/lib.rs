@@ -6,6 +6,7 @@
 
 pub mod api;
 mod data_directory;
+pub mod driver_library;
 mod error;
 pub mod identity;
 pub mod progress;

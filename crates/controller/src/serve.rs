@@ -10,6 +10,7 @@ use protocol::tls::ControllerTls;
 use tokio::sync::oneshot;
 
 use crate::api::{Api, Peer, Status, bind, router};
+use crate::driver_library::DriverLibrary;
 use crate::pxe::{PxeConfig, start_service};
 use crate::sessions::Sessions;
 use crate::store::Store;
@@ -66,6 +67,7 @@ impl Controller {
         let api = Arc::new(Api {
             store,
             sessions: sessions.clone(),
+            drivers: DriverLibrary::new(&directory),
             tasks: tasks.clone(),
             status: status.clone(),
             pxe: pxe.as_ref().map(|pxe| pxe.log().clone()),

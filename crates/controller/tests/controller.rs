@@ -404,3 +404,93 @@ fn a_dead_controllers_socket_is_replaced_and_a_living_controller_is_left_alone()
     assert_eq!(get(&data, "/status")["pid"], std::process::id());
     controller.stop();
 }
+
+/// The smallest kernel module that says these things of itself (ELF-64, sections: none, .modinfo, names).
+fn module(strings: &[&str]) -> Vec<u8> {
+    let modinfo: Vec<u8> = strings.iter().flat_map(|s| s.bytes().chain([0])).collect();
+    let names = b"\0.modinfo\0.shstrtab\0";
+    let mut bytes = vec![0; 64];
+    bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    (bytes[0x10], bytes[0x12]) = (1, 62);
+    let headers = (64 + modinfo.len() + names.len()) as u64;
+    bytes[0x28..0x30].copy_from_slice(&headers.to_le_bytes());
+    (bytes[0x3a], bytes[0x3c], bytes[0x3e]) = (64, 3, 2);
+    bytes.extend(&modinfo);
+    bytes.extend(names);
+    for (name, offset, length) in [(0, 0, 0), (1, 64, modinfo.len()), (10, 64 + modinfo.len(), names.len())] {
+        let mut section = [0; 64];
+        section[0] = name;
+        section[0x18..0x20].copy_from_slice(&(offset as u64).to_le_bytes());
+        section[0x20..0x28].copy_from_slice(&(length as u64).to_le_bytes());
+        bytes.extend(section);
+    }
+    bytes
+}
+
+/// Puts bytes as they are; status and answer.
+fn put(data: &std::path::Path, path: &str, body: &[u8]) -> (u16, Value) {
+    let mut stream = std::os::unix::net::UnixStream::connect(data.join("controller.sock")).unwrap();
+    let length = body.len();
+    write!(stream, "PUT /api/v1{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")
+        .unwrap();
+    // One that is refused is not read to its end.
+    let _ = stream.write_all(body);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+#[test]
+fn drivers_of_the_library_are_pushed_to_the_boot_image_and_its_answer_is_told() {
+    let site = Site::start(nothing());
+    let ours = module(&["name=raid", "vermagic=6.1.0 SMP", &format!("description={}", "x".repeat(60_000))]);
+    let (status, added) = put(&site.data, "/drivers/raid.ko", &ours);
+    assert_eq!((status, &added["modules"][0], &added["kernels"][0]), (200, &json!("raid"), &json!("6.1.0")), "{added}");
+    let (status, _) = put(&site.data, "/drivers/other.ko", &module(&["name=other", "vermagic=6.12.1 SMP"]));
+    assert_eq!(status, 200);
+    assert_eq!(put(&site.data, "/drivers/text.ko", b"text").0, 400);
+    assert_eq!(put(&site.data, "/drivers/..%2Fraid.ko", &ours).0, 400);
+    let listed = site.get("/drivers");
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+
+    // The machine has Linux 6.1.0: the other is not for it.
+    let path = format!("/machines/{}/drivers", site.machine);
+    let (data, asked) = (site.data.clone(), path.clone());
+    let pushed = std::thread::spawn(move || http(&data, "POST", &asked, r#"{"names":[]}"#));
+    let mut received = Vec::new();
+    let push = loop {
+        match receive(&site.connection) {
+            ControllerMessage::DriverPiece(piece) => {
+                assert_eq!((piece.name.as_str(), piece.offset), ("raid.ko", received.len() as u64));
+                received.extend_from_slice(piece.content.bytes());
+            }
+            ControllerMessage::InstallDrivers { push } => break push,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(received, ours);
+    let outcome = protocol::driver::DriverOutcome {
+        name: "raid.ko".into(),
+        installed: true,
+        text: "raid is\u{1b} loaded".into(),
+    };
+    send(&site.connection, &AgentMessage::DriversInstalled { push: push + 1, outcomes: vec![] });
+    send(&site.connection, &AgentMessage::DriversInstalled { push, outcomes: vec![outcome] });
+    let (status, _, answer) = pushed.join().unwrap();
+    assert_eq!((status, &answer[0]["text"]), (200, &json!("raid is loaded")), "{answer}");
+    let audit = site.get("/audit?limit=1");
+    assert_eq!((&audit[0]["action"], &audit[0]["detail"]), (&json!("drivers pushed"), &json!("raid.ko")), "{audit}");
+
+    let (status, _, _) = site.post(&path, &json!({ "names": ["missing.ko"] }));
+    assert_eq!(status, 404);
+    let (status, _, left) = http(&site.data, "DELETE", "/drivers/raid.ko", "");
+    assert_eq!((status, left.as_array().unwrap().len()), (200, 1));
+    let (status, _, answer) = site.post(&path, &json!({ "names": [] }));
+    assert_eq!(status, 404, "{answer}");
+    drop(site.connection);
+    eventually("the machine is offline", || get(&site.data, "/machines")[0]["state"] == "offline");
+    let (status, _, answer) = http(&site.data, "POST", &path, r#"{"names":["other.ko"]}"#);
+    assert_eq!(status, 409, "{answer}");
+    site.controller.stop();
+}

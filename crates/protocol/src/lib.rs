@@ -9,6 +9,7 @@
 
 pub mod codec;
 mod connection;
+pub mod driver;
 mod error;
 pub mod frame;
 pub mod message;

@@ -11,6 +11,7 @@ use machine::{ByteCount, ByteOffset, DiskIdentity, Machine};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::driver::{DriverOutcome, DriverPiece};
 use crate::pairing::{Commitment, Nonce};
 use crate::{Error, ErrorKind, Result, Version, VersionRange};
 
@@ -133,6 +134,13 @@ pub enum ControllerMessage {
         /// From [`ServeDisk::stream`].
         stream: StreamToken,
     },
+    /// A piece of a driver's file, for a machine in the boot image. Since revision 2.
+    DriverPiece(DriverPiece),
+    /// All files are there: install them. Since revision 2.
+    InstallDrivers {
+        /// As in the pieces.
+        push: u64,
+    },
     /// Report again.
     Refresh,
     /// Something for the machine's screen.
@@ -179,6 +187,13 @@ pub enum AgentMessage {
         stream: StreamToken,
         /// Why, for a person.
         reason: String,
+    },
+    /// Answer to [`ControllerMessage::InstallDrivers`], or to a piece that cannot be taken. Since revision 2.
+    DriversInstalled {
+        /// As asked.
+        push: u64,
+        /// What became of each file.
+        outcomes: Vec<DriverOutcome>,
     },
     /// Every [`HEARTBEAT_SECONDS`].
     Heartbeat {
@@ -455,7 +470,7 @@ mod tests {
             instance: Bytes32([0xab; 32]),
         });
         let text = format!(
-            r#"{{"type":"hello","protocol":{{"oldest":1,"newest":1}},"program":"0.1.0","kind":"boot_image","instance":"{}"}}"#,
+            r#"{{"type":"hello","protocol":{{"oldest":1,"newest":2}},"program":"0.1.0","kind":"boot_image","instance":"{}"}}"#,
             "ab".repeat(32)
         );
         assert_eq!(serde_json::to_string(&hello).unwrap(), text);

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// * **1**, first light: pairing by commit and reveal, `Report`, `ServeDisk` with data and hash streams, frames of at
 ///   most 1 MiB with XXH3 checksums, stored or zstd, acknowledged by position.
+/// * **2**, the Device Installer: drivers pushed to the boot image ([`crate::driver`]); an agent reports anew by itself
+///   when its hardware changed.
 ///
 /// A program speaks its newest revision and the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -27,11 +29,13 @@ pub struct VersionRange {
 impl Version {
     /// First light.
     pub const V1: Self = Self(1);
+    /// Drivers are pushed.
+    pub const V2: Self = Self(2);
 }
 
 impl VersionRange {
     /// What this build speaks.
-    pub const SPOKEN: Self = Self { oldest: Version::V1, newest: Version::V1 };
+    pub const SPOKEN: Self = Self { oldest: Version::V1, newest: Version::V2 };
 
     /// The newest revision that both speak.
     pub fn common(self, other: Self) -> Option<Version> {

@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Tasks(Tasks),
     /// Bring machines to the boot image over the network, beside the LAN's DHCP server; policies and log of that
     Pxe(Pxe),
+    /// Drivers for machines in the boot image whose disk or network card has none
+    Drivers(Drivers),
     /// Show what is on disk images or block devices, without changing or mounting them
     Inspect(Inspect),
     /// Make the boot image from which machines are cold-cloned
@@ -306,6 +308,51 @@ pub(crate) enum TasksAction {
     Resume {
         /// Id of the task
         id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  vconverter drivers add megaraid_sas.ko firmware-bnx2_20230210-5_all.deb
+  vconverter drivers list
+  vconverter drivers push m-4f9c21ab megaraid_sas.ko
+
+A FILE is a kernel module (.ko, .ko.xz, .ko.zst), a Debian package of modules or firmware (.deb), or a firmware file under
+the name that its module asks for. The machine's Device Installer shows which devices have no driver and what they lack; it
+also takes drivers from a USB stick or CD (folder vconverter-drivers) and by HTTP. A new disk appears at once, without a
+restart. What is refused, and why, is told for each file; the exit code is 4 then."
+)]
+pub(crate) struct Drivers {
+    #[command(subcommand)]
+    pub(crate) action: Option<DriversAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DriversAction {
+    /// Show the files of the library: what is in them, for which kernel, and who signed it
+    List,
+    /// Keep files in the library
+    Add {
+        /// Modules, packages, firmware
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Remove files from the library
+    Remove {
+        /// As the list shows them
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+    /// Install files on an approved machine that stands in the boot image
+    Push {
+        /// Id, or host name where only one has it
+        machine: String,
+        /// As the list shows them [default: all that are for the machine's kernel]
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
     },
 }
 

@@ -44,6 +44,15 @@ impl Client {
         self.request(Method::POST, path, body.into())
     }
 
+    /// Puts a file as it is.
+    pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, content: Vec<u8>) -> Result<T> {
+        self.request(Method::PUT, path, content.into())
+    }
+
+    pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.request(Method::DELETE, path, Bytes::new())
+    }
+
     fn request<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T> {
         self.runtime.block_on(async {
             match tokio::time::timeout(TIMEOUT, self.exchange(method, path, body)).await {

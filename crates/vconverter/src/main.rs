@@ -7,6 +7,7 @@ mod boot_image;
 mod boot_image_inspect;
 mod client;
 mod convert;
+mod drivers;
 mod failure;
 mod inspect;
 mod machines;
@@ -25,7 +26,7 @@ use controller::DataDirectory;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, BootImageAction, Command, MachinesAction, PxeAction, TasksAction};
+use arguments::{Arguments, BootImageAction, Command, DriversAction, MachinesAction, PxeAction, TasksAction};
 use client::Client;
 use failure::{Code, Failure, Result};
 
@@ -87,6 +88,15 @@ fn run(arguments: Arguments) -> Result<()> {
             Some(PxeAction::Log { follow }) => pxe::log(&Client::new(&directory)?, follow, json),
             Some(PxeAction::Policy(policy)) => pxe::policy(&Client::new(&directory)?, &policy, json),
         },
+        Command::Drivers(arguments) => {
+            let client = Client::new(&directory)?;
+            match arguments.action {
+                None | Some(DriversAction::List) => drivers::list(&client, json),
+                Some(DriversAction::Add { files }) => drivers::add(&client, &files, json),
+                Some(DriversAction::Remove { names }) => drivers::remove(&client, &names, json),
+                Some(DriversAction::Push { machine, names }) => drivers::push(&client, &machine, &names, json),
+            }
+        }
         Command::Inspect(inspect) => inspect::inspect(&inspect.sources, json),
         Command::BootImage(boot_image) => match boot_image.action {
             BootImageAction::Build(build) => boot_image::build(&build, &directory, json),

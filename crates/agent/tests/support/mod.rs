@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use conversion::receive::StreamSupply;
 use conversion::{Cancel, DataStream};
 use machine::ByteOffset;
+use protocol::driver::DriverOutcome;
 use protocol::message::{
     AgentMessage, ControllerMessage, DiskSelector, Opening, REPORT_BYTES_MAX, Report, ServeDisk, StreamMode,
     StreamToken, read_message, write_message,
@@ -49,6 +50,7 @@ struct State {
     sessions: u64,
     report: Option<(Report, u64)>,
     failures: Vec<String>,
+    installed: Vec<(u64, Vec<DriverOutcome>)>,
     expected: HashMap<String, Sender<Connection>>,
     refused_streams: u32,
     told: u32,
@@ -154,6 +156,18 @@ impl Controller {
         self.wait("failure", |state| state.failures.first().cloned())
     }
 
+    /// What became of a push.
+    pub fn wait_for_drivers(&self, push: u64) -> Vec<DriverOutcome> {
+        self.wait("outcome of a push", |state| {
+            state.installed.iter().find(|(number, _)| *number == push).map(|(_, outcomes)| outcomes.clone())
+        })
+    }
+
+    /// Waits for this many reports and openings of streams.
+    pub fn wait_until_told(&self, times: u32) {
+        self.wait("report", |state| (state.told >= times).then_some(()));
+    }
+
     pub fn refused_streams(&self) -> u32 {
         self.inner.state.lock().unwrap().refused_streams
     }
@@ -232,6 +246,9 @@ impl Controller {
                     state.expected.remove(&token_text(stream));
                     state.failures.push(reason);
                 }
+                AgentMessage::DriversInstalled { push, outcomes } => {
+                    self.inner.state.lock().unwrap().installed.push((push, outcomes));
+                }
                 AgentMessage::Heartbeat { sequence } => {
                     write_message(&*session, &ControllerMessage::HeartbeatAck { sequence })?;
                 }
@@ -296,6 +313,17 @@ impl Agent {
         for disk in disks {
             command.arg("--disk").arg(disk);
         }
+        Self { child: command.stdout(Stdio::piped()).spawn().unwrap() }
+    }
+
+    /// The same, as it is started in the boot image.
+    pub fn start_in_boot_image(controller: SocketAddr, pin: Fingerprint, state: &Path, disk: &Path) -> Self {
+        std::fs::create_dir_all(state).unwrap();
+        let config = state.join("agent.json");
+        std::fs::write(&config, r#"{"boot_image":true}"#).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vconverter-agent"));
+        command.arg("--config").arg(&config).args(["--controller", &controller.to_string()]);
+        command.args(["--ca-fingerprint", &pin.to_string()]).arg("--state-dir").arg(state).arg("--disk").arg(disk);
         Self { child: command.stdout(Stdio::piped()).spawn().unwrap() }
     }
 

@@ -13,16 +13,20 @@
 //! | `POST /tasks/{id}/resume` | yes to the machine that the task has waited for → [`TaskView`] |
 //! | `GET /pxe/rules`, `POST /pxe/rules` | what machines that start from the network get ([`crate::store::PxeRule`]); [`NewPxeRule`] sets it |
 //! | `GET /pxe/log?after=N` | what they asked and were answered ([`netboot::Record`]) |
+//! | `GET /drivers`, `PUT /drivers/{name}`, `DELETE /drivers/{name}` | the driver library ([`crate::driver_library::Driver`]); a file is put as it is |
+//! | `POST /machines/{machine}/drivers` | pushes files of it ([`NewPush`]) → what became of them ([`crate::driver_library::DriverOutcome`]) |
 //! | `GET /audit?limit=N` | the audit log, newest first |
 //!
 //! What fails is answered with a problem (RFC 9457), see [`Problem`].
 
+mod drivers;
 mod problem;
 mod pxe;
 mod routes;
 mod socket;
 mod views;
 
+pub use drivers::NewPush;
 pub use protocol::message::BootMedium;
 
 pub use problem::{Problem, ProblemKind};

@@ -11,11 +11,12 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 
-use super::pxe;
 use super::views::TypedCode;
 use super::{
     BatchView, CONVERSIONS_MAX, MachineView, NewBatches, NewConversion, Peer, Problem, ProblemKind, Status, TaskView,
 };
+use super::{drivers, pxe};
+use crate::driver_library::DriverLibrary;
 use crate::sessions::{Approval, Sessions};
 use crate::store::{AuditEntry, LogEntry, Store};
 use crate::tasks::{Batch, Tasks, Wish};
@@ -30,6 +31,7 @@ const LOG_LINES_MAX: u32 = 1000;
 pub(crate) struct Api {
     pub(crate) store: Arc<Store>,
     pub(crate) sessions: Sessions,
+    pub(crate) drivers: DriverLibrary,
     pub(crate) tasks: Tasks,
     pub(crate) status: Status,
     /// The log of the PXE service, where it runs.
@@ -53,6 +55,7 @@ struct AuditQuery {
 /// The API, all of it.
 pub(crate) fn router(api: Arc<Api>) -> Router {
     let pxe = pxe::routes(api.store.clone(), api.pxe.clone());
+    let drivers = drivers::routes(api.clone());
     let v1 = Router::new()
         .route("/status", get(status))
         .route("/machines", get(machines))
@@ -67,7 +70,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/batches", post(create_batches))
         .route("/audit", get(audit))
         .with_state(api);
-    finish(v1.merge(pxe))
+    finish(v1.merge(pxe).merge(drivers))
 }
 
 /// Routes as an API of its own: below its version, for its owner, with problems for what is not there.
@@ -243,7 +246,7 @@ fn all_machines(api: &Api) -> crate::Result<Vec<MachineView>> {
 }
 
 /// By id, or by a name that only one machine has.
-fn find_machine(api: &Api, name: &str) -> crate::Result<MachineView> {
+pub(super) fn find_machine(api: &Api, name: &str) -> crate::Result<MachineView> {
     let all = all_machines(api)?;
     if let Some(found) = all.iter().find(|machine| machine.id.as_deref() == Some(name)) {
         return Ok(found.clone());

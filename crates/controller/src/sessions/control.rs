@@ -52,8 +52,14 @@ impl Sessions {
         if approved && !pass.approve() {
             return link.refuse("too many connections", None).map_err(network);
         }
-        let caller =
-            Caller { key, instance: hello.instance, address, kind: hello.kind, program: short(&hello.program) };
+        let caller = Caller {
+            key,
+            instance: hello.instance,
+            address,
+            kind: hello.kind,
+            program: short(&hello.program),
+            protocol: version,
+        };
         let phase = if approved { Phase::Approved { reported: None } } else { Phase::Pairing };
         let admission = self.registry().admit(caller.clone(), link.clone(), phase, Instant::now());
         let id = match admission {
@@ -195,6 +201,10 @@ impl Control<'_> {
             AgentMessage::Report(report) => self.keep_report(*report),
             AgentMessage::StreamFailed { stream, reason } => {
                 self.sessions.stream_failed(self.caller.key, stream, &reason);
+                Ok(())
+            }
+            AgentMessage::DriversInstalled { push, outcomes } => {
+                self.sessions.drivers_installed(self.caller.key, push, outcomes);
                 Ok(())
             }
             AgentMessage::PairingCommit { .. } | AgentMessage::PairingReveal { .. } => {

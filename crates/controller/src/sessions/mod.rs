@@ -5,6 +5,7 @@
 //! to the operator and kept nowhere.
 
 mod control;
+mod drivers;
 mod gate;
 mod registry;
 mod streams;
@@ -24,7 +25,7 @@ use crate::store::Store;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 use gate::{Gate, Pass};
-use registry::{CodeEntry, Phase, Registry};
+use registry::{CodeEntry, Phase, Registry, SessionId};
 use streams::Expected;
 
 pub use streams::ConnectedMachine;
@@ -59,6 +60,7 @@ struct Shared {
     /// Goes with `expected`.
     answered: Condvar,
     refused: Mutex<Refusals>,
+    pushes: drivers::Pushes,
 }
 
 /// Refused second sessions are audited once a minute for a key: a restarting agent tries every few seconds.
@@ -128,6 +130,7 @@ impl Sessions {
             changed: Condvar::new(),
             answered: Condvar::new(),
             refused: Mutex::default(),
+            pushes: drivers::Pushes::default(),
         }))
     }
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use protocol::Version;
 use protocol::message::{About, AgentKind, Bytes32, Report};
 use protocol::pairing::PairingCode;
 use protocol::tls::Fingerprint;
@@ -30,6 +31,8 @@ pub(super) struct Caller {
     pub(super) address: SocketAddr,
     pub(super) kind: AgentKind,
     pub(super) program: String,
+    /// The revision that was agreed on.
+    pub(super) protocol: Version,
 }
 
 /// What a session may do.
@@ -213,6 +216,7 @@ mod tests {
             address: ([192, 0, 2, key], 40000).into(),
             kind: AgentKind::BootImage,
             program: "0.1.0".into(),
+            protocol: Version::V2,
         }
     }
 

@@ -1,0 +1,92 @@
+//! `vconverter drivers`.
+
+use std::path::PathBuf;
+
+use controller::api::NewPush;
+use controller::driver_library::{Driver, DriverName, DriverOutcome, FILE_BYTES_MAX};
+use machine::ByteCount;
+
+use crate::client::{Client, segment};
+use crate::failure::{Code, Failure, Result};
+use crate::table::{Table, plain};
+
+pub(crate) fn list(client: &Client, json: bool) -> Result<()> {
+    show(&client.get::<Vec<Driver>>("/drivers")?, json)
+}
+
+pub(crate) fn add(client: &Client, files: &[PathBuf], json: bool) -> Result<()> {
+    let mut added = Vec::new();
+    for file in files {
+        let shown = file.display();
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        parse_name(name)?;
+        let length = std::fs::metadata(file).map_err(|e| Failure::io(&format!("read {shown}"), &e))?.len();
+        if length > FILE_BYTES_MAX {
+            let context = format!("{shown}: larger than {} MiB", FILE_BYTES_MAX >> 20);
+            return Err(Failure::new(Code::Usage, context));
+        }
+        let content = std::fs::read(file).map_err(|e| Failure::io(&format!("read {shown}"), &e))?;
+        added.push(client.put::<Driver>(&format!("/drivers/{}", segment(name)), content)?);
+    }
+    show(&added, json)
+}
+
+pub(crate) fn remove(client: &Client, names: &[String], json: bool) -> Result<()> {
+    let mut left: Vec<Driver> = Vec::new();
+    for name in names {
+        parse_name(name)?;
+        left = client.delete(&format!("/drivers/{}", segment(name)))?;
+    }
+    show(&left, json)
+}
+
+pub(crate) fn push(client: &Client, machine: &str, names: &[String], json: bool) -> Result<()> {
+    let names = names.iter().map(|name| parse_name(name)).collect::<Result<_>>()?;
+    let path = format!("/machines/{}/drivers", segment(machine));
+    let outcomes: Vec<DriverOutcome> = client.post(&path, &NewPush { names })?;
+    if json {
+        crate::print_json(&outcomes)?;
+    } else {
+        for outcome in &outcomes {
+            let word = if outcome.installed { "installed" } else { "refused" };
+            crate::print(&plain(&format!("{} {word}: {}", outcome.name, outcome.text)))?;
+            crate::print("\n")?;
+        }
+    }
+    match outcomes.iter().filter(|outcome| !outcome.installed).count() {
+        0 => Ok(()),
+        refused => {
+            Err(Failure::new(Code::Refused, format!("the machine refused {refused} of {} files", outcomes.len())))
+        }
+    }
+}
+
+fn show(drivers: &[Driver], json: bool) -> Result<()> {
+    if json {
+        return crate::print_json(&drivers);
+    }
+    let mut table = Table::new(&["NAME", "SIZE", "HOLDS", "FOR LINUX", "SIGNED BY", "ADDED"]);
+    let words = |set: &std::collections::BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
+    for driver in drivers {
+        let modules = match driver.modules.as_slice() {
+            [] => None,
+            [one] => Some(one.clone()),
+            several => Some(format!("{} modules", several.len())),
+        };
+        let firmware = (driver.firmware > 0).then(|| format!("{} firmware files", driver.firmware));
+        table.row(vec![
+            driver.name.to_string(),
+            ByteCount(driver.size).to_string(),
+            [modules, firmware].into_iter().flatten().collect::<Vec<_>>().join(", "),
+            words(&driver.kernels),
+            words(&driver.signers),
+            driver.added_at.to_string(),
+        ]);
+    }
+    let none = "no drivers in the library: vconverter drivers add FILE\n";
+    crate::print(&if table.is_empty() { none.to_owned() } else { table.to_string() })
+}
+
+fn parse_name(name: &str) -> Result<DriverName> {
+    DriverName::try_from(name.to_owned()).map_err(|what| Failure::new(Code::Usage, what))
+}
