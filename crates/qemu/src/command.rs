@@ -247,12 +247,13 @@ struct Buses {
     ide: u32,
     ahci: u32,
     scsi: Vec<(HbaModel, u32)>,
+    usb: bool,
     pending: Option<String>,
 }
 
 impl Buses {
     fn new(machine: MachineType) -> Self {
-        Self { machine, disks: 0, ide: 0, ahci: 0, scsi: Vec::new(), pending: None }
+        Self { machine, disks: 0, ide: 0, ahci: 0, scsi: Vec::new(), usb: false, pending: None }
     }
 
     /// The device's name and its place, as `,bus=…`.
@@ -283,6 +284,13 @@ impl Buses {
                 Ok(("ide-hd", format!(",bus={}.{place}", if own { "ide" } else { "ahci" })))
             }
             (DiskBus::Scsi(model), _) => self.attach_scsi(model),
+            (DiskBus::UsbStick, _) => {
+                if !self.usb {
+                    self.usb = true;
+                    self.pending = Some("qemu-xhci,id=usb".into());
+                }
+                Ok(("usb-storage", ",bus=usb.0,removable=on".into()))
+            }
         }
     }
 
@@ -351,6 +359,16 @@ mod tests {
         let line = line(&hardware).unwrap();
         assert_eq!(line.matches("-device megasas,id=scsi0").count(), 1, "{line}");
         assert!(line.contains("bus=scsi0.0,scsi-id=1"), "{line}");
+    }
+
+    #[test]
+    fn usb_sticks_share_a_controller_and_can_be_taken_out() {
+        let mut hardware = Hardware::new(MachineType::Pc);
+        hardware.disks = vec![Disk::new(Image::new("d.raw", "raw"), DiskBus::UsbStick); 2];
+        let line = line(&hardware).unwrap();
+        assert_eq!(line.matches("-device qemu-xhci,id=usb").count(), 1, "{line}");
+        assert_eq!(line.matches("usb-storage,id=d").count(), 2, "{line}");
+        assert!(line.contains("drive=disk1,bus=usb.0,removable=on"), "{line}");
     }
 
     #[test]

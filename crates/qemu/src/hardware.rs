@@ -185,6 +185,8 @@ pub enum DiskBus {
     Nvme,
     /// SCSI or SAS behind a host bus adapter; all disks of one model share one.
     Scsi(HbaModel),
+    /// A USB stick in a port of an xHCI controller.
+    UsbStick,
 }
 
 /// Model of a SCSI host bus adapter.
