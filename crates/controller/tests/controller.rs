@@ -449,7 +449,7 @@ fn drivers_of_the_library_are_pushed_to_the_boot_image_and_its_answer_is_told() 
     assert_eq!((status, &added["modules"][0], &added["kernels"][0]), (200, &json!("raid"), &json!("6.1.0")), "{added}");
     let (status, _) = put(&site.data, "/drivers/other.ko", &module(&["name=other", "vermagic=6.12.1 SMP"]));
     assert_eq!(status, 200);
-    assert_eq!(put(&site.data, "/drivers/text.ko", b"text").0, 400);
+    assert_eq!(put(&site.data, "/drivers/text.ko", b"text").0, 422);
     assert_eq!(put(&site.data, "/drivers/..%2Fraid.ko", &ours).0, 400);
     let listed = site.get("/drivers");
     assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");

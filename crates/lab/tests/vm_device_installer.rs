@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use bootimage::{BuildOptions, KernelChoice, Programs, build_boot_image, load_kernel};
 use lab::{Boot, CONTROLLER, Kind, Site, SourceMachine, hash_file};
-use qemu::{Disk, DiskBus, HbaModel, Image, NicBackend, Vm};
+use qemu::{
+    Disk, DiskBus, Firmware, Hardware, HbaModel, Image, MachineType, Nic, NicBackend, NicModel, SerialPort, Vm,
+};
 
 /// From power-on to a screen, on a loaded machine without KVM.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -179,4 +181,72 @@ fn disks_without_a_driver_get_it_from_a_stick_a_url_and_the_controller_and_are_c
     println!("boot proof: {proof}");
     assert_eq!(proof["verdict"], "passed", "{proof}");
     assert_eq!(hash_file(&machine.disk).unwrap(), before, "the source's disk was changed");
+}
+
+/// A module without the signature at its end (`struct module_signature` and a mark, Linux, include/linux/module_signature.h).
+fn unsigned(module: &[u8]) -> Vec<u8> {
+    let body = module.strip_suffix(b"~Module signature appended~\n").expect("a signed module");
+    let (body, length) = body.split_at(body.len() - 4);
+    let length = u32::from_be_bytes(length.try_into().unwrap()) as usize;
+    body[..body.len() - 8 - length].to_vec()
+}
+
+/// The same module as if it were for another kernel, whose name is as long.
+fn for_another_kernel(module: &[u8], release: &str, other: &str) -> Vec<u8> {
+    assert_eq!(release.len(), other.len());
+    let vermagic = format!("vermagic={release}");
+    let at = module.windows(vermagic.len()).position(|window| window == vermagic.as_bytes()).expect("a vermagic");
+    let mut changed = module.to_vec();
+    changed[at + "vermagic=".len()..at + vermagic.len()].copy_from_slice(other.as_bytes());
+    changed
+}
+
+#[test]
+#[ignore = "full row"]
+fn under_secure_boot_an_unsigned_module_and_one_for_another_kernel_are_refused_with_what_takes_them() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: not root");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut site = Site::new(folder.path()).unwrap();
+    let (iso, drivers) = boot_image(&site, folder.path());
+    let signed = fs::read(&drivers[0]).unwrap();
+    let mut hardware = Hardware::new(MachineType::Q35);
+    hardware.firmware = Firmware::Uefi { secure_boot: true, variables: None };
+    hardware.memory_mib = 1024;
+    hardware.cdrom = Some(iso);
+    hardware.boot_from_cdrom = true;
+    hardware.disks.push(disk(folder.path(), "first", DiskBus::Scsi(HbaModel::MegaSas)));
+    hardware.nics.push(Nic::new(NicModel::E1000e, "52:54:00:00:78:01", NicBackend::Unplugged));
+    hardware.serial_ports.push(SerialPort::default());
+    let (vm, _cable) = site.switch_on_hardware(hardware).unwrap();
+    let (_, id) = site.pair(&vm).unwrap();
+    let push = |content: &[u8]| {
+        let path = folder.path().join("megaraid_sas.ko");
+        fs::write(&path, content).unwrap();
+        site.json(&["drivers", "add", path.to_str().unwrap()]).unwrap();
+        let (status, said) = site.vconverter(&["drivers", "push", &id, "megaraid_sas.ko"]).unwrap();
+        println!("{status}: {said}");
+        (status.code(), said)
+    };
+    let build = "vconverter boot-image build";
+    let (code, said) = push(&unsigned(&signed));
+    assert_eq!(code, Some(4), "{said}");
+    assert!(
+        said.contains("megaraid_sas.ko is not signed: this kernel refuses it under Secure Boot, and trusts"),
+        "{said}"
+    );
+    assert!(said.contains(&format!("{build} --add-driver megaraid_sas.ko")), "{said}");
+
+    let kernel = load_kernel(&KernelChoice::Cached, &mut |_| {}).unwrap().release;
+    let other = kernel.replace("6.1.0", "6.0.9");
+    let (code, said) = push(&for_another_kernel(&signed, &kernel, &other));
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains(&format!("it is for Linux {other}, and this boot image has {kernel}")), "{said}");
+    assert!(said.contains(&format!("{build} --kernel linux-image-{other} --add-driver megaraid_sas.ko")), "{said}");
+
+    let (code, said) = push(&signed);
+    assert_eq!((code, said.contains("megaraid_sas is loaded")), (Some(0), true), "{said}");
+    reports_disks(&site, &id, &["FIRST"]);
 }
