@@ -16,7 +16,9 @@ use crate::network::settings::Wanted;
 use crate::status::Status;
 use crate::uevent::{Event, Events};
 use crate::unclaimed::{Places, list_unclaimed};
-use crate::{agent, conversation, inspection, medium, modules, mounts, network, pushed, reaper, screen};
+use crate::{
+    agent, conversation, inspection, keymap, medium, modules, mounts, network, pushed, reaper, rescue, screen,
+};
 
 /// Disks behind slow controllers come late; nobody waits longer for the first inspection.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
@@ -47,6 +49,18 @@ pub fn run() -> ! {
         log(error.chain());
         Configuration::default()
     });
+    match keymap::load() {
+        Some(Ok(())) => log(format!("keymap: {}", configuration.keymap.as_deref().unwrap_or("of the image"))),
+        Some(Err(error)) => log(error.chain()),
+        None => {}
+    }
+    if let Some(key) = configuration.rescue_key.clone().filter(|_| rescue::is_built_in()) {
+        start(move || {
+            if let Err(error) = rescue::serve(&key) {
+                log(error.chain());
+            }
+        });
+    }
     if let Err(error) = mounts::mount_firmware_variables() {
         log(error.chain());
     }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
 
 use crate::network::settings::Network;
 use crate::{Error, Result};
@@ -12,13 +13,24 @@ pub const PATH: &str = "/vconverter.toml";
 /// Longer ones are no configuration.
 const LENGTH_MAX: u64 = 64 << 10;
 
+/// Argument by which the builder has a file checked.
+pub const CHECK: &str = "--check-configuration";
+
 /// Contents of the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
     /// The controller as `HOST:PORT`; asked where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub controller: Option<String>,
     /// SHA-256 of the controller's CA, hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_fingerprint: Option<String>,
+    /// Name of the console's keymap, which lies beside this file, compiled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keymap: Option<String>,
+    /// The public key that the rescue shell's SSH server accepts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rescue_key: Option<String>,
     /// How the network comes up.
     #[serde(default)]
     pub network: Network,
@@ -38,6 +50,41 @@ pub fn load_configuration(path: &Path) -> Result<Configuration> {
         ))),
         _ => parse_configuration(&std::fs::read_to_string(path).map_err(|e| Error::path("read", path, e))?),
     }
+}
+
+/// Checks the file that the builder is about to put into an image: what is wrong is told there, and so is a setting that
+/// nobody would read, as its name is misspelt.
+///
+/// # Errors
+/// Those of [`parse_configuration`], and a setting of no meaning, by its name.
+pub fn check_file(path: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::path("read", path, e))?;
+    let configuration = parse_configuration(&text)?;
+    let wrong = |e: &dyn std::fmt::Display| Error::new(format!("configuration: {e}").replace('\n', " "));
+    let given: Table = text.parse().map_err(|e: toml::de::Error| wrong(&e))?;
+    let read = Table::try_from(&configuration).map_err(|e| wrong(&e))?;
+    match unread("", &given, &read) {
+        None => Ok(()),
+        Some(name) => Err(Error::new(format!("{name}: there is no such setting"))),
+    }
+}
+
+/// The first setting of `given` that did not become one of `read`. Empty lists are settings that say nothing.
+fn unread(within: &str, given: &Table, read: &Table) -> Option<String> {
+    given.iter().find_map(|(name, value)| {
+        let name_within = format!("{within}{name}");
+        let inner = format!("{name_within}.");
+        match (value, read.get(name)) {
+            (Value::Array(list), None) if list.is_empty() => None,
+            (_, None) => Some(name_within),
+            (Value::Table(given), Some(Value::Table(read))) => unread(&inner, given, read),
+            (Value::Array(given), Some(Value::Array(read))) => given.iter().zip(read).find_map(|pair| match pair {
+                (Value::Table(given), Value::Table(read)) => unread(&inner, given, read),
+                _ => None,
+            }),
+            _ => None,
+        }
+    })
 }
 
 /// Reads the file's text.
@@ -99,6 +146,32 @@ mod tests {
         let settings = configuration.network.settings_of("eth3", mac("52:54:00:12:34:56")).unwrap();
         assert_eq!(settings.addresses().unwrap()[0].to_string(), "192.0.2.7/24");
         assert_eq!(configuration.network.settings_of("eth3", mac("52:54:00:12:34:57")), None);
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_told_to_the_builder() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |text: &str| {
+            let file = folder.path().join("vconverter.toml");
+            std::fs::write(&file, text).unwrap();
+            check_file(&file).map_err(|error| error.context)
+        };
+        let whole = "controller = \"c:1\"\nkeymap = \"de\"\nrescue_key = \"ssh-ed25519 A\"\n[network]\nmode = \"dhcp\"\n\
+            dns = []\nhostname = \"web1\"\nvlan = 12\n[[network.nic]]\nmac = \"52:54:00:12:34:56\"\nmtu = 9000\n[network.bond]\n\
+            policy = \"802.3ad\"\nmembers = [\"52:54:00:12:34:01\"]\n";
+        assert_eq!(check(whole), Ok(()));
+        for (wrong, name) in [
+            ("controler = \"c:1\"", "controler"),
+            ("[network]\nadress = \"192.0.2.7/24\"", "network.adress"),
+            ("[[network.nic]]\nmac = \"52:54:00:12:34:56\"\nvlanid = 1", "network.nic.vlanid"),
+            (
+                "[network.bond]\npolicy = \"802.3ad\"\nmembers = [\"52:54:00:12:34:01\"]\nmode = \"dhcp\"\nx = 1",
+                "network.bond.x",
+            ),
+        ] {
+            assert_eq!(check(wrong), Err(format!("{name}: there is no such setting")), "{wrong}");
+        }
+        assert!(check("[network]\nvlan = 4095").unwrap_err().starts_with("network.vlan: expected"));
     }
 
     #[test]

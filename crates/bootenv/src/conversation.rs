@@ -15,6 +15,7 @@ use crate::keys::Key;
 use crate::network::reachability::{self, Verdict};
 use crate::network::settings::{Network, Wanted};
 use crate::operator::{self, Dialog, Input, Outcome};
+use crate::rescue;
 use crate::screens::{Choice, Screens};
 use crate::status::{Picture, Reachability, Status};
 use crate::{Result, boot_image, download, media};
@@ -37,7 +38,7 @@ pub fn run(configuration: &Configuration, controller: &Controller, wanted: &Arc<
         wanted,
         status,
         dialog: Dialog::default(),
-        screens: Screens::default(),
+        screens: Screens::new(rescue::is_built_in()),
     };
     match &configuration.controller {
         Some(address) => {
@@ -114,6 +115,11 @@ impl Conversation<'_> {
     fn choose(&mut self, choice: Choice) {
         match choice {
             Choice::Nothing => {}
+            Choice::Rescue => {
+                if let Err(error) = rescue::open_shell() {
+                    log(error.chain());
+                }
+            }
             Choice::AskRestart => self.dialog.ask_restart(),
             Choice::AskPowerOff => self.dialog.ask_power_off(),
             Choice::Network(network, controller) => self.set_network(*network, controller),

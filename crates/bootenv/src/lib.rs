@@ -2,7 +2,7 @@
 //!
 //! It mounts the kernel's filesystems, loads drivers for the hardware there is, sets every disk read-only before
 //! anything reads it, brings the network up, looks at the guest on the disks, starts the agent and shows on every
-//! console what happens. There is no shell. In the role of the appliance it changes a guest's disks instead.
+//! console what happens. There is no shell, unless a key for one is built in (`rescue`). In the role of the appliance it changes a guest's disks instead.
 //! It is a library so that its parts are tested; the program is `main.rs`.
 
 pub mod agent;
@@ -21,6 +21,7 @@ pub mod form;
 pub mod inspection;
 pub mod installation;
 pub mod installer;
+pub mod keymap;
 pub mod keys;
 pub mod letters;
 pub mod media;
@@ -31,6 +32,7 @@ pub mod network;
 pub mod operator;
 pub mod pushed;
 pub mod reaper;
+pub mod rescue;
 pub mod screen;
 pub mod screens;
 pub mod status;

@@ -4,13 +4,25 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bootenv::{appliance, boot_image, console, modules, mounts, operator};
+use bootenv::{appliance, boot_image, configuration, console, modules, mounts, operator};
 use rustix::system::RebootCommand;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.first().is_some_and(|name| name.ends_with("/modprobe")) {
         return ExitCode::from(modules::run_modprobe(&arguments[1..]));
+    }
+    // The builder asks whether a configuration is one: what is checked there and what is read here are the same.
+    if let [_, flag, file] = arguments.as_slice()
+        && flag == configuration::CHECK
+    {
+        return match configuration::check_file(Path::new(file)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{}", error.chain());
+                ExitCode::FAILURE
+            }
+        };
     }
     if !rustix::process::getpid().is_init() {
         eprintln!("vconverter-bootenv is the first process of the boot image and of nothing else");

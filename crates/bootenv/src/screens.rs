@@ -18,6 +18,8 @@ pub enum Choice {
     AskRestart,
     /// To ask whether the machine shall be switched off.
     AskPowerOff,
+    /// To show a shell on the screen's second console.
+    Rescue,
     /// To use these settings, and then to see whether this controller can be reached.
     Network(Box<Network>, Option<String>),
     /// To install what USB sticks and CDs carry.
@@ -32,6 +34,7 @@ enum Item {
     Network,
     Devices,
     Log,
+    Rescue,
     Restart,
     PowerOff,
 }
@@ -54,9 +57,16 @@ pub struct Screens {
     view: View,
     /// Nobody asked for what is shown.
     by_itself: bool,
+    /// Whether a rescue shell is built in.
+    has_rescue: bool,
 }
 
 impl Screens {
+    /// The status is shown first.
+    pub fn new(has_rescue: bool) -> Self {
+        Self { has_rescue, ..Self::default() }
+    }
+
     /// Whether the status is shown.
     pub fn is_status(&self) -> bool {
         matches!(self.view, View::Status)
@@ -66,14 +76,17 @@ impl Screens {
     pub fn open_menu(&mut self) {
         let item = |item, label: &str| Field::button(item, label);
         self.by_itself = false;
-        self.view = View::Menu(Form::new(vec![
+        let mut items = vec![
             item(Item::Network, "Network Configurator"),
             item(Item::Devices, "Device Installer"),
             item(Item::Status, "Status"),
             item(Item::Log, "Log"),
+            item(Item::Rescue, "Rescue shell (Alt+F2)"),
             item(Item::Restart, "Restart this machine"),
             item(Item::PowerOff, "Switch this machine off"),
-        ]));
+        ];
+        items.retain(|item| item.name != Item::Rescue || self.has_rescue);
+        self.view = View::Menu(Form::new(items));
     }
 
     /// Shows the Network Configurator.
@@ -125,6 +138,7 @@ impl Screens {
                     self.view = View::Log(0);
                     Choice::Nothing
                 }
+                Reaction::Pressed(Item::Rescue) => Choice::Rescue,
                 Reaction::Pressed(Item::Restart) => self.leave_for(Choice::AskRestart),
                 Reaction::Pressed(Item::PowerOff) => self.leave_for(Choice::AskPowerOff),
             },
@@ -234,6 +248,21 @@ mod tests {
     }
 
     #[test]
+    fn a_shell_is_in_the_menu_only_where_it_is_built_in() {
+        let (network, picture) = (Network::default(), Picture::default());
+        let mut screens = Screens::new(true);
+        screens.open_menu();
+        let keys = [Key::Down, Key::Down, Key::Down, Key::Down, Key::Enter];
+        assert_eq!(keys.map(|key| screens.take(key, &network, &picture))[4], Choice::Rescue);
+        for (built_in, shown) in [(true, true), (false, false)] {
+            let mut screens = Screens::new(built_in);
+            screens.open_menu();
+            let lines = screens.draw(&picture, &[], 24).unwrap().lines;
+            assert_eq!(lines.iter().any(|line| format!("{line:?}").contains("Rescue")), shown);
+        }
+    }
+
+    #[test]
     fn what_came_by_itself_goes_by_itself_until_it_is_touched() {
         let (network, picture) = (Network::default(), Picture::default());
         let mut screens = Screens::default();
@@ -251,7 +280,7 @@ mod tests {
     fn the_log_scrolls_within_its_lines() {
         let (network, picture) = (Network::default(), Picture::default());
         let log: Vec<String> = (0..50).map(|n| format!("line {n}")).collect();
-        let mut screens = Screens { view: View::Log(0), by_itself: false };
+        let mut screens = Screens { view: View::Log(0), ..Screens::default() };
         (0..100).for_each(|_| drop(screens.take(Key::Up, &network, &picture)));
         let shown = screens.draw(&picture, &log, 24).unwrap();
         assert_eq!(shown.lines, [Line::Plain(" line 0".into())]);

@@ -89,6 +89,7 @@ fn build(kernel: &Kernel, bootenv: &Path, folder: &Path, progress: &mut dyn FnMu
         added: &Added::default(),
         firmware: &BTreeMap::new(),
         names: &[],
+        rescue: &BTreeMap::new(),
     };
     let sizes = write_initramfs(&plan, &folder.join("initramfs.img"))?;
     progress(&format!("appliance: {} modules, {} KiB", selection.paths.len(), sizes.compressed >> 10));

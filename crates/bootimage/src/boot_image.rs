@@ -2,19 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::added::{Added, load_added};
-use crate::configuration::{Configuration, Network};
+use crate::configuration::Configuration;
 use crate::cpio::{Archive, append_archive};
 use crate::firmware::{Firmware, FirmwareFile, FirmwareSources, collect};
 use crate::initramfs::{Plan, firmware_of, write_initramfs};
 use crate::iso::{Contents, write_iso};
 use crate::kernel::{Kernel, KernelChoice, load_kernel};
+use crate::keymap::compile_keymap;
 use crate::modules::{Selection, Wanted, load_index};
 use crate::names::device_names;
+use crate::network::{Network, check_configuration};
 use crate::program::{Programs, copy_stripped};
+use crate::rescue::find_programs;
 use crate::{Error, Result, drivers, netboot};
 
 /// What to build, and where.
@@ -28,6 +32,10 @@ pub struct BuildOptions {
     pub ca_fingerprint: Option<String>,
     /// Network of the boot image.
     pub network: Network,
+    /// Name of the console's keymap: one of Debian's package console-data.
+    pub keymap: Option<String>,
+    /// Public key for a rescue shell (see [`load_ssh_key`](crate::load_ssh_key)); without one there is none.
+    pub ssh_key: Option<String>,
     /// The kernel.
     pub kernel: KernelChoice,
     /// Where `vconverter-bootenv` and `vconverter-agent` lie.
@@ -55,6 +63,8 @@ impl BuildOptions {
             controller: None,
             ca_fingerprint: None,
             network: Network::default(),
+            keymap: None,
+            ssh_key: None,
             kernel: KernelChoice::Newest,
             programs: Programs::beside_executable()?,
             firmware: FirmwareSources::default(),
@@ -106,10 +116,16 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
     let configuration = Configuration {
         controller: options.controller.clone(),
         ca_fingerprint: options.ca_fingerprint.clone(),
+        keymap: options.keymap.clone(),
+        rescue_key: options.ssh_key.clone(),
         network: options.network.clone(),
     };
     let configuration = configuration.to_toml()?;
     let (bootenv, agent) = (options.programs.find("vconverter-bootenv")?, options.programs.find("vconverter-agent")?);
+    if !options.network.is_empty() {
+        check(&bootenv, &configuration)?;
+    }
+    let keymap = options.keymap.as_deref().map(|name| compile_keymap(name, progress)).transpose()?;
     let kernel = load_kernel(&options.kernel, progress)?;
     let output = &options.output;
     fs::create_dir_all(output).map_err(|e| Error::path("create", output, e))?;
@@ -125,6 +141,10 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
     progress(&format!("making the initramfs with Linux {}", kernel.release));
     copy_stripped(&bootenv, &made("bootenv"), progress)?;
     copy_stripped(&agent, &made("agent"), progress)?;
+    let rescue = match options.ssh_key {
+        Some(_) => find_programs(progress)?,
+        None => BTreeMap::new(),
+    };
     let plan = Plan {
         kernel: &kernel,
         bootenv: &made("bootenv"),
@@ -133,6 +153,7 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
         added: &drivers.added,
         firmware: &drivers.firmware.contents,
         names: &device_names(progress),
+        rescue: &rescue,
     };
     let sizes = write_initramfs(&plan, &made("initramfs.img"))?;
     progress(&format!(
@@ -142,9 +163,14 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
         sizes.unpacked >> 20,
         sizes.compressed >> 20
     ));
-    let identity = identity(&[&made("vmlinuz"), &made("initramfs.img"), &made("vconverter.toml")])?;
+    write("vconverter.keymap", keymap.as_deref().unwrap_or_default())?;
+    let files = ["vmlinuz", "initramfs.img", "vconverter.toml", "vconverter.keymap"].map(made);
+    let identity = identity(&files.each_ref().map(PathBuf::as_path))?;
     let mut archive = Archive::new();
     archive.add_bytes("vconverter.toml", 0o644, configuration)?;
+    if let Some(keymap) = keymap {
+        archive.add_bytes("vconverter.keymap", 0o644, keymap)?;
+    }
     archive.add_bytes("vconverter.medium", 0o644, identity.as_bytes())?;
     write("configuration.img", &archive.to_bytes()?)?;
     append_archive(&made("initramfs.img"), &archive, &made("configured.img"))?;
@@ -222,6 +248,14 @@ fn choose_drivers(
         }
     }
     Ok(Drivers { selection, added, firmware })
+}
+
+/// Has the text of a configuration checked.
+fn check(bootenv: &Path, configuration: &str) -> Result<()> {
+    let failed = |e| Error::io("write a temporary file", e);
+    let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
+    file.write_all(configuration.as_bytes()).map_err(failed)?;
+    check_configuration(bootenv, file.path())
 }
 
 /// A name for the medium that follows from what is on it.

@@ -11,6 +11,7 @@ use crate::added::Added;
 use crate::cpio::Archive;
 use crate::kernel::Kernel;
 use crate::modules::Selection;
+use crate::rescue::add_rescue;
 use crate::{Error, ErrorKind, Result};
 
 /// zstd level. The kernel takes windows up to 128 MiB, so any would do.
@@ -30,6 +31,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) firmware: &'a BTreeMap<String, PathBuf>,
     /// Name below `lib/vconverter` → content; none in the appliance.
     pub(crate) names: &'a [(&'static str, String)],
+    /// Programs of the rescue shell, by their place; none where there is no such shell.
+    pub(crate) rescue: &'a BTreeMap<String, PathBuf>,
 }
 
 /// Sizes of what was made, in bytes.
@@ -98,6 +101,9 @@ fn assemble(plan: &Plan<'_>) -> Result<Archive> {
     archive.add_bytes("etc/nsswitch.conf", 0o644, *b"passwd: files\ngroup: files\nhosts: files dns\n")?;
     archive.add_bytes("etc/passwd", 0o644, *b"root:x:0:0:root:/:/init\n")?;
     archive.add_bytes("etc/group", 0o644, *b"root:x:0:\n")?;
+    if !plan.rescue.is_empty() {
+        add_rescue(&mut archive, plan.rescue)?;
+    }
     add_modules(&mut archive, plan)?;
     for (name, content) in plan.firmware {
         archive.add_file(&format!("lib/firmware/{name}"), 0o644, content)?;

@@ -12,7 +12,7 @@ use crate::devices::{Device, PciId, devices_of, find_device};
 use crate::firmware::is_vital;
 use crate::tool::{MCOPY, XORRISO};
 use crate::unpack::read_initramfs;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, rescue};
 
 /// An initramfs is read as a whole; this one would not start anywhere.
 const INITRAMFS_LENGTH_MAX: u64 = 1 << 30;
@@ -34,6 +34,8 @@ pub struct Inspection {
     pub missing_firmware: BTreeMap<String, BTreeSet<String>>,
     /// `vconverter.toml`; `None` where none is in.
     pub configuration: Option<String>,
+    /// Whether a rescue shell and its SSH server are in.
+    pub rescue_shell: bool,
     /// Programs that UEFI firmware starts one after another, with the names in their signatures.
     pub secure_boot: Vec<Signed>,
     /// Alias pattern and module.
@@ -263,6 +265,8 @@ impl Inspection {
     fn see(&mut self, name: &str, content: &[u8]) {
         if let Some(name) = name.strip_prefix("lib/firmware/") {
             self.firmware.insert(name.to_owned());
+        } else if name == rescue::SERVER {
+            self.rescue_shell = true;
         } else if name == "vconverter.toml" {
             self.configuration = Some(String::from_utf8_lossy(content).into_owned());
         } else if let Some((release, file)) = name.strip_prefix("lib/modules/").and_then(|rest| rest.split_once('/')) {

@@ -73,7 +73,16 @@ pub(crate) fn unpack(file: &Path, folder: &Path, progress: &mut dyn FnMut(&str))
 
 /// The file `path` of the package `name`: as installed, else from the cache, into which the package is fetched.
 pub(crate) fn find_file(path: &str, name: &str, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    if Path::new(path).is_file() {
+    find(path, name, &Path::is_file, progress)
+}
+
+/// The same for a folder.
+pub(crate) fn find_folder(path: &str, name: &str, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    find(path, name, &Path::is_dir, progress)
+}
+
+fn find(path: &str, name: &str, is_wanted: &dyn Fn(&Path) -> bool, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    if is_wanted(Path::new(path)) {
         return Ok(path.into());
     }
     let cache = cache::open_cache("package")?;
@@ -91,7 +100,7 @@ pub(crate) fn find_file(path: &str, name: &str, progress: &mut dyn FnMut(&str)) 
         }
     };
     let found = entry.join(path.trim_start_matches('/'));
-    if found.is_file() {
+    if is_wanted(&found) {
         return Ok(found);
     }
     Err(Error::new(ErrorKind::MissingTool, format!("{}: the package {name} does not bring it", found.display())))

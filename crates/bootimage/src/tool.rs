@@ -17,9 +17,11 @@ pub(crate) const APT_GET: Tool = Tool { name: "apt-get", package: "apt" };
 pub(crate) const DPKG_DEB: Tool = Tool { name: "dpkg-deb", package: "dpkg" };
 pub(crate) const DEPMOD: Tool = Tool { name: "depmod", package: "kmod" };
 pub(crate) const GRUB_MKIMAGE: Tool = Tool { name: "grub-mkimage", package: "grub-common" };
+pub(crate) const LOADKEYS: Tool = Tool { name: "loadkeys", package: "kbd" };
 pub(crate) const MFORMAT: Tool = Tool { name: "mformat", package: "mtools" };
 pub(crate) const MMD: Tool = Tool { name: "mmd", package: "mtools" };
 pub(crate) const MCOPY: Tool = Tool { name: "mcopy", package: "mtools" };
+pub(crate) const OBJDUMP: Tool = Tool { name: "objdump", package: "binutils" };
 pub(crate) const STRIP: Tool = Tool { name: "strip", package: "binutils" };
 pub(crate) const XORRISO: Tool = Tool { name: "xorriso", package: "xorriso" };
 pub(crate) const XZ: Tool = Tool { name: "xz", package: "xz-utils" };
@@ -44,11 +46,16 @@ impl Tool {
         Ok(command)
     }
 
-    /// Runs `command` to its end and returns what it printed.
+    /// Runs `command` to its end and returns the text that it printed.
     pub(crate) fn run(self, command: &mut Command) -> Result<String> {
+        self.output(command).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Runs `command` to its end and returns the bytes that it printed.
+    pub(crate) fn output(self, command: &mut Command) -> Result<Vec<u8>> {
         let output = command.output().map_err(|e| Error::io(format!("start {}", self.name), e))?;
         if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+            return Ok(output.stdout);
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

@@ -25,6 +25,8 @@ fn options(folder: &Path, output: PathBuf) -> BuildOptions {
         controller: Some("192.0.2.10:7770".into()),
         ca_fingerprint: None,
         network: Network::default(),
+        keymap: None,
+        ssh_key: None,
         kernel: KernelChoice::Cached,
         programs: programs(folder),
         firmware: bootimage::FirmwareSources { folders: Vec::new(), packages: Packages::None },
@@ -67,6 +69,8 @@ fn the_same_inputs_give_the_same_bytes_with_a_driver_for_each_device_of_the_tabl
     fs::write(firmware.join("bnx2-mips-09-6.2.1b.fw"), b"not the real one").unwrap();
     let mut options = options(folder.path(), folder.path().join("one"));
     options.firmware.folders.push(folder.path().join("firmware"));
+    options.keymap = Some("de-latin1".into());
+    options.ssh_key = Some("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ admin@example.org".into());
     let image = build(&options);
     options.output = folder.path().join("another/place");
     build(&options);
@@ -95,7 +99,11 @@ fn the_same_inputs_give_the_same_bytes_with_a_driver_for_each_device_of_the_tabl
     let inspection = inspect(&iso).unwrap();
     assert_eq!((&inspection.kernel_release, inspection.modules), (&image.kernel_release, image.modules));
     assert_eq!(inspection.starts_under_secure_boot(), Some(true), "{:?}", inspection.secure_boot);
-    assert!(inspection.configuration.as_ref().unwrap().contains("192.0.2.10:7770"));
+    let configuration = inspection.configuration.as_ref().unwrap();
+    for given in ["192.0.2.10:7770", "keymap = \"de-latin1\"", "rescue_key = \"ssh-ed25519 AAAA"] {
+        assert!(configuration.contains(given), "{given} in {configuration}");
+    }
+    assert!(inspection.rescue_shell);
     let mut served = 0;
     for device in devices() {
         let support = inspection.supports(device.id);
@@ -133,6 +141,7 @@ fn a_boot_image_for_one_machine_has_its_drivers_and_not_those_of_others() {
     let image = build(&options);
     let size = megabytes(&image.vmlinuz) + megabytes(&image.initramfs);
     println!("kernel and initramfs: {size:.1} MB, {} modules", image.modules);
+    assert!(!inspect(&options.output).unwrap().rescue_shell, "nobody asked for one");
     assert!(size <= 40.0 && image.modules < 120 && image.media.is_none());
     let inspection = inspect(&options.output).unwrap();
     assert!(inspection.configuration.as_ref().unwrap().contains("192.0.2.10:7770"));

@@ -408,6 +408,8 @@ Examples:
   vconverter boot-image build --output boot --controller 192.0.2.10:7770
   vconverter boot-image build --output boot --controller [2001:db8::10]:7770 --ca-fingerprint 5f2c…
   vconverter boot-image build --output boot --address 192.0.2.7/24 --gateway 192.0.2.1
+  vconverter boot-image build --output boot --network address=192.0.2.7/24,gateway=192.0.2.1,dns=192.0.2.53,vlan=12,mtu=9000
+  vconverter boot-image build --output boot --network bond=802.3ad:52:54:00:12:34:56+52:54:00:12:34:57 --keymap de-latin1
   vconverter boot-image build --output boot --firmware-dir /lib/firmware --add-driver megaraid_sas.ko.xz
   vconverter boot-image build --output push --for-machine modaliases.txt
 
@@ -441,6 +443,16 @@ pub(crate) struct Build {
     /// Use only the interface with this MAC address
     #[arg(long, value_name = "MAC")]
     pub(crate) mac: Option<String>,
+    /// All settings of the network: NAME=VALUE,… or a TOML file with a section [network], as the Network Configurator saves
+    /// one [default: DHCP]
+    #[arg(long, value_name = "SETTINGS|FILE", conflicts_with_all = ["address", "gateway", "dns", "interface", "mac"])]
+    pub(crate) network: Option<String>,
+    /// Keymap of the screen's console, one of Debian's: de-latin1, fr-latin9, uk [default: us]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) keymap: Option<String>,
+    /// Build a rescue shell in: SSH as root for the owner of this public key, and a shell on the screen's second console
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ssh_key: Option<PathBuf>,
     /// Kernel package by name, or .deb file by a path with a slash in it; again for the packages of its modules where they
     /// are separate (Ubuntu) [default: Debian's newest]
     #[arg(long, value_name = "PACKAGE|FILE")]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bootimage::{BootImage, BuildOptions, FirmwareFile, KernelChoice, Network, NetworkMode, build_boot_image};
+use bootimage::{BootImage, BuildOptions, FirmwareFile, KernelChoice, Network, build_boot_image};
 use controller::DataDirectory;
 use controller::api::Status;
 use serde_json::json;
@@ -16,7 +16,9 @@ pub(crate) fn build(arguments: &Build, directory: &DataDirectory, json: bool) ->
     let mut options = BuildOptions::new(&arguments.output)?;
     options.controller.clone_from(&arguments.controller);
     options.ca_fingerprint = fingerprint(arguments, directory, &mut say)?;
-    options.network = network(arguments);
+    options.network = network(arguments)?;
+    options.keymap.clone_from(&arguments.keymap);
+    options.ssh_key = arguments.ssh_key.as_deref().map(bootimage::load_ssh_key).transpose()?;
     options.kernel = kernel(&arguments.kernel)?;
     options.firmware.folders.clone_from(&arguments.firmware_folders);
     options.drivers.clone_from(&arguments.drivers);
@@ -161,13 +163,18 @@ fn fingerprint(arguments: &Build, directory: &DataDirectory, say: &mut dyn FnMut
     Ok(None)
 }
 
-fn network(arguments: &Build) -> Network {
-    Network {
-        mode: if arguments.address.is_some() { NetworkMode::Static } else { NetworkMode::Dhcp },
-        address: arguments.address.clone(),
-        gateway: arguments.gateway,
-        dns: arguments.dns.clone(),
-        interface: arguments.interface.clone(),
-        mac: arguments.mac.clone(),
+fn network(arguments: &Build) -> Result<Network> {
+    if let Some(given) = &arguments.network {
+        return Ok(Network::from_argument(given)?);
     }
+    let word = |name: &str, value: Option<String>| value.map(|value| format!("{name}={value}"));
+    let servers: Vec<String> = arguments.dns.iter().map(ToString::to_string).collect();
+    let words = [
+        word("address", arguments.address.clone()),
+        word("gateway", arguments.gateway.map(|gateway| gateway.to_string())),
+        word("dns", (!servers.is_empty()).then(|| servers.join("+"))),
+        word("interface", arguments.interface.clone()),
+        word("mac", arguments.mac.clone()),
+    ];
+    Ok(Network::parse_words(&words.into_iter().flatten().collect::<Vec<_>>().join(","))?)
 }

@@ -62,6 +62,9 @@ fn describe(inspection: &Inspection, whole: bool) -> String {
         None => "unknown: no ISO here",
     };
     let _ = writeln!(text, "Secure Boot    {verdict}");
+    if inspection.rescue_shell {
+        text.push_str("rescue shell   in: SSH for the key below, and the Start menu\n");
+    }
     match &inspection.configuration {
         None => text.push_str("configuration  none\n"),
         Some(configuration) => {
