@@ -93,7 +93,7 @@ impl TryFrom<String> for Content {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         let wrong = || format!("expected at most {PIECE_BYTES_MAX} bytes in hexadecimal digits");
-        if text.len() > 2 * PIECE_BYTES_MAX || text.len() % 2 != 0 {
+        if text.len() > 2 * PIECE_BYTES_MAX || !text.len().is_multiple_of(2) {
             return Err(wrong());
         }
         let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());

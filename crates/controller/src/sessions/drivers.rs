@@ -19,10 +19,13 @@ const TEXT_CHARS_MAX: usize = 1000;
 /// Longest wait before a waiter looks again whether the machine went.
 const WAIT: Duration = Duration::from_millis(500);
 
+/// By its number, the machine that a push went to and what it answered.
+type Waiting = HashMap<u64, (Fingerprint, Option<Vec<DriverOutcome>>)>;
+
 /// Pushes that somebody waits for.
 #[derive(Debug, Default)]
 pub(super) struct Pushes {
-    waiting: Mutex<HashMap<u64, (Fingerprint, Option<Vec<DriverOutcome>>)>>,
+    waiting: Mutex<Waiting>,
     answered: Condvar,
 }
 
@@ -120,7 +123,7 @@ impl Sessions {
 }
 
 impl Pushes {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Fingerprint, Option<Vec<DriverOutcome>>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
