@@ -13,7 +13,7 @@ use crate::{Error, Result, package};
 
 pub(crate) const SHIM: &str = "/usr/lib/shim/shimx64.efi.signed";
 pub(crate) const MOK_MANAGER: &str = "/usr/lib/shim/mmx64.efi.signed";
-pub(crate) const SIGNED_GRUB: &str = "/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed";
+const SIGNED_GRUB: &str = "/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed";
 const BIOS_FOLDER: &str = "/usr/lib/grub/i386-pc";
 const EFI_FOLDER: &str = "/usr/lib/grub/x86_64-efi";
 

@@ -5,7 +5,7 @@
 //! | `undionly.kpxe` | BIOS PXE: iPXE on the driver of the card's own ROM |
 //! | `boot.efi` | UEFI PXE with Secure Boot off: kernel, initramfs and configuration in one EFI program (UKI) |
 //! | `vmlinuz`, `initramfs.img` | what iPXE and GRUB start; the configuration is in this initramfs |
-//! | `shimx64.efi`, `grubx64.efi` | UEFI HTTP boot, Secure Boot on or off: Debian's signed chain. It is the GRUB of CDs (`gcdx64`), which takes its configuration from the folder it came from |
+//! | `shimx64.efi`, `grubx64.efi` | UEFI HTTP boot, Secure Boot on or off: Debian's signed chain. It is the GRUB of networks (`grubnetx64`), which can fetch more by HTTP; that of CDs cannot |
 //!
 //! The loaders' configurations are the service's own, as they hold its addresses. A file whose package cannot be had is
 //! left out, and said so. Nothing in here is secret.
@@ -13,7 +13,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::iso::{SHIM, SIGNED_GRUB};
+use crate::iso::SHIM;
 use crate::uki::write_uki;
 use crate::{Error, Result, package};
 
@@ -26,7 +26,7 @@ const STUB: (&str, &str) = ("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "syst
 const COPIED: &[(&str, &str, &str)] = &[
     ("/usr/lib/ipxe/undionly.kpxe", "ipxe", "undionly.kpxe"),
     (SHIM, "shim-signed", "shimx64.efi"),
-    (SIGNED_GRUB, "grub-efi-amd64-signed", "grubx64.efi"),
+    ("/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed", "grub-efi-amd64-signed", "grubx64.efi"),
 ];
 
 /// What is to be started.
