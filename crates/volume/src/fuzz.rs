@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use block::{AllocationMap, BlockSource, Extent, MemorySource};
-use machine::{ByteCount, SectorSize};
+use machine::{ByteCount, ByteOffset, SectorSize};
 
 use crate::files::{FileKind, Files};
+use crate::raid::{Candidate, assemble};
 
 /// Bytes of files that are read at most.
 const READ_MAX: ByteCount = ByteCount::mib(1);
@@ -23,7 +24,7 @@ fn walk(map: &dyn AllocationMap, size: u64) {
         assert!(end.is_none_or(|end| extent.start() > end) && !extent.is_empty() && extent.end().0 <= size);
         end = Some(extent.end());
     }
-    let later = Extent::between(machine::ByteOffset(size / 2 + 1), machine::ByteOffset(size));
+    let later = Extent::between(ByteOffset(size / 2 + 1), ByteOffset(size));
     assert!(map.extents(later).map_while(Result::ok).all(|e| later.contains(e) && !e.is_empty()));
 }
 
@@ -47,6 +48,37 @@ pub fn map(bytes: &[u8]) {
     let content = crate::content::load_content(&disk);
     assert!(content.used <= disk.size());
     walk(&*content.map, disk.size().0);
+}
+
+/// Metadata of firmware RAID, with its length and checksum put right, on three disks of which one has no serial number.
+pub fn firmware_raid(bytes: &[u8]) {
+    const DISK: usize = 64 << 10;
+    let mut metadata = bytes[..bytes.len().min(8 << 10)].to_vec();
+    metadata.resize(metadata.len().next_multiple_of(4).max(0x108), 0);
+    metadata[..24].copy_from_slice(b"Intel Raid ISM Cfg Sig. ");
+    let length = u32::try_from(metadata.len()).unwrap_or(0);
+    metadata[0x24..0x28].copy_from_slice(&length.to_le_bytes());
+    metadata[0x20..0x24].fill(0);
+    let sum = metadata.chunks_exact(4).fold(0_u32, |sum, word| sum.wrapping_add(crate::field::le32(word, 0)));
+    metadata[0x20..0x24].copy_from_slice(&sum.to_le_bytes());
+    let mut whole = vec![0; DISK];
+    let (anchor, more) = metadata.split_at(metadata.len().min(512));
+    let at = DISK - 1024;
+    whole[at..at + anchor.len()].copy_from_slice(anchor);
+    let before = at - more.len().next_multiple_of(512);
+    whole[before..before + more.len()].copy_from_slice(more);
+    for serials in [[Some("S0"), Some("S1"), Some("S2")], [Some("S0"), None, None]] {
+        let candidates = serials.map(|serial| Candidate { source: disk(&whole), serial: serial.map(str::to_owned) });
+        let assembly = assemble(&candidates);
+        for array in &assembly.arrays {
+            let size = array.source.size().0;
+            assert!(size <= 3 * DISK as u64 && !array.members.is_empty());
+            for at in [0, size / 2, size.saturating_sub(5000)] {
+                let mut buffer = vec![0; usize::try_from(size - at).unwrap_or(0).min(5000)];
+                assert!(array.source.read_at(ByteOffset(at), &mut buffer).is_ok());
+            }
+        }
+    }
 }
 
 /// LVM2 metadata text.

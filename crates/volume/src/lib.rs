@@ -20,6 +20,7 @@ mod logical;
 mod lvm;
 mod map;
 mod probe;
+pub mod raid;
 mod swap;
 pub mod table;
 
