@@ -334,9 +334,10 @@ fn look_for_guest(status: &Arc<Status>) {
     let picture = Arc::clone(status);
     start(move || {
         let disks = picture.picture().disks;
-        let paths: Vec<_> = disks.iter().map(|disk| Path::new("/dev").join(disk.name.replace('!', "/"))).collect();
+        let device = |name: &str| Path::new("/dev").join(name.replace('!', "/"));
+        let disks: Vec<_> = disks.iter().map(|disk| (device(&disk.name), Some(disk.serial.clone()))).collect();
         picture.update(|picture| picture.guest = "looking at the disks".into());
-        let facts = inspection::inspect(&paths);
+        let facts = inspection::inspect(&disks);
         let text = inspection::describe(&facts.guest);
         log(format!("guest: {text}"));
         if let Err(error) = inspection::store_facts(&facts, Path::new(agent::GUEST_FACTS)) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use block::BlockSource;
 use machine::{Family, FirmwareKind, Guest};
 use serde::{Deserialize, Serialize};
+use volume::raid::{self, Candidate, MachineDisk};
 
 use crate::console::log;
 use crate::{Error, Result};
@@ -20,15 +21,27 @@ pub struct Facts {
     pub firmware: FirmwareKind,
 }
 
-/// Inspects the disks of these paths and this machine's firmware.
-pub fn inspect(disks: &[impl AsRef<Path>]) -> Facts {
-    let mut sources = Vec::new();
-    for disk in disks {
+/// Inspects the disks of these paths and serial numbers, and this machine's firmware. A set of firmware RAID is one disk.
+pub fn inspect(disks: &[(impl AsRef<Path>, Option<String>)]) -> Facts {
+    let mut candidates = Vec::new();
+    for (disk, serial) in disks {
         match block::open_source(disk.as_ref()) {
-            Ok(opened) => sources.push(opened.source),
+            Ok(opened) => candidates.push(Candidate { source: opened.source, serial: serial.clone() }),
             Err(error) => log(format!("guest: {}: {error}", disk.as_ref().display())),
         }
     }
+    let assembly = raid::assemble(&candidates);
+    for refused in &assembly.refused {
+        log(format!("disks: {}", refused.reason));
+    }
+    let source = |disk| match disk {
+        MachineDisk::Plain(place) => Arc::clone(&candidates[place].source),
+        MachineDisk::Array(array) => {
+            log(format!("disks: {} {} of {} disks is one", array.level, array.name, array.members.len()));
+            Arc::clone(&array.source)
+        }
+    };
+    let sources: Vec<Arc<dyn BlockSource>> = assembly.disks().into_iter().map(source).collect();
     let firmware = if Path::new("/sys/firmware/efi").exists() { FirmwareKind::Uefi } else { FirmwareKind::Bios };
     Facts { guest: identify(&sources), firmware }
 }
@@ -95,7 +108,7 @@ mod tests {
         let image = disk(folder.path());
         let empty = folder.path().join("empty.img");
         fs::write(&empty, vec![0xff; 1 << 20]).unwrap();
-        let facts = inspect(&[empty, folder.path().join("missing"), image]);
+        let facts = inspect(&[(empty, None), (folder.path().join("missing"), None), (image, None)]);
         assert_eq!(describe(&facts.guest), "Debian GNU/Linux 12 (bookworm), host web1");
         let stored = folder.path().join("run/guest.json");
         store_facts(&facts, &stored).unwrap();
@@ -104,6 +117,6 @@ mod tests {
 
     #[test]
     fn no_disk_is_no_guest() {
-        assert_eq!(describe(&inspect(&[] as &[&Path]).guest), "no operating system recognised");
+        assert_eq!(describe(&inspect(&[] as &[(&Path, Option<String>)]).guest), "no operating system recognised");
     }
 }

@@ -106,7 +106,9 @@ pub fn draw(picture: &Picture, log: &[String], columns: usize, rows: usize) -> V
     for (n, disk) in picture.disks.iter().take(DISKS_MAX).enumerate() {
         let protection = if disk.read_only { "read-only" } else { "WRITABLE" };
         let size = disk.size.to_string();
-        let progress = picture.copies.iter().find(|(name, _)| name.trim_start_matches("/dev/") == disk.name);
+        // The name of an array is those of its members.
+        let is_of = |name: &str| name.split(", ").any(|name| name.trim_start_matches("/dev/") == disk.name);
+        let progress = picture.copies.iter().find(|(name, _)| is_of(name));
         let progress = progress.map(|(_, (done, total))| format!("  {}", share(*done, *total))).unwrap_or_default();
         let text = format!("{}  {size}  {}  {}  {protection}{progress}", disk.name, disk.model, disk.serial);
         field(if n == 0 { "Disks" } else { "" }, &text);

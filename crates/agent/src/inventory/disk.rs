@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use block::{BlockSource, Format, OpenOptions};
 use machine::{DiskIdentity, SectorSize};
+use volume::raid::{self, Candidate, MachineDisk};
 
 use super::{list, read_file, read_line, read_number, sector_size};
 
@@ -38,6 +39,47 @@ impl Found {
         };
         Ok(block::open_source_with(&self.path, &options)?.source)
     }
+}
+
+/// A disk open for reading.
+pub(super) type Opened = (Found, Arc<dyn BlockSource>);
+
+/// Puts sets of firmware RAID together: each volume of theirs is one disk, and their members are none.
+pub(super) fn assemble(opened: Vec<Opened>, warnings: &mut Vec<String>) -> Vec<Opened> {
+    let candidate =
+        |(found, source): &Opened| Candidate { source: Arc::clone(source), serial: found.identity.serial.clone() };
+    let assembly = raid::assemble(&opened.iter().map(candidate).collect::<Vec<_>>());
+    let paths = |members: &[usize]| {
+        members.iter().map(|&place| opened[place].0.path.display().to_string()).collect::<Vec<_>>().join(", ")
+    };
+    for refused in &assembly.refused {
+        let text = format!(
+            "{}: no disks for themselves, and their set is left out: {}",
+            paths(&refused.members),
+            refused.reason
+        );
+        warnings.push(text);
+    }
+    let disk = |disk: MachineDisk<'_>| match disk {
+        MachineDisk::Plain(place) => opened[place].clone(),
+        MachineDisk::Array(array) => {
+            if array.missing > 0 {
+                warnings.push(format!(
+                    "{} {}: {} of its members are missing or not up to date",
+                    array.level, array.name, array.missing
+                ));
+            }
+            let members = paths(&array.members);
+            let identity = DiskIdentity {
+                wwn: None,
+                serial: Some(array.id.clone()),
+                model: Some(format!("{} {} of {members}", array.level, array.name)),
+            };
+            let found = Found { path: members.into(), identity, logical_sector_size: None };
+            (found, Arc::clone(&array.source))
+        }
+    };
+    assembly.disks().into_iter().map(disk).collect()
 }
 
 /// All real disks, in the order of their buses.

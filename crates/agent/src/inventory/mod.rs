@@ -63,6 +63,7 @@ impl Inventory {
                 Err(error) => warnings.push(format!("{}: {}", found.path.display(), crate::error::chain(&error))),
             }
         }
+        let opened = disk::assemble(opened, &mut warnings);
         let sources: Vec<_> = opened.iter().map(|(_, source)| Arc::clone(source)).collect();
         let layouts = Layouts::load(&sources, &mut warnings);
         let disks = describe(opened, layouts.disks);
