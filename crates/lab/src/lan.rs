@@ -76,6 +76,14 @@ impl Lan {
         Ok(Cable(name))
     }
 
+    /// Makes the switch's port of a cable a trunk on which the LAN is the VLAN `id`: frames without its tag go nowhere.
+    pub fn tag(&self, cable: &Cable, id: u16) -> Result<()> {
+        let port = &cable.0;
+        self.lan.ip(&format!("link set {port} nomaster"))?;
+        self.lan.ip(&format!("link add link {port} name {port}.{id} type vlan id {id}"))?;
+        self.lan.ip(&format!("link set {port}.{id} master br0 up"))
+    }
+
     /// Cuts a cable: frames are lost, and the machine's own link stays up (as behind a switch that failed).
     pub fn cut(&self, cable: &Cable) -> Result<()> {
         self.lan.ip(&format!("link set {} nomaster", cable.0))

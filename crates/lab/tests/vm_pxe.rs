@@ -231,11 +231,16 @@ fn a_bios_machine_reaches_cold_cloning_ready_by_f8() {
     let vm = hardware.start().unwrap();
     let press = |key: &str| vm.qmp().send_keys(&[key]).unwrap();
     let begun = Instant::now();
-    while !vm.text_screen().unwrap().contains("own disk") {
-        assert!(begun.elapsed() < PATIENCE, "no menu: {}", vm.text_screen().unwrap());
-        press("f8");
-        std::thread::sleep(Duration::from_millis(500));
-    }
+    let wait_for_screen = |text: &str| {
+        while !vm.text_screen().unwrap().contains(text) {
+            assert!(begun.elapsed() < PATIENCE, "no {text:?}: {}", vm.text_screen().unwrap());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    // Not before it is asked for: this ROM takes a key pressed earlier for another.
+    wait_for_screen("F8: ");
+    press("f8");
+    wait_for_screen("own disk");
     press("down");
     std::thread::sleep(Duration::from_secs(1));
     press("ret");

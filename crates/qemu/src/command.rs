@@ -217,6 +217,7 @@ impl Arguments {
             NicModel::E1000 => "e1000",
             NicModel::E1000e => "e1000e",
             NicModel::Rtl8139 => "rtl8139",
+            NicModel::Vmxnet3 => "vmxnet3",
         };
         let rom = if nic.boot_rom { "" } else { ",romfile=" };
         let order = order.map(|order| format!(",bootindex={order}")).unwrap_or_default();

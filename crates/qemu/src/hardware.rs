@@ -234,6 +234,8 @@ pub enum NicModel {
     E1000e,
     /// Realtek RTL8139.
     Rtl8139,
+    /// VMware's VMXNET3.
+    Vmxnet3,
 }
 
 /// What a network cable is plugged into.
