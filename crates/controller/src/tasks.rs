@@ -186,8 +186,8 @@ impl Tasks {
 
     /// Starts what was kept just now. A machine may have come while its task was written.
     fn begin(&self, kept: &[Checked]) -> Result<()> {
-        for one in kept.iter().filter(|one| one.waits && self.0.sessions.is_ready(&one.machine)) {
-            self.0.store.machine_is_ready(&one.machine)?;
+        for one in kept.iter().filter(|one| one.waits) {
+            self.0.sessions.tell_waiting_tasks(&one.machine)?;
         }
         self.fill()
     }
@@ -236,8 +236,11 @@ impl Tasks {
     /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`], [`ErrorKind::Storage`].
     pub fn retry(&self, id: &str, actor: &str) -> Result<()> {
         let task = self.0.store.task(id)?;
-        let is_ready = task.is_some_and(|task| self.0.sessions.is_ready(&task.machine));
+        let is_ready = task.as_ref().is_some_and(|task| self.0.sessions.is_ready(&task.machine));
         self.0.store.retry_task(id, is_ready, actor)?;
+        if let Some(task) = task {
+            self.0.sessions.tell_waiting_tasks(&task.machine)?;
+        }
         self.fill()
     }
 

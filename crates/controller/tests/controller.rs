@@ -370,6 +370,23 @@ fn requests_that_cannot_be_are_refused_with_problems() {
 }
 
 #[test]
+fn a_body_that_nothing_wants_and_that_comes_late_costs_nobody_the_answer() {
+    let (_folder, data) = folder();
+    let controller = start(&data, nothing());
+    for (resource, status) in [("/tasks/t-00000000/resume", "404"), ("/nothing", "404"), ("/status", "405")] {
+        let mut stream = std::os::unix::net::UnixStream::connect(data.join("controller.sock")).unwrap();
+        let head = "HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n";
+        stream.write_all(format!("POST /api/v1{resource} {head}").as_bytes()).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        stream.write_all(b"{}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{answer}");
+    }
+    controller.stop();
+}
+
+#[test]
 fn socket_and_keys_are_for_their_owner_only() {
     let (_folder, data) = folder();
     let controller = start(&data, nothing());

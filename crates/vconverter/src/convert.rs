@@ -10,12 +10,12 @@ use controller::progress::Meter;
 use controller::tasks::BatchKind;
 use conversion::{Cancel, Event, Observer, Request, Source};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::Convert;
 use crate::client::{Client, segment};
 use crate::failure::{Code, Failure, Result};
 use crate::progress_line::ProgressLine;
+use crate::signals::Signals;
 use crate::table::plain;
 use crate::{outcome, tasks};
 
@@ -104,7 +104,7 @@ fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result
     let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     teller.say(&format!("converting local disks: {}", shown.join(", ")));
     let cancel = Cancel::default();
-    cancel_on_signal(&cancel)?;
+    Signals::listen()?.cancel_in_background(cancel.clone())?;
     match conversion::convert(&Source::Local(paths), &request, &teller, &cancel) {
         Ok(made) => {
             drop(teller);
@@ -249,31 +249,6 @@ fn describe_batches(batches: &[BatchView]) -> String {
         }
     }
     text
-}
-
-/// The first SIGINT or SIGTERM asks for a safe point, the second ends the process at once; both lose nothing durable.
-fn cancel_on_signal(cancel: &Cancel) -> Result<()> {
-    let failed = |e: std::io::Error| Failure::io("signals", &e);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let (mut interrupts, mut terminations) = runtime
-        .block_on(async { std::io::Result::Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)) })
-        .map_err(failed)?;
-    let cancel = cancel.clone();
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            runtime.block_on(async {
-                for last in [false, true] {
-                    tokio::select! { _ = interrupts.recv() => {}, _ = terminations.recv() => {} }
-                    cancel.cancel();
-                    if last {
-                        std::process::exit(Code::Interrupted as i32);
-                    }
-                }
-            });
-        })
-        .map(drop)
-        .map_err(failed)
 }
 
 /// Tells what a local conversion does.

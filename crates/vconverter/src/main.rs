@@ -15,6 +15,7 @@ mod outcome;
 mod progress_line;
 mod pxe;
 mod serve;
+mod signals;
 mod table;
 mod tasks;
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::arguments::{PolicyName, PxePolicyArguments, PxeService};
 use crate::client::Client;
 use crate::failure::{Code, Failure, Result};
-use crate::serve::wait_for_signal;
+use crate::signals::Signals;
 use crate::table::{Table, plain};
 
 /// How often the log is asked for news.
@@ -37,6 +37,7 @@ pub(crate) fn serve(arguments: &PxeService, wanted: Option<&str>, directory: Dat
     let config = arguments.config()?;
     let controller = controller_of(&config.boot_image);
     check_controller(controller.as_deref(), wanted)?;
+    let signals = Signals::listen()?;
     let station = PxeStation::start(directory, &config)?;
     if json {
         let interfaces: Vec<_> =
@@ -54,9 +55,9 @@ pub(crate) fn serve(arguments: &PxeService, wanted: Option<&str>, directory: Dat
     {
         tracing::warn!("PXE: the boot image's controller {controller} cannot be reached from here: {why}");
     }
-    wait_for_signal().map_err(|e| Failure::io("signals", &e))?;
+    let waited = signals.wait_to_stop();
     station.stop();
-    Ok(())
+    waited
 }
 
 /// The controller that a boot image calls.

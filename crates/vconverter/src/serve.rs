@@ -6,11 +6,11 @@ use controller::api::Status;
 use controller::tasks::Converter;
 use controller::{Config, Controller, DataDirectory};
 use conversion::{Cancel, Observer, Request, Source};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::Serve;
 use crate::client::Client;
-use crate::failure::{Code, Failure, Result};
+use crate::failure::Result;
+use crate::signals::Signals;
 
 /// The conversions of a controller.
 struct Pipeline;
@@ -33,6 +33,7 @@ impl Converter for Pipeline {
 pub(crate) fn serve(arguments: &Serve, directory: DataDirectory, json: bool) -> Result<()> {
     let pxe = if arguments.pxe { Some(arguments.pxe_service.config()?) } else { None };
     let config = Config { data_directory: directory, listen: arguments.listen, converter: Arc::new(Pipeline), pxe };
+    let signals = Signals::listen()?;
     let controller = Controller::start(config)?;
     let status = controller.status();
     if json {
@@ -43,28 +44,9 @@ pub(crate) fn serve(arguments: &Serve, directory: DataDirectory, json: bool) -> 
             status.agent_address, status.ca_fingerprint, status.data_dir
         ))?;
     }
-    wait_for_signal().map_err(|e| Failure::io("signals", &e))?;
+    let waited = signals.wait_to_stop();
     controller.stop();
-    Ok(())
-}
-
-/// Returns at SIGINT or SIGTERM; at the second of them the process ends at once.
-pub(crate) fn wait_for_signal() -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupts, mut terminations) = runtime.block_on(async {
-        std::io::Result::Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
-    })?;
-    runtime.block_on(async {
-        tokio::select! { _ = interrupts.recv() => {}, _ = terminations.recv() => {} }
-    });
-    tracing::info!("stopping; tasks come to a safe point");
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! { _ = interrupts.recv() => {}, _ = terminations.recv() => {} }
-        });
-        std::process::exit(Code::Interrupted as i32);
-    });
-    Ok(())
+    waited
 }
 
 /// `vconverter status`.

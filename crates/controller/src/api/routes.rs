@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::HttpBody;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::StatusCode;
@@ -82,7 +83,21 @@ pub(super) fn finish(v1: Router) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, ProblemKind::Invalid, "this resource has no such method")
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(with_whole_body))
         .layer(middleware::from_fn(only_for_the_owner))
+}
+
+/// A resource that wants no body, or that refuses, answers after a short one is here too: a client that is still sending
+/// when the connection is closed loses the answer.
+async fn with_whole_body(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    if body.size_hint().upper().is_none_or(|bytes| bytes > BODY_BYTES_MAX as u64) {
+        return next.run(Request::from_parts(head, body)).await;
+    }
+    match axum::body::to_bytes(body, BODY_BYTES_MAX).await {
+        Ok(bytes) => next.run(Request::from_parts(head, bytes.into())).await,
+        Err(e) => invalid(&format!("the body breaks off: {e}")).into_response(),
+    }
 }
 
 async fn only_for_the_owner(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {

@@ -82,12 +82,8 @@ impl Sessions {
         self.registry().leave(key, id);
         self.0.changed.notify_all();
         control.link.abort();
-        if let Some(machine) = machine.filter(|machine| !self.is_ready(machine)) {
-            self.0.store.machine_has_left(Some(&machine))?;
-            // It may have come back in another session meanwhile, whose word this would have undone.
-            if self.is_ready(&machine) {
-                self.0.store.machine_is_ready(&machine)?;
-            }
+        if let Some(machine) = machine {
+            self.tell_waiting_tasks(&machine)?;
         }
         served
     }
@@ -234,12 +230,9 @@ impl Control<'_> {
         tracing::info!(%machine, address = %self.caller.address, disks = report.machine.disks.len(), "machine reported");
         self.sessions.registry().reported(self.caller.key, self.id, &machine, Arc::new(report));
         self.sessions.0.changed.notify_all();
-        let taken_up = match self.caller.kind {
-            AgentKind::BootImage => self.sessions.0.store.machine_is_ready(&machine)?,
-            AgentKind::Agent | AgentKind::Unknown => Vec::new(),
-        };
+        let found_by = self.sessions.tell_waiting_tasks(&machine)?;
         self.machine = Some(machine);
-        for task in taken_up {
+        for task in found_by {
             let text = format!("{task} has waited for this machine: on the controller: vconverter tasks resume {task}");
             self.send(&ControllerMessage::Show { text })?;
         }

@@ -60,6 +60,8 @@ struct Shared {
     /// Goes with `expected`.
     answered: Condvar,
     refused: Mutex<Refusals>,
+    /// Held while a machine's presence is looked up and told to the tasks that wait for it.
+    presence: Mutex<()>,
     pushes: drivers::Pushes,
 }
 
@@ -130,6 +132,7 @@ impl Sessions {
             changed: Condvar::new(),
             answered: Condvar::new(),
             refused: Mutex::default(),
+            presence: Mutex::default(),
             pushes: drivers::Pushes::default(),
         }))
     }
@@ -272,6 +275,18 @@ impl Sessions {
     /// Whether a machine is Cold Cloning Ready: its agent is connected from the boot image, and reported.
     pub fn is_ready(&self, machine: &str) -> bool {
         self.kind_of(machine) == Some(AgentKind::BootImage)
+    }
+
+    /// Tells the tasks that wait for a machine whether it is Cold Cloning Ready now. Returns those that found it just now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn tell_waiting_tasks(&self, machine: &str) -> Result<Vec<String>> {
+        let _alone = self.0.presence.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_ready(machine) {
+            return self.0.store.machine_is_ready(machine);
+        }
+        self.0.store.machine_has_left(Some(machine)).map(|()| Vec::new())
     }
 
     /// Where the agent of a machine runs, if it is connected and reported.

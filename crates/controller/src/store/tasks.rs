@@ -179,16 +179,17 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub fn machine_has_left(&self, machine: Option<&str>) -> Result<()> {
-        let connection = self.connection();
+        let context = "task cannot be written";
+        let mut connection = self.connection();
+        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
         let waiting = "state = 'queued' AND waits_for = 'operator' AND machine = coalesce(?1, machine)";
-        for task in query(&connection, waiting, [machine])? {
-            let context = "task cannot be written";
+        for task in query(&transaction, waiting, [machine])? {
             let set = "UPDATE tasks SET waits_for = 'machine' WHERE id = ?1";
-            connection.execute(set, [&task.id]).map_err(|e| storage(context, e))?;
+            transaction.execute(set, [&task.id]).map_err(|e| storage(context, e))?;
             let message = format!("{} has left: waiting for it again", task.machine);
-            super::logs::write_task_log(&connection, &task.id, LogLevel::Info, &message)?;
+            super::logs::write_task_log(&transaction, &task.id, LogLevel::Info, &message)?;
         }
-        Ok(())
+        transaction.commit().map_err(|e| storage(context, e))
     }
 
     /// An operator says yes to the machine that a task has waited for; with a line in the audit log. From here on the
@@ -275,11 +276,16 @@ impl Store {
     pub fn end_task(&self, id: &str, state: TaskState, error: Option<&str>, outcome: Option<&str>) -> Result<bool> {
         let sql = "UPDATE tasks SET state = ?2, error = ?3, outcome = ?4, finished_at = ?5
                    WHERE id = ?1 AND state IN ('queued', 'running')";
-        let changed = self.change(sql, params![id, state.as_str(), error, outcome, Timestamp::now().0])?;
+        let context = "task cannot be written";
+        let mut connection = self.connection();
+        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
+        let values = params![id, state.as_str(), error, outcome, Timestamp::now().0];
+        let changed = transaction.execute(sql, values).map_err(|e| storage(context, e))? == 1;
         if changed {
             let level = if state == TaskState::Failed { LogLevel::Error } else { LogLevel::Info };
-            self.log_task(id, level, error.unwrap_or(state.as_str()))?;
+            super::logs::write_task_log(&transaction, id, level, error.unwrap_or(state.as_str()))?;
         }
+        transaction.commit().map_err(|e| storage(context, e))?;
         Ok(changed)
     }
 
