@@ -19,7 +19,7 @@ const NAME: &str = "/vconverter.medium";
 const DESCRIPTOR_OFFSET: u64 = 16 * 2048;
 const VOLUME_SET: std::ops::Range<usize> = 190..318;
 
-/// What the boot loader says that it came from: `iso`, `pxe` or `uefi-http`.
+/// What the boot loader says that it came from: `iso` or `pxe`.
 pub fn started_from() -> Option<&'static str> {
     said(&fs::read_to_string("/proc/cmdline").unwrap_or_default())
 }
@@ -27,7 +27,7 @@ pub fn started_from() -> Option<&'static str> {
 /// The last word counts, as for the kernel itself; one that is not known says nothing.
 fn said(command_line: &str) -> Option<&'static str> {
     let word = command_line.split_ascii_whitespace().filter_map(|word| word.strip_prefix(WORD)).next_back()?;
-    ["iso", "pxe", "uefi-http"].into_iter().find(|known| *known == word)
+    ["iso", "pxe"].into_iter().find(|known| *known == word)
 }
 
 /// Makes the kernel let go of disk `name` if it is the own medium; whether it was.
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_boot_loader_says_what_it_came_from() {
-        assert_eq!(said("console=tty0 vconverter.boot=uefi-http loglevel=5\n"), Some("uefi-http"));
+        assert_eq!(said("console=tty0 vconverter.boot=iso loglevel=5\n"), Some("iso"));
         assert_eq!(said("vconverter.boot=iso vconverter.boot=pxe"), Some("pxe"));
         assert_eq!([said(""), said("vconverter.boot=toaster"), said("xvconverter.boot=iso")], [None; 3]);
     }

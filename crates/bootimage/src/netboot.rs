@@ -1,11 +1,12 @@
-//! What starts the boot image over the network: the folder `netboot/`, as the PXE service expects it.
+//! What starts the boot image over the network: the folder `netboot/`, as the PXE service expects it. UEFI HTTP boot takes
+//! the ISO.
 //!
 //! | file | for whom |
 //! | --- | --- |
 //! | `undionly.kpxe` | BIOS PXE: iPXE on the driver of the card's own ROM |
 //! | `boot.efi` | UEFI PXE with Secure Boot off: kernel, initramfs and configuration in one EFI program (UKI) |
 //! | `vmlinuz`, `initramfs.img` | what iPXE and GRUB start; the configuration is in this initramfs |
-//! | `shimx64.efi`, `grubx64.efi` | UEFI HTTP boot, Secure Boot on or off: Debian's signed chain. It is the GRUB of networks (`grubnetx64`), which can fetch more by HTTP; that of CDs cannot |
+//! | `shimx64.efi`, `grubx64.efi` | UEFI PXE with Secure Boot on, where the DHCP server itself names this service (`next-server`): Debian's signed chain with the GRUB of networks (`grubnetx64`), which fetches more by TFTP |
 //!
 //! The loaders' configurations are the service's own, as they hold its addresses. A file whose package cannot be had is
 //! left out, and said so. Nothing in here is secret.
@@ -17,8 +18,7 @@ use crate::iso::SHIM;
 use crate::uki::write_uki;
 use crate::{Error, Result, package};
 
-/// The kernel's command line where the loader has none of its own: both consoles, as from the ISO, and what it was started from:
-/// firmware that does HTTP boot gets another loader.
+/// The kernel's command line where the loader has none of its own: both consoles, as from the ISO, and what it was started from.
 const COMMAND_LINE: &str = "console=ttyS0,115200 console=tty0 loglevel=5 vconverter.boot=pxe";
 const STUB: (&str, &str) = ("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi");
 

@@ -45,7 +45,7 @@ fn kernel() -> Vec<u8> {
 
 fn files() -> BootFiles {
     let mut files = BootFiles::default();
-    for name in ["undionly.kpxe", "initramfs.img", "boot.efi", "shimx64.efi", "grubx64.efi", "boot.ipxe"] {
+    for name in ["undionly.kpxe", "initramfs.img", "boot.efi", "vconverter.iso", "grubx64.efi", "boot.ipxe"] {
         files.insert(name, name.as_bytes().to_vec());
     }
     files.insert("vmlinuz", kernel());
@@ -189,7 +189,7 @@ fn boot_clients_get_their_file_beside_a_dhcp_server_and_nobody_else_does() {
     let file = ask(&client, mac, b"PXEClient:Arch:00000:UNDI:002001", 0, PATIENCE).unwrap();
     assert_eq!(file, "m/020000000001/undionly.kpxe");
     let file = ask(&client, mac, b"HTTPClient:Arch:00016:UNDI:003001", 16, PATIENCE).unwrap();
-    assert_eq!(file, "http://10.77.0.2/m/020000000001/shimx64.efi");
+    assert_eq!(file, "http://10.77.0.2/m/020000000001/vconverter.iso");
     assert_eq!(ask(&client, mac, b"MSFT 5.0", 0, Duration::from_secs(3)), None);
 
     // Every way through TFTP gives the same bytes.
@@ -217,6 +217,8 @@ fn boot_clients_get_their_file_beside_a_dhcp_server_and_nobody_else_does() {
     assert!(head.starts_with("http/1.1 404") && body == b"404 Not Found\n", "{head}");
     let (head, body) = http(&lan, "GET /m/020000000001//grubx64.efi HTTP/1.1\r\n");
     assert!(head.starts_with("http/1.1 200") && body == b"grubx64.efi", "{head}");
+    let (head, body) = http(&lan, "GET /m/020000000001/vconverter.iso HTTP/1.1\r\n");
+    assert!(head.contains("content-type: application/vnd.efi-iso") && body == b"vconverter.iso", "{head}");
     for (request, status) in [
         ("GET /../etc/passwd HTTP/1.1\r\n", "404"),
         ("GET /vmlinuz HTTP/1.1\r\nRange: bytes=300000-\r\n", "416"),
@@ -230,7 +232,7 @@ fn boot_clients_get_their_file_beside_a_dhcp_server_and_nobody_else_does() {
     while policy.delivered.lock().unwrap().is_empty() && start.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert!(policy.delivered.lock().unwrap().contains(&MacAddress(mac)), "the initramfs makes it whole");
+    assert!(policy.delivered.lock().unwrap().contains(&MacAddress(mac)), "the initramfs or the ISO makes it whole");
     let findings: Vec<String> = findings.iter().map(|finding| finding.text).collect();
     assert!(findings.iter().any(|text| text == "eth0: DHCP server 10.77.0.1"), "{findings:?}");
     assert!(!findings.iter().any(|text| text.contains("filtered")), "{findings:?}");

@@ -10,7 +10,7 @@ use qemu::HbaModel::{Lsi53c895a, MegaSas, MptSas1068};
 use qemu::{Disk, DiskBus, Firmware, Hardware, Image, MachineType, Nic, NicBackend, NicModel, SerialPort};
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_secs(180);
 const DISK: u64 = 64 << 20;
 
 struct Row {
@@ -18,35 +18,15 @@ struct Row {
     nic: NicModel,
     /// The kernel's driver of the card.
     driver: &'static str,
-    memory_mib: u32,
     uefi: bool,
     /// Another card, before the one that works, has no cable.
     dead_nic: bool,
 }
 
-const ROWS: [Row; 7] = [
-    Row { bus: Ide, nic: NicModel::E1000, driver: "e1000", memory_mib: 512, uefi: false, dead_nic: false },
-    Row { bus: Ahci, nic: NicModel::E1000e, driver: "e1000e", memory_mib: 512, uefi: true, dead_nic: false },
-    Row { bus: Nvme, nic: NicModel::Rtl8139, driver: "8139cp", memory_mib: 512, uefi: false, dead_nic: false },
-    Row {
-        bus: Scsi(MegaSas),
-        nic: NicModel::Vmxnet3,
-        driver: "vmxnet3",
-        memory_mib: 512,
-        uefi: false,
-        dead_nic: false,
-    },
-    Row {
-        bus: Scsi(MptSas1068),
-        nic: NicModel::Virtio,
-        driver: "virtio_net",
-        memory_mib: 512,
-        uefi: false,
-        dead_nic: false,
-    },
-    Row { bus: Scsi(Lsi53c895a), nic: NicModel::E1000, driver: "e1000", memory_mib: 512, uefi: false, dead_nic: true },
-    Row { bus: Virtio, nic: NicModel::Virtio, driver: "virtio_net", memory_mib: 512, uefi: true, dead_nic: false },
-];
+/// A row with BIOS and one card.
+fn row(bus: DiskBus, nic: NicModel, driver: &'static str) -> Row {
+    Row { bus, nic, driver, uefi: false, dead_nic: false }
+}
 
 fn reported(site: &Site, serial: &str) -> Option<Value> {
     let machines = site.json(&["machines"]).unwrap();
@@ -54,56 +34,102 @@ fn reported(site: &Site, serial: &str) -> Option<Value> {
     machines.as_array()?.iter().find(is_this).cloned()
 }
 
-#[test]
-#[ignore = "full row"]
-fn each_storage_controller_and_network_card_is_seen() {
+/// The boot image comes up on the hardware, in 512 MiB, and the controller sees disk and card.
+fn is_seen(row: &Row) {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: not root");
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let mut site = Site::new(folder.path()).unwrap();
     let iso = site.boot_image().unwrap();
     let image = folder.path().join("disk.raw");
     std::fs::File::create(&image).unwrap().set_len(DISK).unwrap();
-    for (number, row) in ROWS.iter().enumerate() {
-        let what = format!("{:?}, {:?}", row.bus, row.nic);
-        let is_q35 = row.uefi || matches!(row.bus, Nvme);
-        let mut hardware = Hardware::new(if is_q35 { MachineType::Q35 } else { MachineType::Pc });
-        if row.uefi {
-            hardware.firmware = Firmware::Uefi { secure_boot: false, variables: None };
-        }
-        hardware.memory_mib = row.memory_mib;
-        let serial = format!("VCROW{number}");
-        hardware.smbios.serial = Some(serial.clone());
-        hardware.smbios.uuid = Some(format!("4c4c4544-0042-3510-8052-b4c04f4e310{number}"));
-        let mut disk = Disk::new(Image::new(&image, "raw"), row.bus);
-        disk.serial = Some(format!("DISK-{number}"));
-        hardware.disks.push(disk);
-        hardware.cdrom = Some(iso.clone());
-        hardware.boot_from_cdrom = true;
-        hardware.serial_ports.push(SerialPort::default());
-        if row.dead_nic {
-            hardware.nics.push(Nic::new(row.nic, "52:54:00:00:66:ff", NicBackend::Unplugged));
-        }
-        let mac = format!("52:54:00:00:66:0{number}");
-        hardware.nics.push(Nic::new(row.nic, mac.as_str(), NicBackend::Unplugged));
-        let plugged = hardware.nics.len() - 1;
-        site.lan().plug(&mut hardware, plugged).unwrap();
-        let (vm, begun) = (hardware.start().unwrap(), Instant::now());
-        if let Err(error) = site.approve(&vm) {
-            panic!("{what}: {error}\n{}\n{}", vm.text_screen().unwrap(), vm.serial(0).text());
-        }
-        let machine = loop {
-            if let Some(machine) = reported(&site, &serial) {
+    let is_q35 = row.uefi || matches!(row.bus, Nvme);
+    let mut hardware = Hardware::new(if is_q35 { MachineType::Q35 } else { MachineType::Pc });
+    if row.uefi {
+        hardware.firmware = Firmware::Uefi { secure_boot: false, variables: None };
+    }
+    hardware.memory_mib = 512;
+    hardware.smbios.serial = Some("VCROW".into());
+    hardware.smbios.uuid = Some("4c4c4544-0042-3510-8052-b4c04f4e3100".into());
+    let mut disk = Disk::new(Image::new(&image, "raw"), row.bus);
+    disk.serial = Some("DISK-1".into());
+    hardware.disks.push(disk);
+    hardware.cdrom = Some(iso.clone());
+    hardware.boot_from_cdrom = true;
+    hardware.serial_ports.push(SerialPort::default());
+    if row.dead_nic {
+        hardware.nics.push(Nic::new(row.nic, "52:54:00:00:66:ff", NicBackend::Unplugged));
+    }
+    let mac = "52:54:00:00:66:01";
+    hardware.nics.push(Nic::new(row.nic, mac, NicBackend::Unplugged));
+    let plugged = hardware.nics.len() - 1;
+    site.lan().plug(&mut hardware, plugged).unwrap();
+    let (vm, begun) = (hardware.start().unwrap(), Instant::now());
+    if let Err(error) = site.approve(&vm) {
+        panic!("{error}\n{}\n{}", vm.text_screen().unwrap(), vm.serial(0).text());
+    }
+    let mut first_report = None;
+    // A disk that came late is reported anew.
+    let machine = loop {
+        if let Some(machine) = reported(&site, "VCROW") {
+            first_report.get_or_insert_with(|| begun.elapsed().as_secs());
+            if machine["report"]["disks"].as_array().is_some_and(|disks| !disks.is_empty()) {
                 break machine;
             }
-            assert!(begun.elapsed() < PATIENCE, "{what}: no report\n{}", vm.serial(0).text());
-            std::thread::sleep(Duration::from_millis(500));
-        };
-        let (disks, nics) = (&machine["report"]["disks"], &machine["report"]["nics"]);
-        println!("{what}: ready after {} s; {disks} {nics}", begun.elapsed().as_secs());
-        assert_eq!(disks.as_array().unwrap().len(), 1, "{what}: {disks}");
-        assert_eq!(disks[0]["virtual_size"], DISK, "{what}");
-        assert_eq!(disks[0]["identity"]["serial"], format!("DISK-{number}"), "{what}: {disks}");
-        let nic = nics.as_array().unwrap().iter().find(|nic| nic["mac"] == mac.as_str()).expect("the card");
-        assert_eq!((&nic["driver"], &nic["link_up"]), (&row.driver.into(), &true.into()), "{what}: {nics}");
-        assert_eq!(nics.as_array().unwrap().len(), hardware.nics.len(), "{what}: {nics}");
-    }
+        }
+        assert!(begun.elapsed() < PATIENCE, "no report with a disk\n{}", vm.serial(0).text());
+        std::thread::sleep(Duration::from_millis(500));
+    };
+    let (disks, nics) = (&machine["report"]["disks"], &machine["report"]["nics"]);
+    println!("ready after {first_report:?} s, disk after {} s; {disks} {nics}", begun.elapsed().as_secs());
+    assert_eq!(disks.as_array().unwrap().len(), 1, "{disks}");
+    assert_eq!(disks[0]["virtual_size"], DISK);
+    assert_eq!(disks[0]["identity"]["serial"], "DISK-1", "{disks}");
+    let nic = nics.as_array().unwrap().iter().find(|nic| nic["mac"] == mac).expect("the card");
+    assert_eq!((&nic["driver"], &nic["link_up"]), (&row.driver.into(), &true.into()), "{nics}");
+    assert_eq!(nics.as_array().unwrap().len(), hardware.nics.len(), "{nics}");
+}
+
+#[test]
+#[ignore = "full row"]
+fn ide_and_e1000() {
+    is_seen(&row(Ide, NicModel::E1000, "e1000"));
+}
+
+#[test]
+#[ignore = "full row"]
+fn ahci_and_e1000e_by_uefi() {
+    is_seen(&Row { uefi: true, ..row(Ahci, NicModel::E1000e, "e1000e") });
+}
+
+#[test]
+#[ignore = "full row"]
+fn nvme_and_rtl8139() {
+    is_seen(&row(Nvme, NicModel::Rtl8139, "8139cp"));
+}
+
+#[test]
+#[ignore = "full row"]
+fn megasas_and_vmxnet3() {
+    is_seen(&row(Scsi(MegaSas), NicModel::Vmxnet3, "vmxnet3"));
+}
+
+#[test]
+#[ignore = "full row"]
+fn mptsas1068_and_virtio_net() {
+    is_seen(&row(Scsi(MptSas1068), NicModel::Virtio, "virtio_net"));
+}
+
+#[test]
+#[ignore = "full row"]
+fn lsi53c895a_and_e1000_beside_a_dead_card() {
+    is_seen(&Row { dead_nic: true, ..row(Scsi(Lsi53c895a), NicModel::E1000, "e1000") });
+}
+
+#[test]
+#[ignore = "full row"]
+fn virtio_by_uefi() {
+    is_seen(&Row { uefi: true, ..row(Virtio, NicModel::Virtio, "virtio_net") });
 }

@@ -97,7 +97,7 @@ fn comes_back_to_its_own_disk(start: Start) {
     let folder = tempfile::tempdir().unwrap();
     let mut lan = Lan::new().unwrap();
     let mut files = BootFiles::default();
-    for name in ["undionly.kpxe", "vmlinuz", "initramfs.img", "boot.efi", "shimx64.efi", "grubx64.efi"] {
+    for name in ["undionly.kpxe", "vmlinuz", "initramfs.img", "boot.efi", "vconverter.iso"] {
         files.insert(name, b"not to be started".to_vec());
     }
     let options = Options {

@@ -43,6 +43,10 @@ impl BootFiles {
                 files.insert_file(name, path);
             }
         }
+        let iso = folder.join(loader::ISO);
+        if iso.is_file() {
+            files.insert_file(loader::ISO, iso);
+        }
         files.insert(loader::IPXE_SCRIPT, loader::ipxe_script().into_bytes());
         files.insert(loader::GRUB_CONFIGURATION, loader::grub_configuration().into_bytes());
         if Firmware::SERVED.into_iter().all(|firmware| !loader::missing_files(firmware, &files).is_empty()) {

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 
 use crate::Interface;
 use crate::files::{BootPath, Content, parse_path};
+use crate::loader::ISO;
 use crate::log::Entry;
 use crate::site::Site;
 
@@ -105,6 +106,8 @@ fn answer(
         }
     };
     let (first, length) = range.map_or((0, size), |(first, last)| (first, last - first + 1));
+    // EDK2 takes the content for a disk by this type (UEFI specification 2.10, section 24.7.3.1).
+    let content_type = if path.file == ISO { "application/vnd.efi-iso" } else { "application/octet-stream" };
     let told =
         Told { site: Arc::clone(site), entry, path, length, start: Instant::now(), ends_file: first + length == size };
     let is_head = *request.method() == Method::HEAD;
@@ -118,8 +121,7 @@ fn answer(
         insert(&mut response, CONTENT_RANGE, format!("bytes {first}-{last}/{size}"));
     }
     insert(&mut response, CONTENT_LENGTH, length.to_string());
-    // EDK2 refuses an image whose type it does not know and whose name does not end in `.efi`.
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     response
 }

@@ -5,7 +5,7 @@
 //! | BIOS PXE | `undionly.kpxe` (iPXE on the ROM's own driver) by TFTP | as the next row | It has HTTP, which TFTP without windows cannot match, and is alive. It asks DHCP a second time, as user class `iPXE` (option 77). |
 //! | BIOS PXE, iPXE already | `boot.ipxe`, a script, by HTTP | kernel and initramfs by HTTP | Names in the script are relative to its URL: iPXE's `next-server`, like GRUB's `net_default_server`, is the LAN's DHCP server and not we. GRUB (`i386-pc-pxe`) would need a core made for each address of this service for that reason. |
 //! | UEFI PXE | `boot.efi` by TFTP | nothing: a unified kernel image | EDK2 loads it whole, with windows of RFC 7440. Debian's stub takes LoadOptions over its own command line, and iPXE passes the file's name there: nothing in the boot image depends on the command line. **Secure Boot refuses it**, because nobody signed it. A signed chain does not help here: shim takes GRUB from us, but the signed GRUB asks the LAN's DHCP server for its configuration and cannot be told otherwise. Ways out: HTTP boot, the ISO, or `next-server` on the DHCP server set to this service with the boot file `shimx64.efi`. |
-//! | UEFI HTTP boot | `shimx64.efi` by HTTP | `grubx64.efi`, `/grub/grub.cfg`, kernel and initramfs by HTTP | One chain with Secure Boot on and off. GRUB has the server from the URL, its configuration's folder is built in; `$cmdpath` is the folder that it came from. It asks with `Range:` where it goes back in a file. Shim writes two slashes before GRUB's name, asks for optional files first, and waits for the connection's end where an error has no body. |
+//! | UEFI HTTP boot | `vconverter.iso` by HTTP | nothing: the firmware starts from it as from a CD | The firmware keeps it as a RAM disk (UEFI specification 2.10, section 24.7.3.1), so the signed chain of the ISO holds with Secure Boot on and off, and no loader needs a network: Debian's signed GRUB of networks, fetched by HTTP, asked for nothing more (OVMF, `grubnetx64` 2.06). |
 //!
 //! The menu of unknown machines is the firmware's own (option 43: F8 within ten seconds), so that no loader has been
 //! started when the machine goes on to its own disk:
@@ -31,6 +31,8 @@ pub(crate) const MENU_LOCAL: &str = "Start from this machine's own disk";
 /// The menu's second item.
 pub(crate) const MENU_IMAGE: &str = "vconverter boot image (cold cloning)";
 
+/// Name of the ISO.
+pub(crate) const ISO: &str = "vconverter.iso";
 /// Name of the script for iPXE.
 pub(crate) const IPXE_SCRIPT: &str = "boot.ipxe";
 /// Name of GRUB's configuration.
@@ -47,7 +49,7 @@ pub(crate) fn boot_file(client: &Client) -> Option<&'static str> {
         Firmware::Bios if client.is_ipxe => Some(IPXE_SCRIPT),
         Firmware::Bios => Some("undionly.kpxe"),
         Firmware::UefiPxe => Some("boot.efi"),
-        Firmware::UefiHttp => Some("shimx64.efi"),
+        Firmware::UefiHttp => Some(ISO),
         Firmware::Other(_) => None,
     }
 }
@@ -62,7 +64,7 @@ pub(crate) fn needed_files(firmware: Firmware) -> &'static [&'static str] {
     match firmware {
         Firmware::Bios => &["undionly.kpxe", "vmlinuz", "initramfs.img"],
         Firmware::UefiPxe => &["boot.efi"],
-        Firmware::UefiHttp => &["shimx64.efi", "grubx64.efi", "vmlinuz", "initramfs.img"],
+        Firmware::UefiHttp => &[ISO],
         Firmware::Other(_) => &[],
     }
 }
@@ -74,7 +76,7 @@ pub(crate) fn missing_files(firmware: Firmware, files: &BootFiles) -> Vec<&'stat
 
 /// Whether a machine has the whole boot image when it has this file.
 pub(crate) fn completes(name: &str) -> bool {
-    matches!(name, "initramfs.img" | "boot.efi")
+    matches!(name, "initramfs.img" | "boot.efi" | ISO)
 }
 
 /// The path of a machine's file: it carries the machine, so that the log tells who asked for what.
@@ -90,13 +92,12 @@ pub(crate) fn ipxe_script() -> String {
     )
 }
 
-/// GRUB's configuration. `$cmdpath` is the folder that GRUB was loaded from: `(http,192.0.2.1)/m/525400123456`, or
-/// `(tftp,…)` where a DHCP server names this service itself.
+/// GRUB's configuration, where a DHCP server names this service itself. `$cmdpath` is the folder that GRUB was loaded
+/// from: `(tftp,192.0.2.1)`.
 pub(crate) fn grub_configuration() -> String {
     format!(
         "echo 'Starting the vconverter boot image ...'\n\
-         if regexp '^.http' $cmdpath; then set from=uefi-http; else set from=pxe; fi\n\
-         linux $cmdpath/vmlinuz {COMMAND_LINE} {STARTED_FROM}$from\n\
+         linux $cmdpath/vmlinuz {COMMAND_LINE} {STARTED_FROM}pxe\n\
          initrd $cmdpath/initramfs.img\n\
          boot\n"
     )

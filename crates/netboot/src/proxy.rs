@@ -238,7 +238,7 @@ mod tests {
             (b"PXEClient", 0, "boot file m/525400123456/undionly.kpxe"),
             (b"PXEClient", 7, "boot file m/525400123456/boot.efi"),
             (b"PXEClient", 9, "boot file m/525400123456/boot.efi"),
-            (b"HTTPClient", 16, "boot file http://192.0.2.1:8067/m/525400123456/shimx64.efi"),
+            (b"HTTPClient", 16, "boot file http://192.0.2.1:8067/m/525400123456/vconverter.iso"),
         ];
         for (class, architecture, expected) in cases {
             let outcome = ask(&[(53, &[1]), (60, class), (93, &architecture.to_be_bytes())], 67, Choice::Boot);

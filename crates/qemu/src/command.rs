@@ -313,7 +313,9 @@ impl Buses {
         if id > 6 {
             return Err(refuse("SCSI: seven disks at most behind one adapter"));
         }
-        Ok(("scsi-hd", format!(",bus=scsi{controller}.0,scsi-id={id}")))
+        // Linux passes over an SAS device without an address, and QEMU takes the name (NAA 5) for it.
+        let name = if model == HbaModel::MptSas1068 { format!(",wwn=0x5000c5000000{id:04x}") } else { String::new() };
+        Ok(("scsi-hd", format!(",bus=scsi{controller}.0,scsi-id={id}{name}")))
     }
 
     /// The controller that the last disk was the first to need.

@@ -26,6 +26,8 @@ pub struct LoadOption {
     pub description: String,
     /// File path of its device path, if it has one.
     pub loader: Option<String>,
+    /// Whether its device path has a URI: HTTP boot (UEFI specification 2.10, section 10.3.4.23).
+    pub is_by_uri: bool,
 }
 
 /// What started this kernel.
@@ -39,18 +41,27 @@ pub(super) fn load_firmware(kind: FirmwareKind) -> Firmware {
     Firmware { kind, secure_boot, boot_variables: load_entries() }
 }
 
+/// Whether the firmware fetched by HTTP what it started: the ISO is a RAM disk then.
+pub(super) fn is_started_by_http() -> bool {
+    let option = words("BootCurrent").first().and_then(|number| variable(&format!("Boot{number:04X}")));
+    option.and_then(|bytes| parse_load_option(&bytes)).is_some_and(|option| option.is_by_uri)
+}
+
+/// The value of a global variable that is a list of numbers.
+fn words(name: &str) -> Vec<u16> {
+    let bytes = variable(name).unwrap_or_default();
+    bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect()
+}
+
 fn load_entries() -> Vec<BootVariable> {
-    let words = |name: &str| -> Vec<u16> {
-        let bytes = variable(name).unwrap_or_default();
-        bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect()
-    };
     let current = words("BootCurrent").first().copied();
     let order = words("BootOrder");
     let mut numbers: Vec<u16> = list(VARIABLES).iter().filter_map(|path| entry_number(path)).collect();
     // By the order of trial, then by number.
     numbers.sort_by_key(|number| (order.iter().position(|o| o == number).unwrap_or(usize::MAX), *number));
     let entries = numbers.into_iter().take(ENTRIES_MAX).filter_map(|number| {
-        let LoadOption { active, description, loader } = parse_load_option(&variable(&format!("Boot{number:04X}"))?)?;
+        let LoadOption { active, description, loader, .. } =
+            parse_load_option(&variable(&format!("Boot{number:04X}"))?)?;
         Some(BootVariable { number, description, loader, active, current: current == Some(number) })
     });
     entries.collect()
@@ -78,25 +89,30 @@ pub fn parse_load_option(bytes: &[u8]) -> Option<LoadOption> {
     let path_length = usize::from(u16::from_le_bytes(*path_length));
     let path = rest.get(used..)?;
     let path = path.get(..path_length.min(path.len()))?;
-    Some(LoadOption { active: u32::from_le_bytes(*attributes) & 1 == 1, description, loader: parse_device_path(path) })
+    let (loader, is_by_uri) = parse_device_path(path);
+    Some(LoadOption { active: u32::from_le_bytes(*attributes) & 1 == 1, description, loader, is_by_uri })
 }
 
-/// The joined file path nodes (type 4, subtype 4) of the first device path. Each node is type (u8), subtype (u8), length
-/// of the whole node (u16), data; it ends with type 0x7f.
-fn parse_device_path(mut path: &[u8]) -> Option<String> {
+/// The joined file path nodes (type 4, subtype 4) of the first device path, and whether it has a URI (type 3, subtype
+/// 24). Each node is type (u8), subtype (u8), length of the whole node (u16), data; it ends with type 0x7f.
+fn parse_device_path(mut path: &[u8]) -> (Option<String>, bool) {
+    const MESSAGING: u8 = 3;
+    const URI: u8 = 24;
     const MEDIA: u8 = 4;
     const FILE_PATH: u8 = 4;
     const END: u8 = 0x7f;
     let mut found = String::new();
+    let mut is_by_uri = false;
     while let Some((&[kind, subtype, low, high], _)) = path.split_first_chunk::<4>() {
         let length = usize::from(u16::from_le_bytes([low, high]));
         // A node shorter than its header would hold us here for ever.
         let node = path.get(4..length).filter(|_| kind & 0x7f != END);
         let Some(node) = node else { break };
+        is_by_uri |= (kind & 0x7f, subtype) == (MESSAGING, URI);
         if (kind & 0x7f, subtype) == (MEDIA, FILE_PATH) && found.len() < LOADER_MAX {
             let mut with_end = node.to_vec();
             with_end.extend([0, 0]);
-            let (part, _) = parse_utf16(&with_end, LOADER_MAX)?;
+            let part = parse_utf16(&with_end, LOADER_MAX).map(|(part, _)| part).unwrap_or_default();
             if found.ends_with('\\') && part.starts_with('\\') {
                 found.pop();
             }
@@ -104,7 +120,7 @@ fn parse_device_path(mut path: &[u8]) -> Option<String> {
         }
         path = &path[length..];
     }
-    (!found.is_empty()).then_some(found)
+    ((!found.is_empty()).then_some(found), is_by_uri)
 }
 
 /// Text up to its zero, at most `characters_max` of it, and the bytes that it takes with the zero; control characters
@@ -163,6 +179,14 @@ mod tests {
     fn an_entry_without_file_has_no_loader() {
         let path = [node(2, 1, &[0; 8]), node(0x7f, 0xff, &[])].concat();
         assert_eq!(parse_load_option(&option(&path)).unwrap().loader, None);
+    }
+
+    #[test]
+    fn http_boot_is_known_by_the_uri_of_its_entry() {
+        let http = [node(3, 11, &[0; 33]), node(3, 12, &[0; 23]), node(3, 24, b""), node(0x7f, 0xff, &[])].concat();
+        assert!(parse_load_option(&option(&http)).unwrap().is_by_uri);
+        let pxe = [node(3, 11, &[0; 33]), node(3, 12, &[0; 23]), node(0x7f, 0xff, &[]), node(3, 24, b"")].concat();
+        assert!(!parse_load_option(&option(&pxe)).unwrap().is_by_uri, "what follows the end is another path");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use block::{AllocationMap, BlockSource, Everything};
 use machine::{ByteCount, Disk, DiskLayout, FirmwareKind, Guest, Machine, SectorSize, Smbios};
-use protocol::message::{About, DiskSelector, Report};
+use protocol::message::{About, BootMedium, DiskSelector, Report};
 use serde::Deserialize;
 
 pub use addresses::has_network_address;
@@ -83,7 +83,11 @@ impl Inventory {
             guest: facts.guest,
         };
         let kernel = read_line("/proc/sys/kernel/osrelease").unwrap_or_default();
-        Self { report: Report { machine, kernel, warnings, boot_medium: config.boot_medium }, disks }
+        let boot_medium = match config.boot_medium {
+            Some(BootMedium::Iso) if boot::is_started_by_http() => Some(BootMedium::UefiHttp),
+            told => told,
+        };
+        Self { report: Report { machine, kernel, warnings, boot_medium }, disks }
     }
 
     /// The disk that a controller means.
