@@ -6,8 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use machine::ByteCount;
-
 use crate::agent::Controller;
 use crate::configuration::{self, Configuration, load_configuration};
 use crate::console::log;
@@ -17,7 +15,7 @@ use crate::status::Status;
 use crate::uevent::{Event, Events};
 use crate::unclaimed::{Places, list_unclaimed};
 use crate::{
-    agent, conversation, inspection, keymap, medium, modules, mounts, network, pushed, reaper, rescue, screen,
+    agent, conversation, inspection, keymap, medium, memory, modules, mounts, network, pushed, reaper, rescue, screen,
 };
 
 /// Disks behind slow controllers come late; nobody waits longer for the first inspection.
@@ -89,6 +87,7 @@ pub fn run() -> ! {
             let disks = status.picture().disks;
             log(format!("disks: {} found, {} read-only", disks.len(), disks.iter().filter(|d| d.read_only).count()));
             look_for_guest(&status);
+            log(format!("memory: {}, {} of it available", memory::total(), memory::available()));
             {
                 let status = Arc::clone(&status);
                 start(move || watch_hardware(&settled, &status));
@@ -360,10 +359,7 @@ fn machine_text() -> String {
     let product = format!("{} {}", dmi("sys_vendor"), dmi("product_name")).trim().to_owned();
     let serial =
         Some(dmi("product_serial")).filter(|serial| !serial.is_empty()).map(|serial| format!("serial {serial}"));
-    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kilobytes =
-        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    let memory = kilobytes.and_then(|kib| kib.checked_mul(1024)).map(|bytes| ByteCount(bytes).to_string());
+    let memory = Some(memory::total()).filter(|total| total.0 > 0).map(|total| total.to_string());
     let firmware = if Path::new("/sys/firmware/efi").exists() { "UEFI" } else { "BIOS" };
     let parts = [Some(product).filter(|text| !text.is_empty()), serial, memory, Some(firmware.into())];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")

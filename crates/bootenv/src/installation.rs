@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::modules::{self, FIRMWARE, Loaded, Modules, is_loaded, modaliases};
 use crate::unclaimed::named_firmware;
-use crate::{Error, Result, mounts};
+use crate::{Error, Result, memory, mounts};
 
 /// Files that are installed at one time.
 pub const FILES_MAX: usize = 1000;
@@ -297,12 +297,9 @@ fn take_room(room: &mut u64, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of memory that the kernel can give.
+/// Bytes of memory that drivers may take.
 pub(crate) fn free_memory() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kibibytes.unwrap_or_default().saturating_mul(1024).min(2 * TOTAL_BYTES_MAX)
+    memory::available().0.min(2 * TOTAL_BYTES_MAX)
 }
 
 /// Completes what is said of a file by what became of its modules.

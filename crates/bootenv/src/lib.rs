@@ -26,6 +26,7 @@ pub mod keys;
 pub mod letters;
 pub mod media;
 pub mod medium;
+mod memory;
 pub mod modules;
 pub mod mounts;
 pub mod network;

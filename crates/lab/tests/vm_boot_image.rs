@@ -2,10 +2,11 @@
 //! there. Needs root.
 #![allow(clippy::unwrap_used)]
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lab::{Boot, CONTROLLER_NAME, Kind, Site, SourceMachine, hash_file};
-use qemu::{Clock, ExitKind, Hardware, NicBackend, Vm};
+use qemu::{Clock, ExitKind, Hardware, Nic, NicBackend, NicModel, Vm};
 
 /// From power-on to a question, on a loaded machine without KVM.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -23,10 +24,17 @@ struct Case {
 
 impl Case {
     fn new(options: &[&str]) -> Self {
+        Self::with(|_| options.iter().map(ToString::to_string).collect())
+    }
+
+    /// With options that name something of the machine.
+    fn with(options: impl FnOnce(&SourceMachine) -> Vec<String>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let site = Site::new(folder.path()).unwrap();
         let machine = SourceMachine::make(Kind::A, folder.path()).unwrap();
-        let iso = site.boot_image_with(options).unwrap();
+        let options = options(&machine);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let iso = site.boot_image_with(&options).unwrap();
         let hardware = machine.hardware(Boot::Iso(&iso), NicBackend::Unplugged);
         let before = hash_file(&machine.disk).unwrap();
         Self { folder, site, machine, hardware, before }
@@ -192,4 +200,71 @@ fn a_controller_is_found_by_its_name_from_a_static_address() {
     assert_eq!(case.site.lan().address_of(&case.machine.mac), None, "it asked for an address nevertheless");
     switch_off(&vm);
     case.is_unchanged();
+}
+
+/// All that a builder may fix: a bond of two cards on a VLAN with small packets, a German keyboard, a rescue key. The machine
+/// is reached by that key alone, and still is when the bond's first cable is pulled.
+#[test]
+#[ignore = "boots a machine: a minute"]
+fn a_bond_on_a_vlan_is_used_and_the_rescue_key_opens_the_machine() {
+    let keys = tempfile::tempdir().unwrap();
+    let [key, other] = ["key", "other"].map(|name| {
+        let path = keys.path().join(name).display().to_string();
+        let status = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path]).status();
+        assert!(status.unwrap().success());
+        path
+    });
+    let second = "52:54:00:00:79:02";
+    let mut case = Case::with(|machine| {
+        let network = format!("bond=active-backup:{}+{second},vlan=77,mtu=1400", machine.mac);
+        let public = format!("{key}.pub");
+        let options = [&Case::known()[..], &["--network", &network, "--keymap", "de-latin1", "--ssh-key", &public]];
+        options.concat().into_iter().map(str::to_owned).collect()
+    });
+    case.hardware.nics.push(Nic::new(NicModel::E1000, second, NicBackend::Unplugged));
+    for nic in 0..2 {
+        let cable = case.site.lan().plug(&mut case.hardware, nic).unwrap();
+        case.site.lan().tag(&cable, 77).unwrap();
+    }
+    let vm = case.hardware.start().unwrap();
+    let (_, id) = case.site.pair(&vm).unwrap();
+    let machine = case.site.json(&["machines", "show", &id]).unwrap();
+    let address = machine["address"].as_str().unwrap().rsplit_once(':').unwrap().0.to_owned();
+    println!("ready at {address}");
+    assert!(address.starts_with("10.77.0."), "{machine}");
+
+    let mut ssh = |key: &str, command: &str| {
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-i", key, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "ConnectTimeout=30"]);
+        ssh.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes"]);
+        ssh.args(["-F", "none", &format!("root@{address}"), command]);
+        case.site.lan().controller().enter(&mut ssh);
+        let output = ssh.output().unwrap();
+        println!("ssh: {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
+        (output.status.success(), text(&output.stdout))
+    };
+    let (_, refused) = ssh(&other, "id");
+    assert_eq!(refused, "", "another key opened it");
+    let (is_in, said) = ssh(&key, "id; cat /proc/net/bonding/*; ip -o link");
+    assert!(is_in && said.contains("uid=0"), "{said}");
+    assert!(said.contains("fault-tolerance (active-backup)") && said.contains(second), "{said}");
+    assert!(said.contains("mtu 1400"), "{said}");
+
+    vm.qmp().set_link(0, false).unwrap();
+    let (is_in, said) = ssh(&key, "cat /proc/net/bonding/*");
+    assert!(is_in && said.lines().any(|line| line.starts_with("Currently Active Slave: ")), "{said}");
+    vm.qmp().set_link(0, true).unwrap();
+
+    // The keys of a German keyboard: where others have y there is z.
+    let mut reader = vm.serial(0).reader_from_now();
+    vm.qmp().send_keys(&["c"]).unwrap();
+    reader.wait_for("Controller (HOST:PORT): ", PATIENCE).unwrap();
+    vm.qmp().send_keys(&["y"]).unwrap();
+    wait_for_screen(&vm, "(HOST:PORT): z");
+    vm.kill();
+    case.is_unchanged();
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -83,6 +83,8 @@ fn is_seen(row: &Row) {
         std::thread::sleep(Duration::from_millis(500));
     };
     let (disks, nics) = (&machine["report"]["disks"], &machine["report"]["nics"]);
+    let serial = vm.serial(0).text();
+    println!("{}", serial.lines().find(|line| line.contains("vconverter: memory: ")).expect("a line about memory"));
     println!("ready after {first_report:?} s, disk after {} s; {disks} {nics}", begun.elapsed().as_secs());
     assert_eq!(disks.as_array().unwrap().len(), 1, "{disks}");
     assert_eq!(disks[0]["virtual_size"], DISK);

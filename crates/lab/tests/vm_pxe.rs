@@ -159,6 +159,13 @@ fn tell_pxe_log(site: &Site) -> String {
     log
 }
 
+/// What the boot image says of it in its log.
+fn tell_memory(vm: &Vm) {
+    let text = vm.serial(0).text();
+    let line = text.lines().find(|line| line.contains("vconverter: memory: ")).expect("a line about memory");
+    println!("{line}");
+}
+
 /// From power-on to Cold Cloning Ready; the pairing code is compared on the serial console.
 fn becomes_ready(site: &Site, vm: &Vm) -> String {
     let begun = Instant::now();
@@ -169,6 +176,7 @@ fn becomes_ready(site: &Site, vm: &Vm) -> String {
         let text = vm.serial(0).text();
         panic!("{error}\n{}\n{}", vm.text_screen().unwrap(), &text[text.len().saturating_sub(3000)..])
     });
+    tell_memory(vm);
     let shown = site.json(&["machines", "show", &id]).unwrap();
     assert_eq!(shown["cold_cloning_ready"], true, "{shown}");
     assert!(log.contains("policy: boot once") || log.contains("chosen from the menu by a key"), "{log}");
