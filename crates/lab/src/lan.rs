@@ -33,6 +33,7 @@ pub struct Lan {
     controller: Namespace,
     lan: Namespace,
     taps: u32,
+    boot_file: Option<String>,
     folder: TempDir,
 }
 
@@ -49,7 +50,7 @@ impl Lan {
         lan.ip("link set ctl0 master br0 up")?;
         controller.ip(&format!("address add {CONTROLLER}/24 dev eth0"))?;
         controller.ip("link set eth0 up")?;
-        let mut lan = Self { dhcp: None, controller, lan, taps: 0, folder };
+        let mut lan = Self { dhcp: None, controller, lan, taps: 0, boot_file: None, folder };
         lan.start_dhcp()?;
         Ok(lan)
     }
@@ -127,6 +128,13 @@ impl Lan {
         self.dhcp = None;
     }
 
+    /// Has the DHCP server itself name a boot file, on the controller's host, to whoever asks by PXE.
+    pub fn name_boot_file(&mut self, file: &str) -> Result<()> {
+        self.stop_dhcp();
+        self.boot_file = Some(file.to_owned());
+        self.start_dhcp()
+    }
+
     /// Starts the DHCP server, if it was stopped. It gives 10.77.0.100 to 10.77.0.199.
     pub fn start_dhcp(&mut self) -> Result<()> {
         if self.dhcp.is_some() {
@@ -141,6 +149,7 @@ impl Lan {
             .args(["--no-resolv", "--no-hosts", &format!("--host-record={CONTROLLER_NAME},{CONTROLLER}")])
             .args(["--interface=br0", "--bind-interfaces", "--no-ping", "--dhcp-authoritative", "--log-dhcp"])
             .args(["--dhcp-range=10.77.0.100,10.77.0.199,255.255.255.0,1h"])
+            .args(self.boot_file.iter().map(|file| format!("--dhcp-boot={file},,{CONTROLLER}")))
             .arg(format!("--dhcp-leasefile={}", self.leases_path().display()))
             .arg(format!("--log-facility={}", self.folder.path().join("dnsmasq.log").display()))
             .stdout(Stdio::null())

@@ -227,7 +227,15 @@ fn a_bond_on_a_vlan_is_used_and_the_rescue_key_opens_the_machine() {
         case.site.lan().tag(&cable, 77).unwrap();
     }
     let vm = case.hardware.start().unwrap();
+    wait_for(&vm, "pairing code: ");
+    wait_for_screen(&vm, "Pairing code; ");
     let (_, id) = case.site.pair(&vm).unwrap();
+    vm.serial(0).write("\x1bOP").unwrap();
+    wait_for_screen(&vm, "Start menu");
+    vm.serial(0).write("\x1b[B\x1b[B\x1b[B\r").unwrap();
+    wait_for_screen(&vm, "vconverter   Log");
+    vm.serial(0).write("\x1b").unwrap();
+    wait_for_screen(&vm, "ready");
     let machine = case.site.json(&["machines", "show", &id]).unwrap();
     let address = machine["address"].as_str().unwrap().rsplit_once(':').unwrap().0.to_owned();
     println!("ready at {address}");

@@ -230,6 +230,27 @@ fn uefi_http_boot_with_secure_boot_reaches_cold_cloning_ready_with_boot_once() {
     boots_once(Start::UefiHttpSecure);
 }
 
+/// What the service advises where Secure Boot is on and there is no HTTP boot: the machine's own answers stay away.
+#[test]
+#[ignore = "full row"]
+fn uefi_pxe_with_secure_boot_reaches_cold_cloning_ready_where_the_dhcp_server_names_the_service() {
+    let Some((_folder, mut site)) = site() else { return };
+    site.json(&["pxe", "policy", MAC, "ignore"]).unwrap();
+    site.lan().name_boot_file("shimx64.efi").unwrap();
+    let mut hardware = Start::UefiHttpSecure.hardware();
+    site.lan().plug(&mut hardware, 0).unwrap();
+    let vm = hardware.start().unwrap();
+    let begun = Instant::now();
+    let paired = site.pair(&vm);
+    println!("{} s after power-on", begun.elapsed().as_secs());
+    let log = tell_pxe_log(&site);
+    let (_, id) = paired.unwrap_or_else(|error| panic!("{error}\n{}", vm.serial(0).text()));
+    let shown = site.json(&["machines", "show", &id]).unwrap();
+    assert_eq!((&shown["cold_cloning_ready"], &shown["boot_medium"]), (&json!(true), &json!("pxe")), "{shown}");
+    assert_eq!(shown["report"]["firmware"]["secure_boot"], true, "{}", shown["report"]["firmware"]);
+    assert!(log.contains("TFTP /grubx64.efi") || log.contains("TFTP grubx64.efi"), "{log}");
+}
+
 #[test]
 #[ignore = "full row"]
 fn a_bios_machine_reaches_cold_cloning_ready_by_f8() {
