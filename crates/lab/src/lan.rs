@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::namespace::{Daemon, Namespace};
 use crate::tool::Tool;
+use crate::trunk::{Sockets, TrunkPort};
 use crate::{Error, Result};
 
 /// Address of the controller's host.
@@ -77,12 +78,15 @@ impl Lan {
         Ok(Cable(name))
     }
 
-    /// Makes the switch's port of a cable a trunk on which the LAN is the VLAN `id`: frames without its tag go nowhere.
-    pub fn tag(&self, cable: &Cable, id: u16) -> Result<()> {
-        let port = &cable.0;
-        self.lan.ip(&format!("link set {port} nomaster"))?;
-        self.lan.ip(&format!("link add link {port} name {port}.{id} type vlan id {id}"))?;
-        self.lan.ip(&format!("link set {port}.{id} master br0 up"))
+    /// Plugs a NIC into a switch's port on which the LAN is the VLAN `vlan`: frames without its tag go nowhere. The port
+    /// works until it is dropped.
+    pub fn plug_trunk(&mut self, hardware: &mut Hardware, nic: usize, vlan: u16) -> Result<TrunkPort> {
+        let Cable(tap) = self.plug(hardware, nic)?;
+        let socket = |side: &str| self.folder.path().join(format!("{tap}.{side}"));
+        let sockets = Sockets { machine: socket("machine"), port: socket("port") };
+        let wanted = hardware.nics.get_mut(nic).ok_or_else(|| Error::new(format!("hardware: no NIC {nic}")))?;
+        wanted.backend = NicBackend::Datagrams { own: sockets.machine.clone(), peer: sockets.port.clone() };
+        self.lan.inside(|| TrunkPort::start(&sockets, &tap, vlan))?
     }
 
     /// Cuts a cable: frames are lost, and the machine's own link stays up (as behind a switch that failed).

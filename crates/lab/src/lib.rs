@@ -25,6 +25,7 @@ mod session;
 mod site;
 mod source_machine;
 mod tool;
+mod trunk;
 mod uefi_variables;
 mod volume_group;
 
@@ -40,3 +41,4 @@ pub use namespace::Namespace;
 pub use session::{Answer, Session};
 pub use site::{RunningAgent, Site};
 pub use source_machine::{Boot, Kind, SourceMachine, VolumeFact};
+pub use trunk::TrunkPort;

@@ -222,10 +222,7 @@ fn a_bond_on_a_vlan_is_used_and_the_rescue_key_opens_the_machine() {
         options.concat().into_iter().map(str::to_owned).collect()
     });
     case.hardware.nics.push(Nic::new(NicModel::E1000, second, NicBackend::Unplugged));
-    for nic in 0..2 {
-        let cable = case.site.lan().plug(&mut case.hardware, nic).unwrap();
-        case.site.lan().tag(&cable, 77).unwrap();
-    }
+    let _ports = [0, 1].map(|nic| case.site.lan().plug_trunk(&mut case.hardware, nic, 77).unwrap());
     let vm = case.hardware.start().unwrap();
     wait_for(&vm, "pairing code: ");
     wait_for_screen(&vm, "Pairing code; ");

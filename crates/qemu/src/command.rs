@@ -206,6 +206,11 @@ impl Arguments {
                     forwards.iter().map(|(host, port)| format!(",hostfwd=tcp:{host}-:{port}")).collect();
                 Some(format!("user,id=net{index}{restrict}{forwards}"))
             }
+            NicBackend::Datagrams { own, peer } => Some(format!(
+                "dgram,id=net{index},local.type=unix,local.path={},remote.type=unix,remote.path={}",
+                escape(&own.to_string_lossy()),
+                escape(&peer.to_string_lossy())
+            )),
             NicBackend::Tap(name) => Some(format!("tap,id=net{index},ifname={},script=no,downscript=no", escape(name))),
         };
         let netdev = if backend.is_some() { format!(",netdev=net{index}") } else { String::new() };

@@ -252,6 +252,13 @@ pub enum NicBackend {
     },
     /// An existing tap interface.
     Tap(String),
+    /// Frames as datagrams between two Unix sockets.
+    Datagrams {
+        /// QEMU makes this one.
+        own: PathBuf,
+        /// The other end makes this one.
+        peer: PathBuf,
+    },
 }
 
 /// A serial port. Its output is always kept in memory for [`crate::Serial`].
