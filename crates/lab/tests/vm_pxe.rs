@@ -81,10 +81,12 @@ fn own_disk(start: Start, folder: &Path) -> Disk {
         std::fs::write(&path, sectors).unwrap();
         return Disk::new(Image::new(path, "raw"), DiskBus::Ide);
     }
-    let script = "printf 'serial --unit=0\\nterminal_output serial\\necho OWN DISK\\nsleep 600\\n' > own.cfg && \
-        grub-mkimage -O x86_64-efi -p /x -c own.cfg -o own.efi serial echo sleep terminal minicmd && \
-        truncate -s 16M own.raw && mformat -i own.raw -T 32768 -h 16 -s 63 :: && mmd -i own.raw ::/EFI ::/EFI/BOOT && \
-        mcopy -i own.raw own.efi ::/EFI/BOOT/BOOTX64.EFI";
+    // The signed chain, so that it is taken under Secure Boot too. The firmware's console is on the serial port.
+    let script = "printf 'echo OWN DISK\\nsleep 600\\n' > grub.cfg && \
+        truncate -s 16M own.raw && mformat -i own.raw -T 32768 -h 16 -s 63 :: && \
+        mmd -i own.raw ::/EFI ::/EFI/BOOT ::/EFI/debian && mcopy -i own.raw grub.cfg ::/EFI/debian/ && \
+        mcopy -i own.raw /usr/lib/shim/shimx64.efi.signed ::/EFI/BOOT/BOOTX64.EFI && \
+        mcopy -i own.raw /usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::/EFI/BOOT/grubx64.efi";
     assert!(Command::new("sh").args(["-c", script]).current_dir(folder).status().unwrap().success());
     Disk::new(Image::new(path, "raw"), DiskBus::Ahci)
 }
