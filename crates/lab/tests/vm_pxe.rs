@@ -40,7 +40,7 @@ impl Start {
             // It would try IPv6 for minutes.
             hardware.fw_cfg.push(FwCfg { name: "opt/org.tianocore/IPv6Support".into(), content: "n".into() });
         }
-        hardware.memory_mib = 1024;
+        hardware.memory_mib = 512;
         let model = if is_bios { NicModel::E1000 } else { NicModel::Virtio };
         let nic = Nic::new(model, MAC, NicBackend::Unplugged);
         hardware.nics.push(Nic { boot_rom: is_bios, ..nic });
