@@ -25,6 +25,10 @@ pub struct Config {
     /// Serve these devices or raw images instead of the machine's disks.
     #[serde(default)]
     pub disks: Option<Vec<PathBuf>>,
+    /// File with the kernel's names of the machine's disks, one a line: no other is one, and without the file none is. It
+    /// changes as disks come and go.
+    #[serde(default)]
+    pub machine_disks: Option<PathBuf>,
     /// Whether this is the boot image, where nothing else uses the disks.
     #[serde(default)]
     pub boot_image: Option<bool>,

@@ -165,6 +165,7 @@ mod tests {
             ca_fingerprint: None,
             state_dir: folder.to_owned(),
             guest_facts: None,
+            machine_disks: None,
             disks: None,
             boot_image: Some(true),
             boot_medium: None,

@@ -67,6 +67,11 @@ impl AgentLine {
         parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
     }
 
+    /// Whether the controller took this machine in: it may be copied at any time.
+    pub fn is_at_work(&self) -> bool {
+        matches!(self.status.as_str(), "ready" | "copying" | "verifying" | "finished")
+    }
+
     /// The code that somebody at the machine has to compare before the agent goes on.
     pub fn wants_confirmation(&self) -> Option<&str> {
         self.pairing_code.as_deref().filter(|_| self.status == WANTS_CONFIRMATION)
@@ -95,6 +100,21 @@ impl Place {
 
     fn state(&self) -> PathBuf {
         self.folder.join("agent")
+    }
+
+    fn machine_disks(&self) -> PathBuf {
+        self.folder.join("machine-disks")
+    }
+
+    /// Tells the agent the names of the machine's disks; it serves no other.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn tell_disks<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<()> {
+        let (path, new) = (self.machine_disks(), self.folder.join("machine-disks.new"));
+        let text: String = names.map(|name| format!("{name}\n")).collect();
+        let write = || fs::create_dir_all(&self.folder).and_then(|()| fs::write(&new, text));
+        write().and_then(|()| fs::rename(&new, &path)).map_err(|e| Error::path("write", &path, e))
     }
 
     /// Tells the agent that the machine has other hardware than it reported.
@@ -211,6 +231,7 @@ struct AgentConfiguration<'a> {
     ca_fingerprint: Option<&'a str>,
     state_dir: &'a Path,
     guest_facts: &'a str,
+    machine_disks: &'a Path,
     boot_medium: Option<&'a str>,
 }
 
@@ -270,6 +291,7 @@ fn run_once(place: &Place, address: &Address, controller: &Controller, status: &
         ca_fingerprint: address.ca_fingerprint.as_deref(),
         state_dir: &state,
         guest_facts: GUEST_FACTS,
+        machine_disks: &place.machine_disks(),
         boot_medium: medium::started_from(),
     };
     let json = serde_json::to_vec(&configuration).map_err(|e| Error::io("agent configuration", e))?;

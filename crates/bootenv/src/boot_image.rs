@@ -16,6 +16,7 @@ use crate::uevent::{Event, Events};
 use crate::unclaimed::{Places, list_unclaimed};
 use crate::{
     agent, conversation, inspection, keymap, medium, memory, modules, mounts, network, pushed, reaper, rescue, screen,
+    stick,
 };
 
 /// Disks behind slow controllers come late; nobody waits longer for the first inspection.
@@ -233,7 +234,13 @@ fn see_device(event: &Event, status: &Status, settled: &Settled) {
             }
         }
         if get("DEVTYPE") == "disk" {
-            detach_medium(get("DEVNAME"));
+            // `cciss/c0d0` is `cciss!c0d0` in sysfs.
+            let name = get("DEVNAME").replace('/', "!");
+            if get("ACTION") == "remove" {
+                stick::forget(&name)
+            } else {
+                stick::look_at(&name)
+            }
             show_disks(status);
         }
     }
@@ -296,23 +303,18 @@ pub(crate) fn protect_disks(status: &Status) {
     for failure in set_all_read_only() {
         log(failure.chain());
     }
-    for disk in list_disks() {
-        detach_medium(&disk.name);
-    }
+    stick::look_at_all();
     show_disks(status);
 }
 
-/// Takes the medium that we came from out of the machine's disks: everything of it is in memory.
-fn detach_medium(name: &str) {
-    match medium::detach_own(name) {
-        Ok(false) => {}
-        Ok(true) => log(format!("disk {name}: the boot medium; it is no longer needed and can be removed")),
-        Err(error) => log(error.chain()),
-    }
-}
-
+/// Shows the machine's disks, and tells the agent which they are; one at a time, so that the last word is the newest.
 fn show_disks(status: &Status) {
-    let disks = list_disks();
+    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let disks: Vec<_> = list_disks().into_iter().filter(|disk| stick::is_of_machine(&disk.name)).collect();
+    if let Err(error) = agent::Place::default().tell_disks(disks.iter().map(|disk| disk.name.as_str())) {
+        log(error.chain());
+    }
     let known = status.picture().disks;
     for disk in disks.iter().filter(|disk| !known.contains(disk)) {
         let protection = if disk.read_only { "read-only" } else { "writable" };

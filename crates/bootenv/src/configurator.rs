@@ -28,6 +28,8 @@ pub enum Wish {
     Leave,
     /// These settings.
     Network(Box<Network>),
+    /// To save these settings for the next machine.
+    Save(Box<Network>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,7 @@ enum Main {
     Controller,
     Bond,
     Apply,
+    Save,
     Leave,
 }
 
@@ -80,6 +83,7 @@ impl Configurator {
         let policies = ["none", "of all interfaces, one works (active-backup)", "of all interfaces, LACP (802.3ad)"];
         fields.push(Field::choice(Main::Bond, "Bond", policies.map(str::to_owned).to_vec(), bond));
         fields.push(Field::button(Main::Apply, "[ Apply and test ]"));
+        fields.push(Field::button(Main::Save, "[ Save to a USB stick for the next machine ]"));
         fields.push(Field::button(Main::Leave, "[ Leave ]"));
         let mut main = Form::new(fields);
         main.focus_on(Main::Controller);
@@ -111,6 +115,7 @@ impl Configurator {
                 Reaction::Pressed(Main::Nic(mac)) => self.open(mac),
                 // Often the controller is all that is missing.
                 Reaction::Pressed(Main::Apply) | Reaction::Entered(Main::Controller) => return self.apply(),
+                Reaction::Pressed(Main::Save) => return self.gathered().map_or(Wish::Nothing, Wish::Save),
                 Reaction::Pressed(_) | Reaction::Entered(_) | Reaction::Nothing => {}
             },
         }
@@ -158,15 +163,20 @@ impl Configurator {
     }
 
     fn apply(&mut self) -> Wish {
+        self.gathered().map_or(Wish::Nothing, Wish::Network)
+    }
+
+    /// The settings on the screen, unless something in them is wrong.
+    fn gathered(&mut self) -> Option<Box<Network>> {
         match self.gather() {
             Ok(network) => {
                 self.complaint.clear();
                 self.network = network.clone();
-                Wish::Network(Box::new(network))
+                Some(Box::new(network))
             }
             Err(error) => {
                 self.complaint = error.context;
-                Wish::Nothing
+                None
             }
         }
     }
@@ -230,8 +240,10 @@ impl Configurator {
         lines.push(Line::Plain(String::new()));
         if !self.complaint.is_empty() {
             lines.extend(plain(&format!("! {}", self.complaint)));
-        } else if let Some(reached) = &picture.reachability {
-            lines.extend(plain(&format!("Controller: {}", reached.text)));
+        } else {
+            let reached = picture.reachability.as_ref().map(|reached| format!("Controller: {}", reached.text));
+            let saved = picture.saved.as_ref().map(|saved| format!("Settings: {saved}"));
+            lines.extend(reached.into_iter().chain(saved).flat_map(|text| plain(&text).collect::<Vec<_>>()));
         }
         lines
     }

@@ -18,6 +18,7 @@ use crate::operator::{self, Dialog, Input, Outcome};
 use crate::rescue;
 use crate::screens::{Choice, Screens};
 use crate::status::{Picture, Reachability, Status};
+use crate::stick::{self, Saved};
 use crate::{Result, boot_image, download, media};
 
 /// Without an address for so long, the Network Configurator is offered.
@@ -39,6 +40,7 @@ pub fn run(configuration: &Configuration, controller: &Controller, wanted: &Arc<
         status,
         dialog: Dialog::default(),
         screens: Screens::new(rescue::is_built_in()),
+        settled: false,
     };
     match &configuration.controller {
         Some(address) => {
@@ -63,6 +65,10 @@ pub fn run(configuration: &Configuration, controller: &Controller, wanted: &Arc<
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(TICK),
         }
         let picture = status.picture();
+        conversation.settled |= picture.agent.is_at_work();
+        if let Some(saved) = stick::take_saved() {
+            conversation.use_saved(saved);
+        }
         if has_address(&picture) {
             conversation.screens.withdraw();
         } else if !offered && !picture.nics.is_empty() && started.elapsed() > OFFER_AFTER {
@@ -87,6 +93,8 @@ struct Conversation<'a> {
     status: &'a Arc<Status>,
     dialog: Dialog,
     screens: Screens,
+    /// Somebody here said what is to be used, or the controller has work for this machine.
+    settled: bool,
 }
 
 impl Conversation<'_> {
@@ -122,6 +130,7 @@ impl Conversation<'_> {
             }
             Choice::AskRestart => self.dialog.ask_restart(),
             Choice::AskPowerOff => self.dialog.ask_power_off(),
+            Choice::Save(network, controller) => self.save(*network, controller),
             Choice::Network(network, controller) => self.set_network(*network, controller),
             Choice::InstallFromMedia => self.install("reading USB sticks and CDs".into(), || {
                 let media = media::load_media()?;
@@ -156,14 +165,17 @@ impl Conversation<'_> {
                 ));
                 self.status.update(|picture| picture.controller = format!("{address} is not the right one: left"));
             }
-            Outcome::Controller(address) => self.set_controller(address),
+            Outcome::Controller(address) => {
+                self.settled = true;
+                self.set_controller(address, "as typed");
+            }
         }
     }
 
-    fn set_controller(&mut self, address: String) {
-        log(format!("controller: {address}, as typed"));
+    fn set_controller(&mut self, address: String, origin: &str) {
+        log(format!("controller: {address}, {origin}"));
         self.status.update(|picture| picture.controller.clone_from(&address));
-        // Who types an address compares the pairing code; a fingerprint belongs to the configured one.
+        // Who types an address, or saves one, compares the pairing code; a fingerprint belongs to the configured one.
         let same = self.configuration.controller.as_deref() == Some(&address);
         self.controller.set(address, self.configuration.ca_fingerprint.clone().filter(|_| same));
         self.dialog.forget_controller();
@@ -171,6 +183,7 @@ impl Conversation<'_> {
 
     /// Uses the settings if they are others, and then looks whether the controller can be reached.
     fn set_network(&mut self, network: Network, controller: Option<String>) {
+        self.settled = true;
         if self.wanted.get().1 != network {
             self.wanted.set(network);
         }
@@ -180,7 +193,7 @@ impl Conversation<'_> {
             return;
         };
         if self.status.picture().controller != controller {
-            self.set_controller(controller.clone());
+            self.set_controller(controller.clone(), "as typed");
         }
         let text = format!("looking for {controller}");
         self.status.update(|picture| picture.reachability = Some(Reachability { reached: false, text }));
@@ -208,6 +221,43 @@ impl Conversation<'_> {
             };
             tell_installed(&outcomes, &status);
             status.update(|picture| picture.installing = None);
+        });
+    }
+
+    /// What an earlier machine's operator saved goes before what the image was built with. A stick that comes when somebody
+    /// here has set something, or in the middle of the work, must not take the network away.
+    fn use_saved(&mut self, saved: Saved) {
+        let Saved { place, configuration } = saved;
+        if self.settled {
+            return log(format!("settings: {place} is not used, for this machine has its own by now"));
+        }
+        log(format!("settings: as saved in {place}"));
+        if self.wanted.get().1 != configuration.network {
+            self.wanted.set(configuration.network);
+        }
+        let current = self.status.picture().controller;
+        if let Some(controller) = configuration.controller.filter(|controller| *controller != current) {
+            self.set_controller(controller, &format!("as saved in {place}"));
+        }
+    }
+
+    /// Saves what is set, for the next machine; it takes seconds.
+    fn save(&mut self, network: Network, controller: Option<String>) {
+        let configuration =
+            Configuration { controller, network: network.for_next_machine(), ..Configuration::default() };
+        let caution = configuration.network.caution_for_next_machine();
+        let status = Arc::clone(self.status);
+        status.update(|picture| picture.saved = Some("saving them ...".into()));
+        std::thread::spawn(move || {
+            let text = match stick::save(&configuration) {
+                Ok(place) => {
+                    let caution = caution.map(|text| format!("; {text}")).unwrap_or_default();
+                    format!("saved in {place}; the next machine that starts with it uses them{caution}")
+                }
+                Err(error) => format!("not saved: {}", error.chain()),
+            };
+            log(format!("settings: {text}"));
+            status.update(|picture| picture.saved = Some(text));
         });
     }
 

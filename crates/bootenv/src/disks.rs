@@ -1,11 +1,13 @@
 //! The source's disks: set read-only when they appear, before anything else opens them.
 //!
 //! Read-only is a flag of the kernel for whole disks and partitions (BLKROSET); every write to them then fails, whoever
-//! tries. CD drives, loop and memory devices are no disks of the machine.
+//! tries. CD drives, loop and memory devices are no disks of the machine. A stick for settings is made writable for the
+//! time of saving ([`Held`]), and nothing else ever is.
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use machine::ByteCount;
 
@@ -34,24 +36,106 @@ pub fn is_disk(name: &str) -> bool {
         .any(|prefix| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())))
 }
 
-/// Sets the block device `name` read-only.
+/// The node of the block device `name`; a `/` in its name stands as `!` in sysfs.
+pub fn device_path(name: &str) -> PathBuf {
+    Path::new("/dev").join(name.replace('!', "/"))
+}
+
+/// Whether a disk can be taken out: it says so, or it hangs on USB.
+pub fn is_removable(disk: &str) -> bool {
+    let folder = Path::new("/sys/block").join(disk);
+    let is_usb = |part: &std::ffi::OsStr| {
+        part.to_string_lossy().strip_prefix("usb").is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    let on_usb = || folder.canonicalize().is_ok_and(|path| path.iter().any(is_usb));
+    is_disk(disk) && (read(&folder.join("removable")) == "1" || on_usb())
+}
+
+/// Maker and model of a disk, as far as it says them.
+pub fn model(disk: &str) -> String {
+    let folder = Path::new("/sys/block").join(disk).join("device");
+    let text = format!("{} {}", read(&folder.join("vendor")), read(&folder.join("model")));
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Names of a disk's partitions.
+pub fn partitions(disk: &str) -> Vec<String> {
+    partitions_in(&Path::new("/sys/block").join(disk))
+}
+
+/// Sets the block device `name` read-only, unless it is a [`Writable`].
 ///
 /// # Errors
 /// The device cannot be opened, or refuses.
-#[allow(unsafe_code)]
 pub fn set_read_only(name: &str) -> Result<()> {
+    if writable().iter().any(|other| other == name) {
+        return Ok(());
+    }
+    set_flag(name, &open(name)?, true)
+}
+
+fn open(name: &str) -> Result<File> {
+    let path = device_path(name);
+    File::open(&path).map_err(|e| Error::path("open", &path, e))
+}
+
+#[allow(unsafe_code)]
+fn set_flag(name: &str, device: &File, read_only: bool) -> Result<()> {
     const BLKROSET: libc::Ioctl = 0x125d;
-    let path = Path::new("/dev").join(name.replace('!', "/"));
-    let device = File::open(&path).map_err(|e| Error::path("open", &path, e))?;
-    let on: libc::c_int = 1;
+    let value = libc::c_int::from(read_only);
     // SAFETY: BLKROSET reads one int from the address, which outlives the call.
-    if unsafe { libc::ioctl(device.as_raw_fd(), BLKROSET, &raw const on) } != 0 {
-        return Err(Error::path("set read-only", &path, std::io::Error::last_os_error()));
+    if unsafe { libc::ioctl(device.as_raw_fd(), BLKROSET, &raw const value) } != 0 {
+        let what = if read_only { "set read-only" } else { "make writable" };
+        return Err(Error::path(what, &device_path(name), std::io::Error::last_os_error()));
     }
     Ok(())
 }
 
-/// Sets all disks and partitions that are there read-only. Returns what could not be.
+/// Devices that are open, so that their names mean them: a name is given to another device only when they are closed.
+pub struct Held(Vec<(String, File)>);
+
+/// Devices that are writable until this is dropped.
+pub struct Writable(Held);
+
+/// Names of the devices that are to be left writable.
+static WRITABLE: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl Held {
+    /// Opens devices for reading.
+    ///
+    /// # Errors
+    /// One cannot be opened.
+    pub fn open(names: &[&str]) -> Result<Self> {
+        names.iter().map(|&name| Ok((name.to_owned(), open(name)?))).collect::<Result<_>>().map(Self)
+    }
+
+    /// Makes them writable. A partition is writable only together with its disk.
+    ///
+    /// # Errors
+    /// The kernel refuses; they are read-only then as before.
+    pub fn make_writable(self) -> Result<Writable> {
+        writable().extend(self.0.iter().map(|(name, _)| name.clone()));
+        let writable = Writable(self);
+        writable.0.0.iter().try_for_each(|(name, device)| set_flag(name, device, false))?;
+        Ok(writable)
+    }
+}
+
+impl Drop for Writable {
+    fn drop(&mut self) {
+        for (name, device) in &self.0.0 {
+            // One that was pulled out cannot be written either.
+            let _ = set_flag(name, device, true);
+        }
+        writable().retain(|name| !self.0.0.iter().any(|(other, _)| other == name));
+    }
+}
+
+fn writable() -> MutexGuard<'static, Vec<String>> {
+    WRITABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sets all disks and partitions that are there read-only, as [`set_read_only`] does. Returns what could not be.
 pub fn set_all_read_only() -> Vec<Error> {
     let mut failures = Vec::new();
     for name in names(Path::new("/sys/class/block")) {
@@ -74,14 +158,18 @@ fn disk_facts(folder: &Path, name: String) -> Option<DiskFacts> {
     // sysfs counts in units of 512 bytes, whatever the disk's sector size is.
     let size = read(&folder.join("size")).parse::<u64>().ok()?.checked_mul(512).filter(|size| *size > 0)?;
     let is_set = |folder: PathBuf| read(&folder.join("ro")) == "1";
-    let partitions = names(folder).into_iter().filter(|entry| folder.join(entry).join("partition").is_file());
-    let read_only = is_set(folder.to_owned()) && partitions.into_iter().all(|part| is_set(folder.join(part)));
+    let read_only =
+        is_set(folder.to_owned()) && partitions_in(folder).into_iter().all(|part| is_set(folder.join(part)));
     let either = |a: &str, b: &str| {
         Some(read(&folder.join(a))).filter(|t| !t.is_empty()).unwrap_or_else(|| read(&folder.join(b)))
     };
     let serial = either("device/serial", "serial");
     let serial = if serial.is_empty() { serial_page(&folder.join("device/vpd_pg80")) } else { serial };
     Some(DiskFacts { size: ByteCount(size), model: either("device/model", "device/name"), serial, read_only, name })
+}
+
+fn partitions_in(folder: &Path) -> Vec<String> {
+    names(folder).into_iter().filter(|entry| folder.join(entry).join("partition").is_file()).collect()
 }
 
 /// The unit serial number page of a SCSI disk (SPC-4, section 7.8.14): four bytes of header, then text.
@@ -114,6 +202,14 @@ mod tests {
         for other in ["sr0", "loop7", "ram0", "zram1", "fd0", "dm-0", "md127", "nbd0"] {
             assert!(!is_disk(other), "{other}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_made_writable_is_left_to_be_protected() {
+        let error = Held::open(&["null"]).unwrap().make_writable().map(drop).unwrap_err();
+        assert!(error.context.contains("make writable /dev/null"), "{}", error.context);
+        assert!(!writable().contains(&"null".to_owned()));
+        assert!(Held::open(&["null", "no-such-device"]).is_err());
     }
 
     #[test]

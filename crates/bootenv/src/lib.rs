@@ -37,6 +37,7 @@ pub mod rescue;
 pub mod screen;
 pub mod screens;
 pub mod status;
+pub mod stick;
 pub mod uevent;
 pub mod unclaimed;
 

@@ -11,9 +11,9 @@ use machine::files::{FileKind, FileTree};
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::console::log;
-use crate::disks::{is_disk, list_disks};
+use crate::disks::{is_removable, list_disks};
 use crate::installation::{DriverFile, FILE_BYTES_MAX, FILES_MAX, TOTAL_BYTES_MAX, free_memory};
-use crate::{Error, Result, modules, mounts};
+use crate::{Error, Result, modules, mounts, stick};
 
 /// The folder that is meant for us.
 pub const FOLDER: &str = "vconverter-drivers";
@@ -43,10 +43,9 @@ pub fn load_media() -> Result<Vec<Medium>> {
         match load_stick(&disk.name) {
             Ok(files) if files.is_empty() => looked_at.push(name),
             Ok(files) => {
-                let delete = Path::new("/sys/block").join(&disk.name).join("device/delete");
-                match fs::write(&delete, "1") {
-                    Ok(()) => log(format!("disk {name}: its drivers are read; it can be removed")),
-                    Err(error) => log(Error::path("let the stick go:", &delete, error).chain()),
+                // One for settings, too, is no disk of the machine already.
+                if !stick::is_ours(&disk.name) {
+                    let_go(&disk.name, &name);
                 }
                 media.push(Medium { name, files });
             }
@@ -73,16 +72,12 @@ pub fn load_media() -> Result<Vec<Medium>> {
     }
 }
 
-/// Whether a disk can be taken out: it says so, or it hangs on USB.
-fn is_removable(name: &str) -> bool {
-    let folder = Path::new("/sys/block").join(name);
-    let says_so = fs::read_to_string(folder.join("removable")).is_ok_and(|text| text.trim() == "1");
-    let on_usb = folder.canonicalize().is_ok_and(|path| {
-        path.components().any(|part| {
-            part.as_os_str().to_string_lossy().strip_prefix("usb").is_some_and(|rest| rest.parse::<u32>().is_ok())
-        })
-    });
-    is_disk(name) && (says_so || on_usb)
+fn let_go(disk: &str, name: &str) {
+    let delete = Path::new("/sys/block").join(disk).join("device/delete");
+    match fs::write(&delete, "1") {
+        Ok(()) => log(format!("disk {name}: its drivers are read; it can be removed")),
+        Err(error) => log(Error::path("let the stick go:", &delete, error).chain()),
+    }
 }
 
 fn load_stick(name: &str) -> Result<Vec<DriverFile>> {

@@ -1,13 +1,12 @@
 //! The medium that the boot image came from: a USB stick with it is no disk of the machine.
 //!
 //! The builder writes one name into the initramfs' configuration and into the ISO, as its volume set identifier (ECMA-119,
-//! section 8.4.19). Only a disk that bears the same name is let go; a CD is none of the machine's disks anyway.
+//! section 8.4.19). Only a disk that bears the same name is left out; a CD is none of the machine's disks anyway.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
 
-use crate::{Error, Result};
+use crate::disks::device_path;
 
 /// The word on the kernel's command line by which a boot loader says what it came from: the configurations that the
 /// builder and the PXE service give their loaders have it.
@@ -30,25 +29,15 @@ fn said(command_line: &str) -> Option<&'static str> {
     ["iso", "pxe"].into_iter().find(|known| *known == word)
 }
 
-/// Makes the kernel let go of disk `name` if it is the own medium; whether it was.
-///
-/// # Errors
-/// The kernel keeps it.
-pub fn detach_own(name: &str) -> Result<bool> {
+/// Whether disk `name` is the medium that we came from. What cannot be read is none.
+pub fn is_own(name: &str) -> bool {
     let own = fs::read_to_string(NAME).unwrap_or_default();
     let mut descriptor = [0; 2048];
-    let device = Path::new("/dev").join(name);
-    let read = fs::File::open(&device).and_then(|mut disk| {
+    let read = fs::File::open(device_path(name)).and_then(|mut disk| {
         disk.seek(SeekFrom::Start(DESCRIPTOR_OFFSET))?;
         disk.read_exact(&mut descriptor)
     });
-    // What cannot be read there is no medium of ours.
-    if read.is_err() || !bears(&descriptor, own.trim()) {
-        return Ok(false);
-    }
-    let delete = Path::new("/sys/block").join(name).join("device/delete");
-    fs::write(&delete, "1").map_err(|e| Error::path("let the boot medium go:", &delete, e))?;
-    Ok(true)
+    read.is_ok() && bears(&descriptor, own.trim())
 }
 
 /// Whether a primary volume descriptor bears the name `own` of a boot image.

@@ -18,6 +18,8 @@ pub enum Choice {
     AskRestart,
     /// To ask whether the machine shall be switched off.
     AskPowerOff,
+    /// To save these settings, with this controller, for the next machine.
+    Save(Box<Network>, Option<String>),
     /// To show a shell on the screen's second console.
     Rescue,
     /// To use these settings, and then to see whether this controller can be reached.
@@ -145,6 +147,7 @@ impl Screens {
             View::Network(configurator) => match configurator.take(key) {
                 configurator::Wish::Nothing => Choice::Nothing,
                 configurator::Wish::Leave => self.leave_for(Choice::Nothing),
+                configurator::Wish::Save(network) => Choice::Save(network, configurator.controller()),
                 configurator::Wish::Network(network) => Choice::Network(network, configurator.controller()),
             },
             View::Devices(devices) => match devices.take(key, picture) {

@@ -57,6 +57,8 @@ pub struct Picture {
     pub copies: BTreeMap<String, (u64, u64)>,
     /// Whether the controller can be reached, as far as that was tried.
     pub reachability: Option<Reachability>,
+    /// What became of saving the settings.
+    pub saved: Option<String>,
     /// What is shown instead of the status.
     pub shown: Option<Shown>,
     /// A question to whoever stands there, with what was typed so far.

@@ -14,6 +14,9 @@ use crate::{Error, Result, package};
 pub(crate) const SHIM: &str = "/usr/lib/shim/shimx64.efi.signed";
 pub(crate) const MOK_MANAGER: &str = "/usr/lib/shim/mmx64.efi.signed";
 const SIGNED_GRUB: &str = "/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed";
+/// By this label the boot image knows the filesystem for its settings.
+const SETTINGS_LABEL: &str = "VCSETTINGS";
+const SETTINGS_BYTES: u64 = 1 << 20;
 const BIOS_FOLDER: &str = "/usr/lib/grub/i386-pc";
 const EFI_FOLDER: &str = "/usr/lib/grub/x86_64-efi";
 
@@ -76,6 +79,7 @@ pub(crate) fn write_iso(contents: &Contents<'_>, output: &Path, progress: &mut d
     progress("making the EFI system partition");
     let esp = write_esp(contents, &early, &work, progress)?;
     disk.copy("boot/grub/efi.img", &esp)?;
+    let settings = write_settings(contents, &work)?;
     progress("writing the ISO");
     let hybrid = package_file(&format!("{BIOS_FOLDER}/boot_hybrid.img"), "grub-pc-bin")?;
     let mut command = XORRISO.command()?;
@@ -88,6 +92,8 @@ pub(crate) fn write_iso(contents: &Contents<'_>, output: &Path, progress: &mut d
     command.args(["-volset", contents.identity]);
     command.arg("--grub2-boot-info").arg("--grub2-mbr").arg(hybrid).arg("--protective-msdos-label");
     command.args(["--efi-boot", "boot/grub/efi.img", "-efi-boot-part", "--efi-boot-image"]);
+    // A partition on a stick; on a CD nobody can write to it.
+    command.args(["-append_partition", "3", "0x0c"]).arg(&settings).arg("-appended_part_as_gpt");
     command.arg("-o").arg(output).arg(&tree);
     XORRISO.run(&mut command).map(drop)
 }
@@ -172,6 +178,17 @@ fn write_esp(contents: &Contents<'_>, early: &Path, work: &Path, progress: &mut 
     Ok(image)
 }
 
+/// A small empty FAT filesystem, in which the boot image saves the settings of its Network Configurator.
+fn write_settings(contents: &Contents<'_>, work: &Path) -> Result<PathBuf> {
+    let image = work.join("settings.img");
+    File::create(&image).and_then(|file| file.set_len(SETTINGS_BYTES)).map_err(|e| Error::path("create", &image, e))?;
+    let mut format = MFORMAT.command()?;
+    format.env("SOURCE_DATE_EPOCH", contents.epoch.to_string());
+    format.args(["-N", "56435345", "-v", SETTINGS_LABEL, "-h", "16", "-s", "63"]);
+    MFORMAT.run(format.arg("-T").arg((SETTINGS_BYTES / 512).to_string()).arg("-i").arg(&image).arg("::"))?;
+    Ok(image)
+}
+
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
     Ok(entries.map_err(|e| Error::path("list", folder, e))?.into_iter().map(|entry| entry.path()).collect())
@@ -247,6 +264,10 @@ mod tests {
         output
     }
 
+    fn le64(bytes: &[u8]) -> u64 {
+        u64::from_le_bytes(bytes[..8].try_into().unwrap())
+    }
+
     fn xorriso(iso: &Path, arguments: &[&str]) -> String {
         let mut command = Command::new("xorriso");
         let output = command.arg("-indev").arg(iso).args(arguments).output().unwrap();
@@ -261,6 +282,14 @@ mod tests {
         let report = xorriso(&iso, &["-report_el_torito", "plain", "-report_system_area", "plain"]);
         assert!(report.contains("BIOS") && report.contains("UEFI"), "{report}");
         assert!(report.contains("grub2-mbr") && report.contains("GPT"), "{report}");
+        // A stick it is written to has a partition for settings. Entries of a GPT: 128 bytes from the third sector, with
+        // their first and last sector at 32; FAT's label at 43.
+        let bytes = fs::read(&iso).unwrap();
+        let lba = |entry: &[u8], at: usize| usize::try_from(le64(&entry[at..])).unwrap();
+        let labelled = |entry: &&[u8]| bytes[lba(entry, 32) * 512 + 43..].starts_with(SETTINGS_LABEL.as_bytes());
+        let settings: Vec<&[u8]> = bytes[1024..1024 + 32 * 128].chunks(128).filter(labelled).collect();
+        assert_eq!(settings.len(), 1);
+        assert_eq!((lba(settings[0], 40) + 1 - lba(settings[0], 32)) * 512, 1 << 20);
         let files = xorriso(&iso, &["-find", "/", "-type", "f"]);
         for name in ["/boot/vmlinuz", "/boot/initramfs.img", "/boot/configuration.img", "/vconverter.toml"] {
             assert!(files.contains(&format!("'{name}'")), "{name} in {files}");

@@ -82,11 +82,12 @@ pub(super) fn assemble(opened: Vec<Opened>, warnings: &mut Vec<String>) -> Vec<O
     assembly.disks().into_iter().map(disk).collect()
 }
 
-/// All real disks, in the order of their buses.
-pub(super) fn find_disks() -> Vec<Found> {
+/// All real disks that the file `only` names, if there is to be one, in the order of their buses.
+pub(super) fn find_disks(only: Option<&Path>) -> Vec<Found> {
+    let only = only.map(|file| read_file(file).unwrap_or_default());
     let mut disks: Vec<(PathBuf, Found)> = list("/sys/block")
         .into_iter()
-        .filter(|sys| is_real(sys))
+        .filter(|sys| is_real(sys) && only.as_ref().is_none_or(|names| is_named(sys, names)))
         .filter_map(|sys| {
             // A `/` in a kernel name stands as `!` here: cciss!c0d0.
             let name = sys.file_name()?.to_str()?.replace('!', "/");
@@ -100,6 +101,12 @@ pub(super) fn find_disks() -> Vec<Found> {
         .collect();
     disks.sort_by_key(|(bus, _)| natural_order(&bus.to_string_lossy()));
     disks.into_iter().map(|(_, found)| found).collect()
+}
+
+/// Whether a file with a name a line has that of a disk.
+fn is_named(sys: &Path, names: &[u8]) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    sys.file_name().is_some_and(|own| names.split(|&byte| byte == b'\n').any(|name| name == own.as_bytes()))
 }
 
 /// Whether it is a disk with hardware behind it and a medium in it.
@@ -210,6 +217,13 @@ mod tests {
         let identity = load_identity(&nvme);
         assert_eq!(identity.wwn.as_deref(), Some("eui.0025385b91b0b1a2"));
         assert_eq!(identity.serial.as_deref(), Some("S4EV"));
+    }
+
+    #[test]
+    fn only_disks_that_are_named_are_the_machines() {
+        let named = |name: &str| is_named(&Path::new("/sys/block").join(name), b"sda\ncciss!c0d0\n");
+        assert!(named("sda") && named("cciss!c0d0"));
+        assert!(!named("sdaa") && !named("sd") && !named("sdb") && !is_named(Path::new("/sys/block/sda"), b""));
     }
 
     #[test]

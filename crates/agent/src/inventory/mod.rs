@@ -54,7 +54,7 @@ impl Inventory {
         let mut warnings = Vec::new();
         let found = match &config.disks {
             Some(paths) => paths.iter().map(|path| disk::Found::file(path)).collect(),
-            None => disk::find_disks(),
+            None => disk::find_disks(config.machine_disks.as_deref()),
         };
         let mut opened: Vec<(disk::Found, Arc<dyn BlockSource>)> = Vec::new();
         for found in found {

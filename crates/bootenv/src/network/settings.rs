@@ -220,6 +220,27 @@ impl Network {
         wanted.then_some(&self.all)
     }
 
+    /// The settings for another machine, whose interfaces have other addresses: where one was set here, every one is to be
+    /// set so there. The name is this computer's own.
+    pub fn for_next_machine(&self) -> Self {
+        let mut next = Self { hostname: None, ..self.clone() };
+        if let ([only], None) = (self.nic.as_slice(), &self.bond) {
+            next.all = only.link.clone();
+            next.nic.clear();
+            (next.interface, next.mac) = (None, None);
+        }
+        next
+    }
+
+    /// What to think of before another machine uses these.
+    pub fn caution_for_next_machine(&self) -> Option<&'static str> {
+        if self.bond.is_some() || !self.nic.is_empty() {
+            return Some("what is set for a bond or a single interface is for these cards only");
+        }
+        (self.all.mode == Mode::Static || self.all.address6.is_some())
+            .then_some("it takes the same address, so this machine must be off by then")
+    }
+
     /// Looks through all settings.
     ///
     /// # Errors
@@ -410,6 +431,20 @@ mod tests {
             let error = network(text).check().unwrap_err();
             assert!(error.context.starts_with(wanted), "{text}: {}", error.context);
         }
+    }
+
+    #[test]
+    fn the_next_machine_has_other_interfaces() {
+        let nic = "[[nic]]\nmac = \"52:54:00:12:34:56\"\nmode = \"static\"\naddress = \"192.0.2.7/24\"\nvlan = 12\n";
+        let one = network(&format!("hostname = \"web1\"\ndns = [\"192.0.2.53\"]\n{nic}"));
+        let next = one.for_next_machine();
+        let settings = next.settings_of("eth0", "52:54:00:99:99:99".parse().unwrap()).unwrap();
+        assert_eq!((settings, &next.hostname, &next.dns), (&one.nic[0].link, &None, &one.dns));
+        assert!(next.caution_for_next_machine().unwrap().contains("the same address"));
+        assert_eq!(network("vlan = 12").for_next_machine().caution_for_next_machine(), None);
+        let two = network(&format!("{nic}{}", nic.replace("34:56", "34:57")));
+        assert_eq!(two.for_next_machine(), two, "nobody knows which of them is which there");
+        assert!(two.caution_for_next_machine().unwrap().contains("these cards only"));
     }
 
     #[test]
