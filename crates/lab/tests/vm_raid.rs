@@ -46,11 +46,21 @@ fn read(source: &Arc<dyn BlockSource>, length: usize) -> Vec<u8> {
 
 #[test]
 #[ignore = "full row"]
-fn sets_that_mdadm_made_are_read_as_the_kernel_reads_them() {
+fn sets_of_intel_that_mdadm_made_are_read_as_the_kernel_reads_them() {
+    sets_are_read("imsm");
+}
+
+#[test]
+#[ignore = "full row"]
+fn sets_of_ddf_that_mdadm_made_are_read_as_the_kernel_reads_them() {
+    sets_are_read("ddf");
+}
+
+fn sets_are_read(format: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("content.raw");
     let content = write_content(&path, 64 * MIB);
-    let wanted = [("imsm", "1", 2), ("imsm", "0", 2), ("imsm", "10", 4), ("imsm", "5", 3)];
+    let wanted = [(format, "1", 2), (format, "0", 2), (format, "10", 4), (format, "5", 3)];
     for set in make_firmware_raid(folder.path(), &wanted, &path).unwrap() {
         let redundant = set.level != "0";
         for without in [None, Some(0), Some(1)] {
@@ -76,8 +86,10 @@ fn sets_that_mdadm_made_are_read_as_the_kernel_reads_them() {
             assert_eq!(array.source.size().0, set.size);
             assert!(read(&array.source, content.len()) == content, "{} {} without {without:?}", set.format, set.level);
         }
+        // DDF knows its disks by numbers of its own.
         let nameless = assemble(&candidates(&set, None, false));
         match set.level.as_str() {
+            _ if format == "ddf" => assert!(read(&nameless.arrays[0].source, content.len()) == content),
             "1" => assert!(read(&nameless.arrays[0].source, content.len()) == content),
             _ => assert!(nameless.refused[0].reason.contains("serial numbers"), "{}", nameless.refused[0].reason),
         }

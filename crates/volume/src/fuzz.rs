@@ -50,9 +50,80 @@ pub fn map(bytes: &[u8]) {
     walk(&*content.map, disk.size().0);
 }
 
-/// Metadata of firmware RAID, with its length and checksum put right, on three disks of which one has no serial number.
+/// Metadata of firmware RAID of both kinds, with lengths and checksums put right.
 pub fn firmware_raid(bytes: &[u8]) {
-    const DISK: usize = 64 << 10;
+    intel_raid(bytes);
+    ddf_raid(bytes);
+}
+
+/// Bytes of a member.
+const DISK: usize = 64 << 10;
+
+/// Whatever was put together can be read.
+fn read_arrays(candidates: &[Candidate]) {
+    for array in &assemble(candidates).arrays {
+        let size = array.source.size().0;
+        assert!(size <= (candidates.len() * DISK) as u64 && !array.members.is_empty());
+        for at in [0, size / 2, size.saturating_sub(5000)] {
+            let mut buffer = vec![0; usize::try_from(size - at).unwrap_or(0).min(5000)];
+            assert!(array.source.read_at(ByteOffset(at), &mut buffer).is_ok());
+        }
+    }
+}
+
+/// Three disks that say the same, but for their numbers.
+fn ddf_raid(bytes: &[u8]) {
+    let piece = |n: usize, length: usize| {
+        let mut piece = bytes.get(n..).unwrap_or_default().to_vec();
+        piece.resize(length, 0xff);
+        piece
+    };
+    let (physical, volumes, records) = (piece(0, 1024), piece(1024, 1024), piece(2048, 4096));
+    let candidates = [0, 1, 2].map(|number| {
+        let bytes = ddf_disk(vec![0; DISK], number, &physical, &volumes, &records);
+        Candidate { source: disk(&bytes), serial: None }
+    });
+    read_arrays(&candidates);
+}
+
+/// A disk with DDF metadata behind its first 64 sectors: 1024 bytes each of disks and of volumes, 4096 of records of 1024, which
+/// are unused where they begin with ones.
+pub(crate) fn ddf_disk(mut disk: Vec<u8>, number: u32, physical: &[u8], volumes: &[u8], records: &[u8]) -> Vec<u8> {
+    const AT: usize = 64;
+    let seal = |section: &mut [u8], magic: u32| {
+        section[..4].copy_from_slice(&magic.to_be_bytes());
+        section[4..8].fill(0xff);
+        let crc = crate::checksum::crc32(0, section);
+        section[4..8].copy_from_slice(&crc.to_be_bytes());
+    };
+    let mut header = [0; 512];
+    header[8..32].fill(b'g');
+    header[43] = 1;
+    header[96..104].copy_from_slice(&(AT as u64).to_be_bytes());
+    header[104..112].fill(0xff);
+    (header[135], header[137]) = (2, 42);
+    for (place, [offset, length]) in [(200, [1, 2]), (208, [3, 2]), (216, [5, 8]), (224, [13, 1])] {
+        (header[place + 3], header[place + 7]) = (offset, length);
+    }
+    seal(&mut header, 0xde11_de11);
+    let (mut physical, mut volumes, mut records) = (physical.to_vec(), volumes.to_vec(), records.to_vec());
+    seal(&mut physical, 0x2222_2222);
+    seal(&mut volumes, 0xdddd_dddd);
+    records.chunks_mut(1024).filter(|record| record[0] != 0xff).for_each(|record| seal(record, 0xeeee_eeee));
+    let mut own = [0; 512];
+    own[32..36].copy_from_slice(&number.to_be_bytes());
+    seal(&mut own, 0x3333_3333);
+    for (sector, section) in [(0, &header[..]), (1, &physical), (3, &volumes), (5, &records), (13, &own)] {
+        let at = (AT + sector) * 512;
+        disk[at..at + section.len()].copy_from_slice(section);
+    }
+    let last = disk.len() - 512;
+    disk[last..].copy_from_slice(&header);
+    disk
+}
+
+/// On three disks, of which one has no serial number.
+fn intel_raid(bytes: &[u8]) {
     let mut metadata = bytes[..bytes.len().min(8 << 10)].to_vec();
     metadata.resize(metadata.len().next_multiple_of(4).max(0x108), 0);
     metadata[..24].copy_from_slice(b"Intel Raid ISM Cfg Sig. ");
@@ -69,15 +140,7 @@ pub fn firmware_raid(bytes: &[u8]) {
     whole[before..before + more.len()].copy_from_slice(more);
     for serials in [[Some("S0"), Some("S1"), Some("S2")], [Some("S0"), None, None]] {
         let candidates = serials.map(|serial| Candidate { source: disk(&whole), serial: serial.map(str::to_owned) });
-        let assembly = assemble(&candidates);
-        for array in &assembly.arrays {
-            let size = array.source.size().0;
-            assert!(size <= 3 * DISK as u64 && !array.members.is_empty());
-            for at in [0, size / 2, size.saturating_sub(5000)] {
-                let mut buffer = vec![0; usize::try_from(size - at).unwrap_or(0).min(5000)];
-                assert!(array.source.read_at(ByteOffset(at), &mut buffer).is_ok());
-            }
-        }
+        read_arrays(&candidates);
     }
 }
 

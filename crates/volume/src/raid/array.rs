@@ -5,7 +5,7 @@ use std::sync::Arc;
 use block::{BlockSource, check_bounds};
 use machine::{ByteCount, ByteOffset, SectorSize};
 
-use super::Level;
+use super::{Level, Rotation};
 
 /// An array as a disk.
 pub(super) struct ArraySource {
@@ -30,7 +30,7 @@ impl ArraySource {
     /// Slots that a copy of any byte is on.
     fn copies(&self) -> usize {
         match self.level {
-            Level::Striped | Level::Parity => 1,
+            Level::Striped | Level::Parity(_) => 1,
             Level::Mirrored => self.slots.len(),
             Level::StripedMirrors => 2,
         }
@@ -41,7 +41,7 @@ impl ArraySource {
         let absent = |slot: &usize| self.slots.get(*slot).is_none_or(Option::is_none);
         let absent_count = (0..self.slots.len()).filter(absent).count();
         match self.level {
-            Level::Parity => (0..self.slots.len()).find(absent).filter(|_| absent_count > 1),
+            Level::Parity(_) => (0..self.slots.len()).find(absent).filter(|_| absent_count > 1),
             _ => (0..self.slots.len())
                 .step_by(self.copies())
                 .find(|&first| (first..first + self.copies()).all(|s| absent(&s))),
@@ -55,10 +55,18 @@ impl ArraySource {
         }
         let (strip, inside) = (offset / self.strip, offset % self.strip);
         let (row, slot) = match self.level {
-            Level::Parity => {
+            Level::Parity(rotation) => {
                 let (row, data) = (strip / (count - 1), strip % (count - 1));
-                let parity = count - 1 - row % count;
-                (row, if data < parity { data } else { data + 1 })
+                let parity = match rotation {
+                    Rotation::LeftAsymmetric | Rotation::LeftSymmetric => count - 1 - row % count,
+                    Rotation::RightAsymmetric => row % count,
+                };
+                let slot = match rotation {
+                    Rotation::LeftSymmetric => (parity + 1 + data) % count,
+                    _ if data < parity => data,
+                    _ => data + 1,
+                };
+                (row, slot)
             }
             Level::StripedMirrors => (strip / (count / 2), strip % (count / 2) * 2),
             Level::Striped | Level::Mirrored => (strip / count, strip % count),
@@ -76,7 +84,7 @@ impl ArraySource {
                 Err(error) => failure = Some(error),
             }
         }
-        if self.level == Level::Parity {
+        if matches!(self.level, Level::Parity(_)) {
             return self.read_others(place.slots.start, at, buffer);
         }
         Err(failure.unwrap_or_else(|| {

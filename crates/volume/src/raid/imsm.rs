@@ -4,7 +4,7 @@
 
 use block::BlockSource;
 
-use super::{Candidate, Level, Part, Volumes};
+use super::{Candidate, Level, Part, Rotation, Volumes};
 use crate::field::{array, le16, le32, peek, text};
 
 /// What it is called.
@@ -223,7 +223,7 @@ fn level_of(map: &Map) -> Result<Level, String> {
         0 if count >= 1 => Ok(Level::Striped),
         1 if count == 2 => Ok(Level::Mirrored),
         1 | 10 if count >= 4 && count.is_multiple_of(2) => Ok(Level::StripedMirrors),
-        5 if count >= 3 => Ok(Level::Parity),
+        5 if count >= 3 => Ok(Level::Parity(Rotation::LeftAsymmetric)),
         level => Err(format!("level {level} of {count} members is not known")),
     }
 }

@@ -34,8 +34,19 @@ pub enum Level {
     Mirrored,
     /// RAID 10: neighbouring slots mirror each other.
     StripedMirrors,
-    /// RAID 5, left-asymmetric: parity from the last member to the first, data from the first member around it.
-    Parity,
+    /// RAID 5.
+    Parity(Rotation),
+}
+
+/// Where parity goes from row to row, and data with it; names as Linux' md has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// Parity from the last member to the first, data from the first member around it.
+    LeftAsymmetric,
+    /// The same, data from the member behind parity on.
+    LeftSymmetric,
+    /// Parity from the first member to the last, data from the first member around it.
+    RightAsymmetric,
 }
 
 impl fmt::Display for Level {
@@ -44,7 +55,7 @@ impl fmt::Display for Level {
             Self::Striped => "RAID 0",
             Self::Mirrored => "RAID 1",
             Self::StripedMirrors => "RAID 10",
-            Self::Parity => "RAID 5",
+            Self::Parity(_) => "RAID 5",
         })
     }
 }
@@ -134,32 +145,41 @@ type Volumes = Vec<Result<Volume, String>>;
 pub fn assemble(candidates: &[Candidate]) -> Assembly {
     let mut assembly = Assembly::default();
     let mut intel: BTreeMap<u32, Vec<(usize, imsm::Metadata)>> = BTreeMap::new();
+    let mut ddf: BTreeMap<[u8; ddf::GUID], Vec<(usize, ddf::Metadata)>> = BTreeMap::new();
     for (index, candidate) in candidates.iter().enumerate() {
-        let reason = match imsm::load(&*candidate.source) {
-            Some(Ok(metadata)) => {
+        let source = &*candidate.source;
+        let damaged = match (imsm::load(source), ddf::load(source)) {
+            (Some(Ok(metadata)), _) => {
                 intel.entry(metadata.family).or_default().push((index, metadata));
                 continue;
             }
-            Some(Err(reason)) => format!("{}: {reason}", imsm::NAME),
-            None if ddf::is_member(&*candidate.source) => ddf::REFUSED.to_owned(),
-            None => {
+            (None, Some(Ok(metadata))) => {
+                ddf.entry(metadata.set).or_default().push((index, metadata));
+                continue;
+            }
+            (Some(Err(reason)), _) => format!("{}: {reason}", imsm::NAME),
+            (None, Some(Err(reason))) => format!("{}: {reason}", ddf::NAME),
+            (None, None) => {
                 assembly.plain.push(index);
                 continue;
             }
         };
-        assembly.refused.push(Refused { members: vec![index], reason });
+        assembly.refused.push(Refused { members: vec![index], reason: damaged });
     }
     for members in intel.into_values() {
-        assembly.take(candidates, &members);
+        let volumes = imsm::volumes(candidates, &members);
+        assembly.take(candidates, members.iter().map(|(index, _)| *index).collect(), volumes, imsm::NAME);
+    }
+    for members in ddf.into_values() {
+        let volumes = ddf::volumes(&members);
+        assembly.take(candidates, members.iter().map(|(index, _)| *index).collect(), volumes, ddf::NAME);
     }
     assembly.plain.sort_unstable();
     assembly
 }
 
 impl Assembly {
-    fn take(&mut self, candidates: &[Candidate], set: &[(usize, imsm::Metadata)]) {
-        let members: Vec<usize> = set.iter().map(|(index, _)| *index).collect();
-        let volumes = imsm::volumes(candidates, set);
+    fn take(&mut self, candidates: &[Candidate], members: Vec<usize>, volumes: Volumes, format: &str) {
         if volumes.is_empty() {
             // A spare without a set, or disks whose set was deleted.
             self.plain.extend(members);
@@ -169,8 +189,7 @@ impl Assembly {
             match volume.and_then(|volume| open(candidates, volume)) {
                 Ok(array) => self.arrays.push(array),
                 Err(reason) => {
-                    self.refused
-                        .push(Refused { members: members.clone(), reason: format!("{}: {reason}", imsm::NAME) });
+                    self.refused.push(Refused { members: members.clone(), reason: format!("{format}: {reason}") });
                 }
             }
         }
@@ -186,7 +205,7 @@ fn open(candidates: &[Candidate], volume: Volume) -> Result<Array, String> {
         Level::Striped => count,
         Level::Mirrored => 1,
         Level::StripedMirrors => count / 2,
-        Level::Parity => count.saturating_sub(1),
+        Level::Parity(_) => count.saturating_sub(1),
     };
     if level != Level::Mirrored && strip == 0 {
         return Err(refused("its strips have no length"));
@@ -207,7 +226,7 @@ fn open(candidates: &[Candidate], volume: Volume) -> Result<Array, String> {
     let sources = slots.iter().map(|part| part.as_ref().map(slice).transpose()).collect::<Result<Vec<_>, _>>()?;
     let members: Vec<usize> = slots.iter().flatten().map(|part| part.disk).collect();
     let missing = count - members.len();
-    if level == Level::Parity && missing > 0 && is_dirty {
+    if matches!(level, Level::Parity(_)) && missing > 0 && is_dirty {
         return Err(refused("a member is missing and it was not shut down: its parity cannot be trusted"));
     }
     let sizes = members.iter().map(|&place| candidates[place].source.logical_sector_size());
@@ -416,12 +435,73 @@ mod tests {
         }
     }
 
+    /// A set of DDF with one volume of 32 sectors on each member; each sector holds its own number.
+    fn ddf_set(level: [u8; 2], members: u32, states: &[u16], volume_state: u8) -> Vec<Candidate> {
+        let mut physical = vec![0xff; 1024];
+        for (n, state) in states.iter().enumerate() {
+            let entry = &mut physical[64 + 64 * n..][..64];
+            entry[24..28].copy_from_slice(&u32::try_from(n).unwrap().to_be_bytes());
+            entry[30..32].copy_from_slice(&state.to_be_bytes());
+        }
+        let mut volumes = vec![0xff; 1024];
+        volumes[64..88].fill(b'v');
+        volumes[96] = volume_state;
+        volumes[112..128].copy_from_slice(b"System          ");
+        let mut records = vec![0xff; 4096];
+        let record = &mut records[..1024];
+        record[0] = 0;
+        record[8..32].fill(b'v');
+        record[32..512].fill(0);
+        record[65] = u8::try_from(members).unwrap();
+        (record[66], record[67], record[68], record[69]) = (2, level[0], level[1], 1);
+        let data = if level[0] == 1 { 1 } else { u64::from(members) - u64::from(level[0] == 5) };
+        record[72..80].copy_from_slice(&32_u64.to_be_bytes());
+        record[80..88].copy_from_slice(&(32 * data).to_be_bytes());
+        for n in 0..members as usize {
+            record[512 + 4 * n..][..4].copy_from_slice(&u32::try_from(n).unwrap().to_be_bytes());
+            record[512 + 42 * 4 + 8 * n..][..8].copy_from_slice(&8_u64.to_be_bytes());
+        }
+        let disk = |n: u32| {
+            let mut bytes = vec![0; 64 << 10];
+            for (sector, piece) in bytes.chunks_mut(512).enumerate() {
+                let mirrored = if level[0] == 1 { 0 } else { n as usize };
+                piece[0] = u8::try_from((mirrored * 64 + sector) % 251).unwrap();
+            }
+            let bytes = crate::fuzz::ddf_disk(bytes, n, &physical, &volumes, &records);
+            Candidate { source: Arc::new(MemorySource::new(bytes, SectorSize::B512)), serial: None }
+        };
+        (0..members).map(disk).collect()
+    }
+
     #[test]
-    fn a_member_of_a_set_of_another_kind_is_refused() {
+    fn sets_of_ddf_are_read_by_the_numbers_of_their_disks() {
+        let mut disks = ddf_set([0, 0], 2, &[1, 1], 0);
+        disks.reverse();
+        let assembly = assemble(&disks);
+        assert_eq!(assembly.refused, []);
+        assert_eq!(first_bytes(&assembly.arrays[0], 9), [8, 9, 10, 11, 72, 73, 74, 75, 12]);
+        assert_eq!((assembly.arrays[0].name.as_str(), assembly.arrays[0].source.size().0), ("System", 64 * 512));
+        let half = ddf_set([1, 0], 2, &[1, 1 | 4], 1);
+        assert_eq!(assemble(&half).arrays[0].members, [0], "the other is being rebuilt");
+        for (disks, expected) in [
+            (ddf_set([0, 0], 2, &[1, 1], 0).split_off(1), "among them number 0"),
+            (ddf_set([1, 0], 2, &[1, 1], 8), "being changed"),
+            (ddf_set([1, 0], 2, &[1, 1], 3), "failed"),
+            (ddf_set([5, 1], 3, &[1, 1, 1], 0), "level 0x5/1"),
+            (ddf_set([5, 3], 3, &[1, 1, 1], 0x10).split_off(1), "parity cannot be trusted"),
+            (ddf_set([1, 0], 2, &[3, 3], 0), "none of its members"),
+        ] {
+            let reason = reason(&disks);
+            assert!(reason.starts_with("DDF firmware RAID") && reason.contains(expected), "{reason}");
+        }
+    }
+
+    #[test]
+    fn damaged_metadata_of_ddf_is_no_plain_disk() {
         let mut bytes = vec![0; SECTORS * 512];
         bytes[(SECTORS - 1) * 512..][..4].copy_from_slice(&[0xde, 0x11, 0xde, 0x11]);
         let source = Arc::new(MemorySource::new(bytes, SectorSize::B512));
-        assert!(reason(&[Candidate { source, serial: None }]).contains("DDF"));
+        assert!(reason(&[Candidate { source, serial: None }]).contains("damaged"));
     }
 
     #[test]
