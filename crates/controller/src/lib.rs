@@ -11,6 +11,7 @@ mod error;
 pub mod identity;
 pub mod progress;
 mod pxe;
+pub mod schedule;
 mod serve;
 pub mod sessions;
 pub mod store;
