@@ -2,6 +2,9 @@
 //!
 //! A task that was running when the controller died is begun again with the same request; the working folder beside its
 //! result says what is done already, so it goes on where it was.
+//!
+//! One with a schedule is begun at its time. Whenever tasks are started, each is asked when that is ([`Plan::look`]), and a
+//! thread wakes up at the earliest of these moments; the clock is looked at often, since it can be set meanwhile.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,14 +17,17 @@ use protocol::message::{AgentKind, ControllerMessage};
 use serde::{Deserialize, Serialize};
 
 use crate::progress::{Meter, Progress};
+use crate::schedule::{Look, Plan, Run as DueRun, Schedule, WINDOWS_MAX};
 use crate::sessions::Sessions;
 use crate::store::{LogLevel, NewTask, Store, TaskRecord, TaskState};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, Timestamp};
 
 /// Tasks that run at the same time; the others wait in the order in which they were asked for.
 const RUNNING_MAX: usize = 4;
 /// Pause between two writes of a task's progress into the store.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest pause between two looks at the clock while tasks are scheduled: it can be set in between.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(20);
 /// How long a stop waits for tasks to come to a safe point. What is durable stays anyway.
 const STOP_WAIT: Duration = Duration::from_secs(20);
 
@@ -49,6 +55,8 @@ pub struct Wish {
     pub request: Request,
     /// Where the machine is not Cold Cloning Ready: to wait until it is, and for an operator's yes then.
     pub wait: bool,
+    /// When it is to be begun, where that is not as soon as there is room.
+    pub schedule: Option<Schedule>,
 }
 
 /// Tasks of one kind that were asked for together.
@@ -80,6 +88,7 @@ struct Checked {
     json: String,
     waits: bool,
     is_cold: bool,
+    plan: Option<Plan>,
 }
 
 impl Checked {
@@ -90,6 +99,7 @@ impl Checked {
             output: &self.output,
             request: &self.json,
             waits: self.waits,
+            plan: self.plan.as_ref(),
         }
     }
 }
@@ -105,12 +115,16 @@ struct Shared {
     running: Mutex<Running>,
     /// Goes with `running`: a task ended.
     ended: Condvar,
+    /// Goes with `running`: the next look at the clock is at another time.
+    alarm_set: Condvar,
 }
 
 #[derive(Default)]
 struct Running {
     tasks: HashMap<String, Run>,
     stopping: bool,
+    /// When the earliest of the scheduled tasks is due.
+    alarm: Option<Timestamp>,
 }
 
 #[derive(Clone, Default)]
@@ -122,13 +136,15 @@ struct Run {
 impl Tasks {
     /// None running yet.
     pub fn new(store: Arc<Store>, sessions: Sessions, converter: Arc<dyn Converter>) -> Self {
-        Self(Arc::new(Shared { store, sessions, converter, running: Mutex::default(), ended: Condvar::new() }))
+        let (ended, alarm_set) = (Condvar::new(), Condvar::new());
+        Self(Arc::new(Shared { store, sessions, converter, running: Mutex::default(), ended, alarm_set }))
     }
 
     /// Keeps a conversion of a machine as a task and starts it as soon as there is room. Returns its id; it is on disk.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for the machine, [`ErrorKind::Invalid`] for an output folder that is none,
+    /// [`ErrorKind::NotFound`] for the machine, [`ErrorKind::Invalid`] for an output folder that is none and for a time
+    /// that has passed,
     /// [`ErrorKind::Conflict`] for a busy name and for a machine that is not there and not waited for,
     /// [`ErrorKind::Storage`].
     pub fn create(&self, wish: &Wish, actor: &str) -> Result<String> {
@@ -169,6 +185,7 @@ impl Tasks {
             );
             return Err(Error::new(ErrorKind::Conflict, context));
         }
+        let plan = wish.schedule.clone().map(plan_of).transpose()?;
         let output = output_folder(&wish.request)?;
         let request = Request { output: output.clone().into(), ..wish.request.clone() };
         let json = serde_json::to_string(&request)
@@ -181,6 +198,7 @@ impl Tasks {
             json,
             waits: wish.wait && !is_ready,
             is_cold: is_ready || wish.wait,
+            plan,
         })
     }
 
@@ -201,10 +219,41 @@ impl Tasks {
         self.fill()
     }
 
-    /// Goes on with what was running when the last controller ended, then with what was waiting.
+    /// Another time for a task that was not begun.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`].
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it was begun, [`ErrorKind::Invalid`] for a time that has
+    /// passed, [`ErrorKind::Storage`].
+    pub fn schedule(&self, id: &str, schedule: Schedule, actor: &str) -> Result<()> {
+        check_schedule(&schedule)?;
+        let detail = serde_json::to_string(&schedule)
+            .map_err(|e| Error::with(ErrorKind::Invalid, "schedule cannot be written as JSON", e))?;
+        let change = |plan: &mut Plan| plan.change(schedule, Timestamp::now());
+        self.change_plan(id, change, ("task scheduled", &detail), actor)
+    }
+
+    /// An operator wants a task that was not begun to be begun now, whatever its schedule says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it was begun, [`ErrorKind::Storage`].
+    pub fn start_now(&self, id: &str, actor: &str) -> Result<()> {
+        self.change_plan(id, Plan::ask, ("task asked to begin now", ""), actor)
+    }
+
+    fn change_plan(&self, id: &str, change: impl FnOnce(&mut Plan), told: (&str, &str), actor: &str) -> Result<()> {
+        {
+            // Nobody is between looking at the plan and beginning the task meanwhile.
+            let _running = self.running();
+            self.0.store.change_plan(id, change, told, actor)?;
+        }
+        self.fill()
+    }
+
+    /// Goes on with what was running when the last controller ended, then with what was waiting. From here on, the clock
+    /// is looked at too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`], [`ErrorKind::Io`].
     pub fn resume(&self) -> Result<()> {
         // Nobody is connected yet: who comes is found again by the tasks that wait.
         self.0.store.machine_has_left(None)?;
@@ -215,7 +264,38 @@ impl Tasks {
                 self.0.store.log_task(&task.id, LogLevel::Info, "the controller was started again: going on")?;
             }
         }
-        self.fill()
+        self.fill()?;
+        let tasks = self.clone();
+        let spawned = std::thread::Builder::new().name("schedule".into()).spawn(move || tasks.follow_clock());
+        spawned.map(drop).map_err(|e| Error::io("no thread for schedules", e))
+    }
+
+    /// Starts tasks when their time has come, until the controller is stopped.
+    fn follow_clock(&self) {
+        let mut running = self.running();
+        let mut failed = false;
+        while !running.stopping {
+            let now = Timestamp::now();
+            running = match running.alarm {
+                None => self.0.alarm_set.wait(running).unwrap_or_else(PoisonError::into_inner),
+                Some(at) if at > now || failed => {
+                    let left = Duration::from_millis(at.millis_since(now));
+                    let pause = if failed { CLOCK_INTERVAL } else { left.min(CLOCK_INTERVAL) };
+                    self.0.alarm_set.wait_timeout(running, pause).unwrap_or_else(PoisonError::into_inner).0
+                }
+                Some(_) => running,
+            };
+            if running.stopping {
+                return;
+            }
+            drop(running);
+            let filled = self.fill();
+            failed = filled.is_err();
+            if let Err(error) = filled {
+                tracing::error!("scheduled tasks cannot be started: {}", error.chain());
+            }
+            running = self.running();
+        }
     }
 
     /// Ends a task at its next safe point; what is durable is kept.
@@ -258,6 +338,7 @@ impl Tasks {
     pub fn stop(&self) {
         let mut running = self.running();
         running.stopping = true;
+        self.0.alarm_set.notify_all();
         for run in running.tasks.values() {
             run.cancel.cancel();
         }
@@ -271,14 +352,30 @@ impl Tasks {
         }
     }
 
-    /// Starts what waits, as far as there is room.
+    /// Starts what waits, as far as its time has come and there is room.
     fn fill(&self) -> Result<()> {
         let mut running = self.running();
+        let mut alarm: Option<Timestamp> = None;
         for task in self.0.store.unfinished_tasks()? {
-            if running.stopping || running.tasks.len() >= RUNNING_MAX {
+            if running.stopping {
                 break;
             }
-            if running.tasks.contains_key(&task.id) || !self.0.store.begin_task(&task.id)? {
+            if running.tasks.contains_key(&task.id) {
+                continue;
+            }
+            let plan = match self.due(&task) {
+                Ok(Due::Now(plan)) => plan,
+                Ok(Due::Later(at)) => {
+                    alarm = Some(alarm.map_or(at, |alarm| alarm.min(at)));
+                    continue;
+                }
+                // One that cannot be understood is not in the way of the others.
+                Err(error) => {
+                    self.0.store.end_task(&task.id, TaskState::Failed, Some(&error.chain()), None)?;
+                    continue;
+                }
+            };
+            if running.tasks.len() >= RUNNING_MAX || !self.0.store.begin_task(&task.id, plan.as_deref())? {
                 continue;
             }
             let (tasks, run, id) = (self.clone(), Run::default(), task.id.clone());
@@ -294,7 +391,49 @@ impl Tasks {
                 }
             }
         }
+        if running.alarm != alarm {
+            running.alarm = alarm;
+            self.0.alarm_set.notify_all();
+        }
         Ok(())
+    }
+
+    /// Whether the time of a task has come. What changes of that is kept, and said in its log.
+    fn due(&self, task: &TaskRecord) -> Result<Due> {
+        let before = match task.state {
+            // It was begun: no time is waited for again.
+            TaskState::Running => None,
+            _ => task.plan()?,
+        };
+        let Some(mut plan) = before.clone() else { return Ok(Due::Now(None)) };
+        let now = Timestamp::now();
+        match plan.look(now) {
+            Look::Run(run) => {
+                // Afterwards it is only room that it waits for.
+                if task.due_at.is_some() {
+                    self.0.store.set_due(&task.id, &plan, None, (level(&run), &describe(&run)))?;
+                }
+                plan.begin(&run, now);
+                Ok(Due::Now(Some(Box::new(plan))))
+            }
+            Look::Later(at) => {
+                if task.due_at != Some(at) || before.as_ref() != Some(&plan) {
+                    let passed = task
+                        .due_at
+                        .filter(|due| *due <= now)
+                        .map(|due| format!("it could have begun at {due}, when the controller was not running; "));
+                    let level = if passed.is_some() { LogLevel::Warning } else { LogLevel::Info };
+                    let text = format!("{}scheduled: begins at {at}", passed.unwrap_or_default());
+                    self.0.store.set_due(&task.id, &plan, Some(at), (level, &text))?;
+                }
+                Ok(Due::Later(at))
+            }
+            // A plan of a task that is not over always has something left.
+            Look::Underway | Look::Never => Err(Error::new(
+                ErrorKind::Storage,
+                format!("the schedule of task {} is over, the task is not", task.id),
+            )),
+        }
     }
 
     /// A task's thread, from begin to end.
@@ -360,6 +499,49 @@ impl Tasks {
     fn running(&self) -> MutexGuard<'_, Running> {
         lock(&self.0.running)
     }
+}
+
+/// Whether the time of a task has come.
+enum Due {
+    /// It has; with its plan as it is once the task was begun.
+    Now(Option<Box<Plan>>),
+    /// Not before then.
+    Later(Timestamp),
+}
+
+/// What the log says of a task whose time has come.
+fn describe(run: &DueRun) -> String {
+    match (run.slot, run.missed) {
+        (None, _) => "begun by an operator, whatever its schedule says".into(),
+        (Some(_), false) => "its time has come".into(),
+        (Some(slot), true) => format!(
+            "it was to begin at {slot}, when the controller was not running, or its clock was set since: begun now, once"
+        ),
+    }
+}
+
+fn level(run: &DueRun) -> LogLevel {
+    if run.missed { LogLevel::Warning } else { LogLevel::Info }
+}
+
+fn plan_of(schedule: Schedule) -> Result<Plan> {
+    check_schedule(&schedule)?;
+    Ok(Plan::new(schedule, false, Timestamp::now()))
+}
+
+fn check_schedule(schedule: &Schedule) -> Result<()> {
+    if let Some(start_at) = schedule.start_at.as_ref().filter(|at| at.instant() <= Timestamp::now()) {
+        let context = format!("time {start_at} has passed: leave it out for a start as soon as there is room");
+        return Err(Error::new(ErrorKind::Invalid, context));
+    }
+    if schedule.every.is_some() {
+        return Err(Error::new(ErrorKind::Invalid, "interval: a conversion is made once and not repeated"));
+    }
+    if schedule.windows.len() > WINDOWS_MAX {
+        let found = schedule.windows.len();
+        return Err(Error::new(ErrorKind::Invalid, format!("windows: expected at most {WINDOWS_MAX}, found {found}")));
+    }
+    Ok(())
 }
 
 /// Writes down what a conversion tells.

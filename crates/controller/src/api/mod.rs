@@ -10,6 +10,8 @@
 //! | `POST /batches` | several [`NewConversion`]s ([`NewBatches`]) → 201 with [`BatchView`]s |
 //! | `GET /tasks/{id}/log?after=N` | lines of its log ([`crate::store::LogEntry`]) |
 //! | `POST /tasks/{id}/cancel`, `POST /tasks/{id}/retry` | [`TaskView`] |
+//! | `POST /tasks/{id}/schedule` | another time ([`TaskSchedule`]) for one that was not begun → [`TaskView`] |
+//! | `POST /tasks/{id}/start` | begins one that was not begun, whatever its schedule says → [`TaskView`] |
 //! | `POST /tasks/{id}/resume` | yes to the machine that the task has waited for → [`TaskView`] |
 //! | `GET /pxe/rules`, `POST /pxe/rules` | what machines that start from the network get ([`crate::store::PxeRule`]); [`NewPxeRule`] sets it |
 //! | `GET /pxe/log?after=N` | what they asked and were answered ([`netboot::Record`]) |
@@ -31,7 +33,9 @@ pub use protocol::message::BootMedium;
 
 pub use problem::{Problem, ProblemKind};
 pub use pxe::NewPxeRule;
-pub use views::{BatchView, CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewConversion, Status, TaskView};
+pub use views::{
+    BatchView, CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewConversion, Status, TaskSchedule, TaskView,
+};
 
 pub(crate) use pxe::pxe_router;
 pub(crate) use routes::{Api, router};

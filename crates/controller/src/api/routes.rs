@@ -14,7 +14,8 @@ use serde::Deserialize;
 
 use super::views::TypedCode;
 use super::{
-    BatchView, CONVERSIONS_MAX, MachineView, NewBatches, NewConversion, Peer, Problem, ProblemKind, Status, TaskView,
+    BatchView, CONVERSIONS_MAX, MachineView, NewBatches, NewConversion, Peer, Problem, ProblemKind, Status,
+    TaskSchedule, TaskView,
 };
 use super::{drivers, pxe};
 use crate::driver_library::DriverLibrary;
@@ -68,6 +69,8 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/tasks/{id}/cancel", post(cancel_task))
         .route("/tasks/{id}/retry", post(retry_task))
         .route("/tasks/{id}/resume", post(resume_task))
+        .route("/tasks/{id}/schedule", post(schedule_task))
+        .route("/tasks/{id}/start", post(start_task))
         .route("/batches", post(create_batches))
         .route("/audit", get(audit))
         .with_state(api);
@@ -183,7 +186,7 @@ fn wish(api: &Api, new: NewConversion) -> crate::Result<Wish> {
     let id = machine
         .id
         .ok_or_else(|| Error::new(ErrorKind::Conflict, format!("machine {} is not approved yet", machine.name)))?;
-    Ok(Wish { machine: id, request: new.request, wait: new.wait })
+    Ok(Wish { machine: id, request: new.request, wait: new.wait, schedule: new.schedule.map(Into::into) })
 }
 
 async fn task(State(api): Shared, Path(id): Path<String>) -> Answer<Json<TaskView>> {
@@ -234,6 +237,32 @@ async fn resume_task(
 ) -> Answer<Json<TaskView>> {
     blocking(move || {
         api.tasks.confirm(&id, &peer.actor())?;
+        find_task(&api, &id)
+    })
+    .await
+}
+
+async fn schedule_task(
+    State(api): Shared,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(id): Path<String>,
+    body: std::result::Result<Json<TaskSchedule>, JsonRejection>,
+) -> Answer<Json<TaskView>> {
+    let schedule = json(body)?;
+    blocking(move || {
+        api.tasks.schedule(&id, schedule.into(), &peer.actor())?;
+        find_task(&api, &id)
+    })
+    .await
+}
+
+async fn start_task(
+    State(api): Shared,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(id): Path<String>,
+) -> Answer<Json<TaskView>> {
+    blocking(move || {
+        api.tasks.start_now(&id, &peer.actor())?;
         find_task(&api, &id)
     })
     .await

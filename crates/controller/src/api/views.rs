@@ -8,6 +8,7 @@ use protocol::message::{BootMedium, HEARTBEAT_SECONDS};
 use serde::{Deserialize, Serialize};
 
 use crate::progress::Progress;
+use crate::schedule::{Schedule, StartAt, Window};
 use crate::sessions::{LivePhase, LiveSession};
 use crate::store::{KnownMachine, TaskRecord, TaskState};
 use crate::tasks::BatchKind;
@@ -94,6 +95,33 @@ pub struct NewConversion {
     /// Where the machine is not Cold Cloning Ready: to wait until it is, and for an operator's yes then.
     #[serde(default)]
     pub wait: bool,
+    /// When it is to be begun, where that is not as soon as there is room.
+    #[serde(default)]
+    pub schedule: Option<TaskSchedule>,
+}
+
+/// When a conversion is to be begun.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSchedule {
+    /// Not before this: `2026-12-01T22:00[Europe/Berlin]`.
+    #[serde(default)]
+    pub start_at: Option<StartAt>,
+    /// Only while one of these is open: `Sat 22:00-06:00 Europe/Berlin`. None means always.
+    #[serde(default)]
+    pub windows: Vec<Window>,
+}
+
+impl From<TaskSchedule> for Schedule {
+    fn from(schedule: TaskSchedule) -> Self {
+        Self { start_at: schedule.start_at, every: None, windows: schedule.windows }
+    }
+}
+
+impl From<&Schedule> for TaskSchedule {
+    fn from(schedule: &Schedule) -> Self {
+        Self { start_at: schedule.start_at.clone(), windows: schedule.windows.clone() }
+    }
 }
 
 /// Conversions that are asked for together.
@@ -153,6 +181,10 @@ pub struct TaskView {
     pub outcome: Option<serde_json::Value>,
     /// What was asked for.
     pub request: Request,
+    /// When it is to be begun, where that is not as soon as there is room.
+    pub schedule: Option<TaskSchedule>,
+    /// While it is scheduled: when that is.
+    pub due_at: Option<Timestamp>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When it was begun first.
@@ -247,7 +279,10 @@ impl TaskView {
     pub(super) fn new(task: TaskRecord, progress: Progress) -> Result<Self> {
         let broken =
             |e| Error::with(ErrorKind::Storage, format!("task {} in the database cannot be understood", task.id), e);
+        let plan = task.plan()?;
         Ok(Self {
+            schedule: plan.as_ref().map(|plan| TaskSchedule::from(plan.schedule())),
+            due_at: task.due_at.filter(|_| task.state == TaskState::Scheduled),
             request: serde_json::from_str(&task.request).map_err(broken)?,
             outcome: task.outcome.as_deref().map(serde_json::from_str).transpose().map_err(broken)?,
             id: task.id,

@@ -30,6 +30,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("first light", include_str!("migrations/0001_first_light.sql")),
     ("PXE policies", include_str!("migrations/0002_pxe.sql")),
     ("Cold Cloning Ready", include_str!("migrations/0003_ready.sql")),
+    ("schedules", include_str!("migrations/0004_schedules.sql")),
 ];
 
 /// The controller's memory. Every method may block for a write to disk.
@@ -190,7 +191,37 @@ mod tests {
         assert_eq!((known.boot_medium, known.ready_since, known.last_seen), (None, None, crate::Timestamp(2)));
         let tasks = store.unfinished_tasks().unwrap();
         assert_eq!((tasks.len(), tasks[0].state, &tasks[0].batch), (1, TaskState::Queued, &None));
-        assert!(store.begin_task("t-1").unwrap());
+        assert!(store.begin_task("t-1", None).unwrap());
+    }
+
+    #[test]
+    fn a_database_from_before_schedules_keeps_its_tasks_which_have_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("controller.db");
+        let mut earlier = Connection::open(&path).unwrap();
+        migrate(&mut earlier, &MIGRATIONS[..3]).unwrap();
+        let report = serde_json::to_string(&machine::Machine::default()).unwrap();
+        let machine =
+            "INSERT INTO machines VALUES ('m-1', NULL, NULL, '[]', ?1, 'boot-image', '0.1.0', 1, 2, 'iso', 'aa', 2)";
+        earlier.execute(machine, [report]).unwrap();
+        for (id, state, waits_for) in [
+            ("t-1", "queued", None),
+            ("t-2", "queued", Some("machine")),
+            ("t-3", "running", None),
+            ("t-4", "done", None),
+        ] {
+            let task = "INSERT INTO tasks (id, name, machine, output, request, state, waits_for, created_at)
+                        VALUES (?1, ?1, 'm-1', '/vm', '{}', ?2, ?3, 3)";
+            earlier.execute(task, rusqlite::params![id, state, waits_for]).unwrap();
+        }
+        drop(earlier);
+
+        let store = Store::open(&path).unwrap();
+        let tasks = store.tasks().unwrap();
+        assert!(tasks.iter().all(|task| task.plan.is_none() && task.due_at.is_none()));
+        let states: Vec<_> = tasks.iter().rev().map(|task| task.state).collect();
+        assert_eq!(states, [TaskState::Queued, TaskState::Waiting, TaskState::Running, TaskState::Done]);
+        assert!(store.begin_task("t-1", None).unwrap() && store.begin_task("t-3", None).unwrap());
     }
 
     #[test]

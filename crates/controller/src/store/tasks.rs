@@ -3,11 +3,12 @@
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 
-use super::{LogLevel, Store, new_id, storage};
+use super::{LogLevel, Store, from_json, new_id, storage, to_json};
+use crate::schedule::{Plan, Schedule};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 const COLUMNS: &str = "id, name, machine, output, request, state, cancel_requested, step, done_bytes, total_bytes, error, \
-     outcome, created_at, started_at, finished_at, waits_for, batch";
+     outcome, created_at, started_at, finished_at, waits_for, batch, plan, due_at";
 
 /// Where a task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub enum TaskState {
     Waiting,
     /// Its machine is Cold Cloning Ready; waits for an operator's yes to that.
     Unconfirmed,
+    /// Waits for its time.
+    Scheduled,
     /// Waits for a free place.
     Queued,
     /// Works, or goes on by itself when the controller is started again.
@@ -42,6 +45,8 @@ pub struct NewTask<'a> {
     pub request: &'a str,
     /// Whether it waits until its machine is Cold Cloning Ready, and for an operator's yes then.
     pub waits: bool,
+    /// When it is to be begun, where that is not as soon as there is room.
+    pub plan: Option<&'a Plan>,
 }
 
 /// A task as it is kept.
@@ -79,6 +84,21 @@ pub struct TaskRecord {
     pub finished_at: Option<Timestamp>,
     /// Which others it was asked for together with, `b-` and eight hexadecimal digits.
     pub batch: Option<String>,
+    /// When it is to be begun: [`Plan`] as JSON. Without one, as soon as there is room.
+    pub plan: Option<String>,
+    /// While it is scheduled: when it is looked at again, and not begun before.
+    pub due_at: Option<Timestamp>,
+}
+
+impl TaskRecord {
+    /// When it is to be begun, and what happened of that so far.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn plan(&self) -> Result<Option<Plan>> {
+        let what = || format!("schedule of task {}", self.id);
+        self.plan.as_deref().map(|text| from_json(&what(), text)).transpose()
+    }
 }
 
 impl TaskState {
@@ -92,6 +112,7 @@ impl TaskState {
         match self {
             Self::Waiting => "waiting",
             Self::Unconfirmed => "unconfirmed",
+            Self::Scheduled => "scheduled",
             Self::Queued => "queued",
             Self::Running => "running",
             Self::Done => "done",
@@ -100,11 +121,12 @@ impl TaskState {
         }
     }
 
-    /// From the columns `state` and `waits_for`.
-    fn parse(state: &str, waits_for: Option<&str>) -> Self {
+    /// From the columns `state`, `waits_for` and `due_at`.
+    fn parse(state: &str, waits_for: Option<&str>, is_due_later: bool) -> Self {
         match (state, waits_for) {
             ("queued", Some("machine")) => Self::Waiting,
             ("queued", Some(_)) => Self::Unconfirmed,
+            ("queued", None) if is_due_later => Self::Scheduled,
             ("queued", None) => Self::Queued,
             ("running", _) => Self::Running,
             ("done", _) => Self::Done,
@@ -232,7 +254,7 @@ impl Store {
         query(&self.connection(), "1 ORDER BY created_at DESC, rowid DESC", [])
     }
 
-    /// Tasks that are running or may be begun, the oldest first.
+    /// Tasks that are running, or may be begun now or at their time, the oldest first.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
@@ -249,14 +271,60 @@ impl Store {
         Ok(query(&self.connection(), "id = ?1", [id])?.pop())
     }
 
-    /// Marks a queued or interrupted task as running. `false` where it is over by now.
+    /// Marks a queued or interrupted task as running, with what its plan is by that. `false` where it is over by now.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
-    pub fn begin_task(&self, id: &str) -> Result<bool> {
-        let sql = "UPDATE tasks SET state = 'running', started_at = coalesce(started_at, ?2), error = NULL
+    pub fn begin_task(&self, id: &str, plan: Option<&Plan>) -> Result<bool> {
+        let plan = plan.map(|plan| to_json("schedule", plan)).transpose()?;
+        let sql = "UPDATE tasks SET state = 'running', started_at = coalesce(started_at, ?2), error = NULL,
+                   plan = coalesce(?3, plan), due_at = NULL
                    WHERE id = ?1 AND state IN ('queued', 'running') AND waits_for IS NULL";
-        self.change(sql, params![id, Timestamp::now().0])
+        self.change(sql, params![id, Timestamp::now().0, plan])
+    }
+
+    /// Keeps when a task that may be begun is looked at again, or that its time has come (`None`), with its plan and a line
+    /// in its log.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn set_due(&self, id: &str, plan: &Plan, due_at: Option<Timestamp>, told: (LogLevel, &str)) -> Result<()> {
+        let context = "task cannot be written";
+        let plan = to_json("schedule", plan)?;
+        let mut connection = self.connection();
+        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
+        let sql = "UPDATE tasks SET plan = ?2, due_at = ?3 WHERE id = ?1 AND state = 'queued' AND waits_for IS NULL";
+        let changed = transaction.execute(sql, params![id, plan, due_at.map(|at| at.0)]);
+        if changed.map_err(|e| storage(context, e))? == 1 {
+            super::logs::write_task_log(&transaction, id, told.0, told.1)?;
+        }
+        transaction.commit().map_err(|e| storage(context, e))
+    }
+
+    /// Changes when a task that was not begun is to be, with a line in the audit log. It is queued until somebody looks when
+    /// that is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it was begun or is over, [`ErrorKind::Storage`].
+    pub fn change_plan(&self, id: &str, change: impl FnOnce(&mut Plan), told: (&str, &str), actor: &str) -> Result<()> {
+        let context = "task cannot be written";
+        let now = Timestamp::now();
+        let (action, detail) = told;
+        let mut connection = self.connection();
+        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
+        let task = one(&transaction, id)?;
+        if task.state == TaskState::Running || task.state.is_final() {
+            let context = format!("task {id} is {}: only one that was not begun has a time to change", task.state);
+            return Err(Error::new(ErrorKind::Conflict, context));
+        }
+        let mut plan = task.plan()?.unwrap_or_else(|| Plan::new(Schedule::default(), false, task.created_at));
+        change(&mut plan);
+        let plan = to_json("schedule", &plan)?;
+        let sql = "UPDATE tasks SET plan = ?2, due_at = NULL WHERE id = ?1";
+        transaction.execute(sql, params![id, plan]).map_err(|e| storage(context, e))?;
+        super::logs::write_audit(&transaction, now, actor, action, id, detail)?;
+        super::logs::write_task_log(&transaction, id, LogLevel::Info, &format!("{action} by {actor}"))?;
+        transaction.commit().map_err(|e| storage(context, e))
     }
 
     /// Keeps where a running task is.
@@ -331,11 +399,17 @@ impl Store {
             let context = format!("task {id} is {}: only a failed or cancelled one is tried again", task.state);
             return Err(Error::new(ErrorKind::Conflict, context));
         }
+        let mut plan = task.plan()?;
+        if let Some(plan) = &mut plan {
+            plan.fail(Timestamp::now());
+        }
+        let plan = plan.map(|plan| to_json("schedule", &plan)).transpose()?;
         transaction
             .execute(
-                "UPDATE tasks SET state = 'queued', cancel_requested = 0, finished_at = NULL, error = NULL,
+                "UPDATE tasks SET state = 'queued', cancel_requested = 0, finished_at = NULL, error = NULL, plan = ?3,
+                 due_at = NULL,
                  waits_for = CASE WHEN ?2 OR waits_for IS NULL THEN NULL ELSE 'machine' END WHERE id = ?1",
-                params![id, is_ready],
+                params![id, is_ready, plan],
             )
             .map_err(|e| taken(e, &task.name, &task.output, context))?;
         super::logs::write_audit(&transaction, Timestamp::now(), actor, "task tried again", id, "")?;
@@ -350,10 +424,11 @@ impl Store {
 fn insert(connection: &Connection, task: &NewTask<'_>, batch: Option<&str>, actor: &str) -> Result<String> {
     let context = "task cannot be written";
     let (id, now) = (new_id("t")?, Timestamp::now());
+    let plan = task.plan.map(|plan| to_json("schedule", plan)).transpose()?;
     connection
         .execute(
-            "INSERT INTO tasks (id, name, machine, output, request, state, created_at, waits_for, batch)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8)",
+            "INSERT INTO tasks (id, name, machine, output, request, state, created_at, waits_for, batch, plan)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8, ?9)",
             params![
                 id,
                 task.name,
@@ -362,7 +437,8 @@ fn insert(connection: &Connection, task: &NewTask<'_>, batch: Option<&str>, acto
                 task.request,
                 now.0,
                 task.waits.then_some("machine"),
-                batch
+                batch,
+                plan
             ],
         )
         .map_err(|e| taken(e, task.name, task.output, context))?;
@@ -395,13 +471,14 @@ fn query(connection: &Connection, filter: &str, values: impl rusqlite::Params) -
 
 fn record(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
     let (state, waits_for): (String, Option<String>) = (row.get(5)?, row.get(15)?);
+    let due_at = row.get::<_, Option<i64>>(18)?.map(Timestamp);
     Ok(TaskRecord {
         id: row.get(0)?,
         name: row.get(1)?,
         machine: row.get(2)?,
         output: row.get(3)?,
         request: row.get(4)?,
-        state: TaskState::parse(&state, waits_for.as_deref()),
+        state: TaskState::parse(&state, waits_for.as_deref(), due_at.is_some()),
         cancel_requested: row.get(6)?,
         step: row.get(7)?,
         done_bytes: row.get::<_, i64>(8)?.cast_unsigned(),
@@ -412,6 +489,8 @@ fn record(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         started_at: row.get::<_, Option<i64>>(13)?.map(Timestamp),
         finished_at: row.get::<_, Option<i64>>(14)?.map(Timestamp),
         batch: row.get(16)?,
+        plan: row.get(17)?,
+        due_at,
     })
 }
 
@@ -435,7 +514,7 @@ mod tests {
     #[test]
     fn two_unfinished_tasks_never_make_the_same_result() {
         let (_folder, store, machine) = store_with_machine();
-        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: false };
+        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: false, plan: None };
         let first = store.create_task(&new, "uid 0").unwrap();
         assert_eq!(store.create_task(&new, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
         assert!(store.end_task(&first, TaskState::Failed, Some("disk full"), None).unwrap());
@@ -451,11 +530,11 @@ mod tests {
     #[test]
     fn a_task_waits_for_its_machine_and_then_for_a_yes_and_is_not_begun_before() {
         let (_folder, store, machine) = store_with_machine();
-        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: true };
+        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: true, plan: None };
         let id = store.create_task(&new, "uid 0").unwrap();
         let state = || store.task(&id).unwrap().unwrap().state;
         assert_eq!(state(), TaskState::Waiting);
-        assert!(!store.begin_task(&id).unwrap() && store.unfinished_tasks().unwrap().is_empty());
+        assert!(!store.begin_task(&id, None).unwrap() && store.unfinished_tasks().unwrap().is_empty());
         assert_eq!(store.confirm_task(&id, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
         assert_eq!(store.create_task(&new, "uid 0").unwrap_err().kind, ErrorKind::Conflict, "its name is taken");
 
@@ -464,7 +543,7 @@ mod tests {
         assert_eq!(store.machine_is_ready(&machine).unwrap(), std::slice::from_ref(&id));
         assert_eq!(state(), TaskState::Unconfirmed);
         assert_eq!(store.machine_is_ready(&machine).unwrap(), Vec::<String>::new(), "told once");
-        assert!(!store.begin_task(&id).unwrap());
+        assert!(!store.begin_task(&id, None).unwrap());
         store.machine_has_left(Some("m-another")).unwrap();
         assert_eq!(state(), TaskState::Unconfirmed);
         store.machine_has_left(None).unwrap();
@@ -474,7 +553,7 @@ mod tests {
         store.confirm_task(&id, "uid 7").unwrap();
         assert_eq!(state(), TaskState::Queued);
         store.machine_has_left(Some(&machine)).unwrap();
-        assert!(store.begin_task(&id).unwrap());
+        assert!(store.begin_task(&id, None).unwrap());
         let audit: Vec<_> = store.audit(10).unwrap().into_iter().map(|line| (line.actor, line.action)).collect();
         let line = |actor: &str, action: &str| (actor.to_owned(), action.to_owned());
         assert_eq!(audit[0], line("uid 7", "task confirmed"));
@@ -484,7 +563,7 @@ mod tests {
     #[test]
     fn a_waiting_task_is_cancelled_and_tried_again_as_it_was() {
         let (_folder, store, machine) = store_with_machine();
-        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: true };
+        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: true, plan: None };
         let id = store.create_task(&new, "uid 0").unwrap();
         assert_eq!(store.request_cancel(&id, "uid 0").unwrap(), TaskState::Waiting);
         assert_eq!(store.task(&id).unwrap().unwrap().state, TaskState::Cancelled);
@@ -498,7 +577,7 @@ mod tests {
     #[test]
     fn batches_are_kept_whole_or_not_at_all() {
         let (_folder, store, machine) = store_with_machine();
-        let new = |name| NewTask { name, machine: &machine, output: "/vm", request: "{}", waits: false };
+        let new = |name| NewTask { name, machine: &machine, output: "/vm", request: "{}", waits: false, plan: None };
         let twice = [vec![new("a")], vec![new("b"), new("a")]];
         assert_eq!(store.create_batches(&twice, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
         assert!(store.tasks().unwrap().is_empty());
@@ -511,18 +590,50 @@ mod tests {
     #[test]
     fn a_task_ends_once() {
         let (_folder, store, machine) = store_with_machine();
-        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: false };
+        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: false, plan: None };
         let id = store.create_task(&new, "uid 0").unwrap();
-        assert!(store.begin_task(&id).unwrap());
+        assert!(store.begin_task(&id, None).unwrap());
         assert!(store.task_progress(&id, Some("copy"), 1 << 40, 1 << 41).unwrap());
         assert_eq!(store.request_cancel(&id, "uid 0").unwrap(), TaskState::Running);
         assert!(store.task(&id).unwrap().unwrap().cancel_requested);
         assert!(store.end_task(&id, TaskState::Cancelled, None, None).unwrap());
         assert!(!store.end_task(&id, TaskState::Done, None, Some("{}")).unwrap());
-        assert!(!store.begin_task(&id).unwrap());
+        assert!(!store.begin_task(&id, None).unwrap());
         let task = store.task(&id).unwrap().unwrap();
         assert_eq!((task.state, task.done_bytes, task.outcome), (TaskState::Cancelled, 1 << 40, None));
         assert_eq!(store.request_cancel(&id, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
         assert_eq!(store.request_cancel("t-0", "uid 0").unwrap_err().kind, ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_scheduled_task_is_kept_with_its_plan_and_changed_only_before_it_begins() {
+        let (_folder, store, machine) = store_with_machine();
+        let (now, due) = (Timestamp::now(), Timestamp(Timestamp::now().0 + 3_600_000));
+        let plan = Plan::new(Schedule::default(), false, now);
+        let new =
+            NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: false, plan: Some(&plan) };
+        let id = store.create_task(&new, "uid 0").unwrap();
+        let task = || store.task(&id).unwrap().unwrap();
+        assert_eq!((task().state, task().plan().unwrap()), (TaskState::Queued, Some(plan.clone())));
+        store.set_due(&id, &plan, Some(due), (LogLevel::Info, "begins later")).unwrap();
+        assert_eq!((task().state, task().due_at), (TaskState::Scheduled, Some(due)));
+        assert_eq!(store.unfinished_tasks().unwrap().len(), 1);
+        assert_eq!(store.create_task(&new, "uid 0").unwrap_err().kind, ErrorKind::Conflict, "its name is taken");
+
+        store.change_plan(&id, Plan::ask, ("task asked to begin", ""), "uid 7").unwrap();
+        assert_eq!((task().state, store.audit(1).unwrap()[0].actor.as_str()), (TaskState::Queued, "uid 7"));
+        store.set_due(&id, &plan, Some(due), (LogLevel::Info, "begins later")).unwrap();
+        assert_eq!(store.request_cancel(&id, "uid 0").unwrap(), TaskState::Scheduled);
+        assert_eq!(task().state, TaskState::Cancelled);
+        let refused = store.change_plan(&id, Plan::ask, ("task asked to begin", ""), "uid 7").unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Conflict);
+        store.set_due(&id, &plan, None, (LogLevel::Info, "its time has come")).unwrap();
+        assert_eq!(task().state, TaskState::Cancelled);
+
+        store.retry_task(&id, false, "uid 0").unwrap();
+        assert!(store.begin_task(&id, Some(&plan)).unwrap());
+        assert_eq!((task().state, task().due_at), (TaskState::Running, None));
+        let refused = store.change_plan(&id, Plan::ask, ("task asked to begin", ""), "uid 7").unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Conflict);
     }
 }
