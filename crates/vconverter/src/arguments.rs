@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use controller::schedule::{StartAt, Window};
 use conversion::OutputFormat;
 
 const EXIT_CODES: &str = "\
@@ -208,6 +209,12 @@ Examples:
   vconverter convert web1 --name web1 --output /srv/vms --disk /dev/sda --detach
   vconverter convert web1,web2,db1 --output /srv/vms
   vconverter convert web1 --name web1 --output /srv/vms --wait      # then start web1 from the boot image
+  vconverter convert web1,web2 --output /srv/vms --start-at '2026-12-01T22:00[Europe/Berlin]'
+  vconverter convert web1 --output /srv/vms --window 'Sat 22:00-06:00 Europe/Berlin' --window 'daily 01:00-05:00 UTC'
+
+A TIME is one of a zone's clocks (IANA name), daylight saving included, or a moment: 2026-12-01T21:00Z. A WINDOW that ends before
+it begins ends on the next day; what has begun is not ended by it. If the controller was not running at the time, the
+conversion begins when it is, once, and says so; with windows, in the next one.
 
 The result is the folder DIR/NAME; it gets its name when everything in it is whole. A conversion that was killed or
 failed goes on where it was when the same command is given again.")]
@@ -251,6 +258,19 @@ pub(crate) struct Convert {
     /// MACHINE only: where it is not Cold Cloning Ready, let the task wait until it is, and for `tasks resume` then
     #[arg(long)]
     pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) times: Times,
+}
+
+/// When a conversion is to begin.
+#[derive(Debug, Args)]
+pub(crate) struct Times {
+    /// MACHINE only: do not begin before this, such as 2026-12-01T22:00[Europe/Berlin]; the command returns at once
+    #[arg(long, value_name = "TIME")]
+    pub(crate) start_at: Option<StartAt>,
+    /// MACHINE only: begin only in this window, such as "Sat 22:00-06:00 Europe/Berlin"; can be given more than once
+    #[arg(long = "window", value_name = "WINDOW")]
+    pub(crate) windows: Vec<Window>,
 }
 
 /// Format of the disks.
@@ -270,7 +290,9 @@ Examples:
   vconverter tasks
   vconverter tasks watch t-0b7d11c2
   vconverter tasks retry t-0b7d11c2
-  vconverter tasks resume t-0b7d11c2      # it is unconfirmed: its machine is there"
+  vconverter tasks resume t-0b7d11c2      # it is unconfirmed: its machine is there
+  vconverter tasks schedule t-0b7d11c2 --start-at '2026-12-01T22:00[Europe/Berlin]'
+  vconverter tasks schedule t-0b7d11c2 --now"
 )]
 pub(crate) struct Tasks {
     #[command(subcommand)]
@@ -304,11 +326,35 @@ pub(crate) enum TasksAction {
         /// Id of the task
         id: String,
     },
+    /// Set another time for a task that was not begun; what is not named stays
+    Schedule(ScheduleTask),
     /// Say yes: convert the machine that a task has waited for and that is Cold Cloning Ready now
     Resume {
         /// Id of the task
         id: String,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("change").required(true).multiple(true))]
+pub(crate) struct ScheduleTask {
+    /// Id of the task
+    pub(crate) id: String,
+    /// Do not begin before this, such as 2026-12-01T22:00[Europe/Berlin]
+    #[arg(long, value_name = "TIME", group = "change")]
+    pub(crate) start_at: Option<StartAt>,
+    /// Wait for no time
+    #[arg(long, group = "change", conflicts_with = "start_at")]
+    pub(crate) no_start_at: bool,
+    /// Begin only in this window, such as "Sat 22:00-06:00 Europe/Berlin"; can be given more than once, and replaces all
+    #[arg(long = "window", value_name = "WINDOW", group = "change")]
+    pub(crate) windows: Vec<Window>,
+    /// Wait for no window
+    #[arg(long, group = "change", conflicts_with = "windows")]
+    pub(crate) no_window: bool,
+    /// Begin as soon as there is room, whatever the schedule says
+    #[arg(long, group = "change", conflicts_with_all = ["start_at", "no_start_at", "windows", "no_window"])]
+    pub(crate) now: bool,
 }
 
 #[derive(Debug, Args)]

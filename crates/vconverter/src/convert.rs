@@ -5,13 +5,14 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use controller::DataDirectory;
-use controller::api::{BatchView, MachineView, NewBatches, NewConversion, TaskView};
+use controller::api::{BatchView, MachineView, NewBatches, NewConversion, TaskSchedule, TaskView};
 use controller::progress::Meter;
+use controller::store::TaskState;
 use controller::tasks::BatchKind;
 use conversion::{Cancel, Event, Observer, Request, Source};
 use serde_json::json;
 
-use crate::arguments::Convert;
+use crate::arguments::{Convert, Times};
 use crate::client::{Client, segment};
 use crate::failure::{Code, Failure, Result};
 use crate::progress_line::ProgressLine;
@@ -90,6 +91,11 @@ fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result
     if arguments.wait {
         return Err(Failure::new(Code::Usage, "--wait is for machines of the controller: local disks are here"));
     }
+    if arguments.times.start_at.is_some() || !arguments.times.windows.is_empty() {
+        let message =
+            "--start-at and --window are for machines of the controller: a local conversion runs in this process";
+        return Err(Failure::new(Code::Usage, message));
+    }
     if arguments.detach {
         let message = "--detach: a local conversion runs in this process; only a machine's can be detached";
         return Err(Failure::new(Code::Usage, message));
@@ -143,12 +149,18 @@ fn convert_machines(arguments: &Convert, names: &[String], directory: &DataDirec
             Some(name) => name.clone(),
             None => default_name(machine)?,
         };
-        conversions.push(NewConversion { machine: id, request: request(arguments, vm)?, wait: arguments.wait });
+        let (request, schedule) = (request(arguments, vm)?, schedule(&arguments.times));
+        conversions.push(NewConversion { machine: id, request, wait: arguments.wait, schedule });
     }
     match conversions.as_slice() {
         [one] => convert_one(&client, one, &machines[0], arguments.detach, json),
         _ => convert_several(&client, conversions, arguments.detach, json),
     }
+}
+
+fn schedule(times: &Times) -> Option<TaskSchedule> {
+    let schedule = TaskSchedule { start_at: times.start_at.clone(), windows: times.windows.clone() };
+    (schedule != TaskSchedule::default()).then_some(schedule)
 }
 
 fn find_machine(client: &Client, name: &str) -> Result<MachineView> {
@@ -184,6 +196,13 @@ fn convert_one(client: &Client, new: &NewConversion, machine: &MachineView, deta
             false => crate::print(&format!("{}\n", task.id)),
         };
     }
+    if task.state == TaskState::Scheduled {
+        // Nobody watches until then.
+        return match json {
+            true => crate::print_json_line(&json!({ "event": "scheduled", "task": task })),
+            false => crate::print(&format!("{}\n", plain(&tasks::waiting(&task).unwrap_or_default()))),
+        };
+    }
     let teller = Teller::new(json);
     teller.say(&format!("converting machine {} ({}) as task {}", new.machine, machine.name, task.id));
     if let Some(waiting) = tasks::waiting(&task) {
@@ -199,17 +218,21 @@ fn convert_one(client: &Client, new: &NewConversion, machine: &MachineView, deta
 /// Several at once: kept all or none, watched one after the other though they run together.
 fn convert_several(client: &Client, conversions: Vec<NewConversion>, detach: bool, json: bool) -> Result<()> {
     let batches: Vec<BatchView> = client.post("/batches", &NewBatches { conversions })?;
+    let tasks = batches.iter().flat_map(|batch| &batch.tasks).filter(|task| tasks::waiting(task).is_none());
     match (json, detach) {
         (true, true) => return crate::print_json(&batches),
         (true, false) => crate::print_json_line(&json!({ "event": "batches", "batches": batches }))?,
         (false, true) => return crate::print(&describe_batches(&batches)),
         (false, false) => {
             eprint!("{}", describe_batches(&batches));
+            if tasks.clone().next().is_none() {
+                return Ok(());
+            }
             eprintln!("Ctrl-C stops watching; the tasks go on (vconverter tasks)");
         }
     }
     let mut worst: Option<Code> = None;
-    for task in batches.iter().flat_map(|batch| &batch.tasks).filter(|task| tasks::waiting(task).is_none()) {
+    for task in tasks {
         if !json {
             eprintln!("{} ({}):", task.id, plain(&task.name));
         }

@@ -81,6 +81,7 @@ fn run(arguments: Arguments) -> Result<()> {
                 Some(TasksAction::Log { id }) => tasks::log(&client, &id, json),
                 Some(TasksAction::Cancel { id }) => tasks::cancel(&client, &id, json),
                 Some(TasksAction::Retry { id }) => tasks::retry(&client, &id, json),
+                Some(TasksAction::Schedule(change)) => tasks::schedule(&client, &change, json),
                 Some(TasksAction::Resume { id }) => tasks::resume(&client, &id, json),
             }
         }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use controller::api::TaskView;
+use controller::api::{TaskSchedule, TaskView};
 use controller::progress::Progress;
+use controller::schedule::Window;
 use controller::store::{LogEntry, LogLevel, TaskState};
 use conversion::Step;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::arguments::ScheduleTask;
 use crate::client::{Client, segment};
 use crate::failure::{Code, Failure, Result};
 use crate::outcome;
@@ -68,6 +70,9 @@ pub(crate) fn show(client: &Client, id: &str, json: bool) -> Result<()> {
     if let Some(waiting) = waiting(&task) {
         line("", waiting);
     }
+    if let Some(schedule) = &task.schedule {
+        line("schedule", describe_schedule(schedule));
+    }
     line("step", task.step.clone().unwrap_or_default());
     line("created", task.created_at.to_string());
     if let Some(finished) = task.finished_at {
@@ -124,10 +129,47 @@ pub(crate) fn resume(client: &Client, id: &str, json: bool) -> Result<()> {
     }
 }
 
+/// As an operator typed it: the time, and the windows.
+fn describe_schedule(schedule: &TaskSchedule) -> String {
+    let windows: Vec<String> = schedule.windows.iter().map(Window::to_string).collect();
+    let windows = (!windows.is_empty()).then(|| format!("in {}", windows.join(" or ")));
+    let start_at = schedule.start_at.as_ref().map(|at| format!("not before {at}"));
+    match (start_at, windows) {
+        (None, None) => "as soon as there is room".into(),
+        (one, other) => [one, other].into_iter().flatten().collect::<Vec<_>>().join(", "),
+    }
+}
+
+pub(crate) fn schedule(client: &Client, change: &ScheduleTask, json: bool) -> Result<()> {
+    let path = format!("/tasks/{}", segment(&change.id));
+    let task: TaskView = if change.now {
+        client.post(&format!("{path}/start"), &json!({}))?
+    } else {
+        let mut schedule = get(client, &change.id)?.schedule.unwrap_or_default();
+        if change.start_at.is_some() || change.no_start_at {
+            schedule.start_at = change.start_at.clone();
+        }
+        if !change.windows.is_empty() || change.no_window {
+            schedule.windows = change.windows.clone();
+        }
+        client.post(&format!("{path}/schedule"), &schedule)?
+    };
+    if json {
+        return crate::print_json(&task);
+    }
+    let text = waiting(&task).unwrap_or_else(|| format!("{} is {}", task.id, task.state));
+    crate::print(&format!("{}\n", plain(&text)))
+}
+
 /// What a task waits for that is not begun, for people.
 pub(crate) fn waiting(task: &TaskView) -> Option<String> {
     let (id, machine) = (&task.id, &task.machine);
     match task.state {
+        TaskState::Scheduled => {
+            let due = task.due_at.map(|at| at.to_string()).unwrap_or_default();
+            let schedule = task.schedule.as_ref().map(describe_schedule).unwrap_or_default();
+            Some(format!("{id}: begins {due} ({schedule}); before that: vconverter tasks schedule {id} --now"))
+        }
         TaskState::Waiting => {
             Some(format!("{id} waits until {machine} is Cold Cloning Ready: start it from the boot image"))
         }

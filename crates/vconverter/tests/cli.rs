@@ -257,3 +257,53 @@ fn what_was_acknowledged_survives_sigkill() {
     assert_eq!((&last["event"], &last["state"]), (&"failed".into(), &"cancelled".into()), "{lines}");
     assert!(!folder.path().join("web1").exists(), "nothing half-made has the final name");
 }
+
+#[test]
+fn a_scheduled_conversion_is_told_shown_and_changed_over_sigkill() {
+    let (folder, data) = folder();
+    let served = Served::start(&data);
+    let mut agent = Agent::new(&served.status);
+    let (_connection, id) = agent.enrol(&data, &machine("B5BRN12"));
+    let output = folder.path().to_str().unwrap();
+    let start = "2099-12-01T22:00[Europe/Berlin]";
+    let convert = ["convert", &id, "--name", "web1", "-o", output, "--start-at", start];
+    let told = run(&data, &convert);
+    let text = String::from_utf8(told.stdout).unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    assert!(text.contains("begins 2099-12-01T21:00:00Z (not before 2099-12-01T22:00[Europe/Berlin])"), "{text}");
+    served.kill();
+
+    let served = Served::start(&data);
+    agent.follow(&served.status);
+    let listed = String::from_utf8(run(&data, &["tasks"]).stdout).unwrap();
+    assert!(listed.contains("scheduled") && listed.contains("begins 2099-12-01T21:00:00Z"), "{listed}");
+    let task = json(&data, &["tasks", "--json"])[0]["id"].as_str().unwrap().to_owned();
+    let window = "Sat 22:00-06:00 Europe/Berlin";
+    let changed = json(&data, &["tasks", "schedule", &task, "--window", window, "--json"]);
+    assert_eq!((&changed["schedule"]["start_at"], &changed["schedule"]["windows"][0]), (&start.into(), &window.into()));
+    assert_eq!(changed["due_at"], "2099-12-05T21:00:00Z");
+    let changed = json(&data, &["tasks", "schedule", &task, "--no-window", "--json"]);
+    assert_eq!(changed["due_at"], "2099-12-01T21:00:00Z");
+    let shown = String::from_utf8(run(&data, &["tasks", "show", &task]).stdout).unwrap();
+    assert!(shown.contains("schedule    not before 2099-12-01T22:00[Europe/Berlin]"), "{shown}");
+
+    let (code, message) =
+        fail(&data, &["convert", &id, "--name", "web2", "-o", output, "--wait", "--start-at", "2020-01-01T00:00Z"]);
+    assert!(code == 2 && message.contains("has passed"), "{code} {message}");
+    let disk = folder.path().join("disk.img");
+    std::fs::write(&disk, [0; 4096]).unwrap();
+    let local = ["convert", disk.to_str().unwrap(), "-o", output, "--window", window];
+    assert_eq!(fail(&data, &local).0, 2);
+    for wrong in [
+        &["tasks", "schedule", &task][..],
+        &["tasks", "schedule", &task, "--now", "--no-window"],
+        &["tasks", "schedule", &task, "--start-at", "22:00"],
+        &["tasks", "schedule", &task, "--window", "whenever"],
+    ] {
+        assert_eq!(run(&data, wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    let begun = json(&data, &["tasks", "schedule", &task, "--now", "--json"]);
+    assert_eq!(begun["state"], "running", "{begun}");
+    assert_eq!(fail(&data, &["tasks", "schedule", &task, "--now"]).0, 4, "it was begun");
+    assert!(run(&data, &["tasks", "cancel", &task]).status.success());
+}
