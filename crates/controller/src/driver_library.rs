@@ -8,6 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use kernel_modules::{Part, read_driver};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{DataDirectory, Error, ErrorKind, Result, Timestamp};
@@ -24,7 +25,7 @@ pub struct DriverLibrary {
 }
 
 /// A file of the library.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Driver {
     /// Its name.
     pub name: DriverName,

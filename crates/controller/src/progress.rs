@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use conversion::{CopyProgress, Event, Step};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The rate is that of the last this long.
@@ -16,7 +17,7 @@ const RATE_AFTER: Duration = Duration::from_millis(900);
 const DISKS_MAX: usize = 4096;
 
 /// How far a task is. Counts are bytes over all disks that were begun in this step.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Progress {
     /// Position of the disk that moved last, from 0.
     pub disk: Option<usize>,

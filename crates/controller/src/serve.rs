@@ -9,7 +9,7 @@ use netboot::Service;
 use protocol::tls::ControllerTls;
 use tokio::sync::oneshot;
 
-use crate::api::{Api, Peer, Status, bind, router};
+use crate::api::{Api, Events, Peer, Status, bind, for_the_owner, router};
 use crate::driver_library::DriverLibrary;
 use crate::pxe::{PxeConfig, start_service};
 use crate::sessions::Sessions;
@@ -71,9 +71,11 @@ impl Controller {
             tasks: tasks.clone(),
             status: status.clone(),
             pxe: pxe.as_ref().map(|pxe| pxe.log().clone()),
+            events: Events::new(),
         });
+        Events::follow(&api)?;
         let (stop_api, stopped) = oneshot::channel();
-        let api = serve_api(&directory, router(api), stopped)?;
+        let api = serve_api(&directory, for_the_owner(router(&api)), stopped)?;
         sessions.listen(listener)?;
         tasks.resume()?;
         tracing::info!(%agent_address, data_dir = %status.data_dir, "the controller works");

@@ -6,7 +6,7 @@
 //! One with a schedule is begun at its time. Whenever tasks are started, each is asked when that is ([`Plan::look`]), and a
 //! thread wakes up at the earliest of these moments; the clock is looked at often, since it can be set meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use conversion::{Cancel, Event, Observer, Request, Source};
 use protocol::message::{AgentKind, ControllerMessage};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::progress::{Meter, Progress};
@@ -71,7 +72,7 @@ pub struct Batch {
 }
 
 /// How the machines of a batch are converted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BatchKind {
     /// In the boot image, now or when they are there.
@@ -331,6 +332,11 @@ impl Tasks {
             Some(run) => lock(&run.meter).progress(Instant::now()),
             None => Progress { done: task.done_bytes, total: task.total_bytes, ..Progress::default() },
         }
+    }
+
+    /// Ids of the tasks that run.
+    pub fn running_ids(&self) -> HashSet<String> {
+        self.running().tasks.keys().cloned().collect()
     }
 
     /// Brings running tasks to a safe point for the controller's own end. They stay running in the store, and go on with

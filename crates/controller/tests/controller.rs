@@ -96,7 +96,7 @@ fn a_machine_pairs_is_approved_reports_and_is_known_by_its_key_from_then_on() {
     let rebooted = Agent::new(controller.status());
     let (_connection, same) = rebooted.enrol(&data, &machine("B5BRN12"));
     assert_eq!(same, id, "another key of the same machine is the same record");
-    assert_eq!(get(&data, "/machines").as_array().unwrap().len(), 1);
+    assert_eq!(list(&data, "/machines").as_array().unwrap().len(), 1);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn five_wrong_codes_close_the_session_and_are_audited() {
     let controller = start(&data, nothing());
     let connection = Agent::new(controller.status()).hello().unwrap();
     let code = pair(&connection);
-    eventually("the machine waits", || get(&data, "/machines")[0]["state"] == "waiting-for-approval");
+    eventually("the machine waits", || list(&data, "/machines")[0]["state"] == "waiting-for-approval");
     let (status, _, problem) = approve(&data, "no code at all").join().unwrap();
     assert_eq!((status, &problem["kind"]), (422, &json!("invalid")), "a text that is no code counts nothing");
     let wrong = if code == "0000-0000" { "1111-1111" } else { "0000-0000" };
@@ -120,7 +120,7 @@ fn five_wrong_codes_close_the_session_and_are_audited() {
     let audit = get(&data, "/audit");
     let wrong = audit.as_array().unwrap().iter().filter(|line| line["action"] == "wrong pairing code").count();
     assert_eq!(wrong, 6);
-    assert_eq!(get(&data, "/machines"), json!([]));
+    assert_eq!(list(&data, "/machines"), json!([]));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_machine_that_is_not_approved_can_do_nothing_but_wait() {
     assert_eq!(refused.kind, protocol::ErrorKind::Refused);
     report(&connection, &machine("B5BRN12"));
     assert!(is_closed(&connection));
-    eventually("nothing is kept", || get(&data, "/machines") == json!([]));
+    eventually("nothing is kept", || list(&data, "/machines") == json!([]));
 
     let chatty = Agent::new(controller.status()).hello().unwrap();
     pair(&chatty);
@@ -179,7 +179,7 @@ fn a_key_on_another_machine_is_denied() {
     report(&site.connection, &machine("A-CLONE-WITH-THE-AGENT'S-KEY"));
     assert!(matches!(receive(&site.connection), ControllerMessage::Denied { .. }));
     assert!(is_closed(&site.connection));
-    assert_eq!(site.get("/machines").as_array().unwrap().len(), 1);
+    assert_eq!(site.get("/machines")["items"].as_array().unwrap().len(), 1);
 }
 
 /// Opens one stream and returns what it carries as text.
@@ -366,7 +366,7 @@ fn requests_that_cannot_be_are_refused_with_problems() {
         assert_eq!(found, wanted, "{method} {path}: {problem}");
         assert_eq!(problem["type"], "about:blank");
     }
-    assert_eq!(get(&data, "/tasks"), json!([]));
+    assert_eq!(list(&data, "/tasks"), json!([]));
 }
 
 #[test]
@@ -506,7 +506,7 @@ fn drivers_of_the_library_are_pushed_to_the_boot_image_and_its_answer_is_told() 
     let (status, _, answer) = site.post(&path, &json!({ "names": [] }));
     assert_eq!(status, 404, "{answer}");
     drop(site.connection);
-    eventually("the machine is offline", || get(&site.data, "/machines")[0]["state"] == "offline");
+    eventually("the machine is offline", || list(&site.data, "/machines")[0]["state"] == "offline");
     let (status, _, answer) = http(&site.data, "POST", &path, r#"{"names":["other.ko"]}"#);
     assert_eq!(status, 409, "{answer}");
     site.controller.stop();

@@ -129,7 +129,7 @@ fn a_selection_that_mixes_kinds_is_split_into_two_batches() {
     let body = json!({ "conversions": [wish(&cold, "e"), wish(&live, "e")] });
     assert_eq!(post(&data, "/batches", &body).0, 409);
     assert_eq!(post(&data, "/batches", &json!({ "conversions": [] })).0, 400);
-    assert_eq!(get(&data, "/tasks").as_array().unwrap().len(), 3);
+    assert_eq!(list(&data, "/tasks").as_array().unwrap().len(), 3);
     controller.stop();
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use machine::ByteCount;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A step of a conversion, in the order in which they run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// Everything that can be refused before anything is written.
@@ -38,7 +39,7 @@ impl std::fmt::Display for Step {
 }
 
 /// How far the copy of one disk is. Counts are bytes of that disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CopyProgress {
     /// Position of the disk in the machine, from 0.
     pub disk: usize,

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use machine::{ByteCount, ByteOffset, SectorSize};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::CopyProgress;
 
 /// The result of a conversion. Paths are file names inside `folder`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Outcome {
     /// Name of the VM.
     pub name: String,
@@ -31,7 +32,7 @@ pub struct Outcome {
 }
 
 /// One disk of the result.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConvertedDisk {
     /// Path of the disk on the source.
     pub source: String,
@@ -53,7 +54,7 @@ pub struct ConvertedDisk {
 }
 
 /// A fix-up as it ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FixUpOutcome {
     /// Stable name: `linux.initramfs`.
     pub id: String,
@@ -68,7 +69,7 @@ pub struct FixUpOutcome {
 }
 
 /// Verdict of the boot proof.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Evidence from inside the guest was seen.
@@ -94,7 +95,7 @@ impl std::fmt::Display for Verdict {
 }
 
 /// What the boot proof saw. The files are in the result's folder.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Proof {
     /// The verdict.
     pub verdict: Verdict,

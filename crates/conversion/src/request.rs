@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::RemoteMachine;
@@ -17,7 +18,7 @@ pub enum Source {
 }
 
 /// Format of the resulting disks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OutputFormat {
     /// qcow2 version 3, uncompressed.
@@ -38,7 +39,7 @@ impl OutputFormat {
 }
 
 /// The settings of one conversion. Everything but `output` and `name` has a sensible default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Request {
     /// Name of the VM; the result is the folder `output/name`. Letters, digits, `-`, `_` and `.`.
     pub name: String,

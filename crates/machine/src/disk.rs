@@ -6,6 +6,7 @@ use crate::{ByteCount, ByteOffset, SectorSize};
 
 /// How a disk is known, whatever name the running kernel gives it (`sda` may be `nvme0n1` in the boot image).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DiskIdentity {
     /// World Wide Name, as `/sys/block/*/device/wwid` or the NVMe EUI/NGUID gives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -20,6 +21,7 @@ pub struct DiskIdentity {
 
 /// A disk of a machine, or an image of one, with what was found on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Disk {
     /// Device node or file that holds the disk: `/dev/sda`, `disk.qcow2`.
     pub path: String,
@@ -39,6 +41,7 @@ pub struct Disk {
 
 /// What lies where on a disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DiskLayout {
     /// Kind of partition table.
     pub partition_table: PartitionTable,
@@ -51,6 +54,7 @@ pub struct DiskLayout {
 
 /// Kind of partition table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PartitionTable {
     /// GUID Partition Table (UEFI specification, chapter 5).
@@ -64,6 +68,7 @@ pub enum PartitionTable {
 
 /// A partition, or a whole disk without partition table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Volume {
     /// First byte, from the start of the disk.
     pub offset: ByteOffset,
@@ -92,6 +97,7 @@ pub struct Volume {
 
 /// A logical volume inside a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Part {
     /// `vg0/root`.
     pub name: String,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What starts the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum FirmwareKind {
     /// PC BIOS, or UEFI's compatibility module.
@@ -17,6 +18,7 @@ pub enum FirmwareKind {
 
 /// The firmware of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Firmware {
     /// BIOS or UEFI.
     pub kind: FirmwareKind,
@@ -29,6 +31,7 @@ pub struct Firmware {
 
 /// One `Boot####` variable (UEFI specification 3.1.3, EFI_LOAD_OPTION).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BootVariable {
     /// The four hexadecimal digits of its name.
     pub number: u16,

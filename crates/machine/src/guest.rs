@@ -6,6 +6,7 @@ use crate::FirmwareKind;
 
 /// The operating system found; the `guest` object of the `inspect` contract.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Guest {
     /// Linux, Windows, or not known.
     pub family: Family,
@@ -21,6 +22,7 @@ pub struct Guest {
 
 /// Family of operating systems.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// Linux.
@@ -34,6 +36,7 @@ pub enum Family {
 
 /// What a guest can work with after its fix-ups. `guest` returns it, `target` consumes it; neither asks more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Capabilities {
     /// Bus on which the guest finds its disks.
     pub disk_bus: DiskBus,
@@ -47,6 +50,7 @@ pub struct Capabilities {
 
 /// How a virtual disk is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DiskBus {
     /// virtio-blk.
@@ -59,6 +63,7 @@ pub enum DiskBus {
 
 /// Model of a virtual NIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum NicModel {
     /// virtio-net.

@@ -6,6 +6,7 @@ use crate::{ByteCount, Disk, Firmware, Guest, Nic};
 
 /// Everything known of a source machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Machine {
     /// BIOS or UEFI, boot variables, Secure Boot.
     pub firmware: Firmware,
@@ -25,6 +26,7 @@ pub struct Machine {
 
 /// Processors of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Cpu {
     /// `Intel(R) Xeon(R) CPU E5-2620 v4`.
     pub model: String,
@@ -38,6 +40,7 @@ pub struct Cpu {
 
 /// System information of SMBIOS type 1 (DSP0134, section 7.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Smbios {
     /// `Dell Inc.`
     pub manufacturer: Option<String>,

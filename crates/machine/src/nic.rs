@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// A 48-bit MAC address; prints and parses as `52:54:00:12:34:56`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(with = "String"))]
 #[serde(try_from = "String", into = "String")]
 pub struct MacAddress(pub [u8; 6]);
 
@@ -53,6 +55,7 @@ impl fmt::Display for MacAddress {
 
 /// A network interface of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Nic {
     /// Name that the running kernel gives it.
     pub name: String,
@@ -71,6 +74,7 @@ pub struct Nic {
 
 /// An address with the length of its network's prefix in bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IpNet {
     /// The address.
     pub address: IpAddr,

@@ -12,11 +12,13 @@ pub(crate) const RECORDS_MAX: usize = 2000;
 
 /// A request and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Record {
     /// Counts up from 1 since the start of the service.
     pub number: u64,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub at: OffsetDateTime,
     /// The machine's network card.
     #[serde(default, skip_serializing_if = "Option::is_none")]

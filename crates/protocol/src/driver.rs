@@ -23,6 +23,8 @@ const NAME_BYTES_MAX: usize = 200;
 
 /// The name of a file, which is one wherever it is written: no folders, no blanks, nothing that begins with a dot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(with = "String"))]
 #[serde(try_from = "String", into = "String")]
 pub struct DriverName(String);
 
@@ -119,6 +121,7 @@ impl fmt::Debug for Content {
 
 /// What became of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DriverOutcome {
     /// The file; empty where it is about all of them.
     pub name: String,

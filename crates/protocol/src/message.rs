@@ -64,6 +64,7 @@ pub enum AgentKind {
 
 /// What the boot image was started from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum BootMedium {
     /// The ISO: a CD, a USB stick or a BMC's virtual drive.
@@ -212,6 +213,7 @@ pub const SILENCE_SECONDS_MAX: u64 = 18;
 
 /// What a machine that is not approved says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct About {
     /// Manufacturer and product.
     pub product: String,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use controller::DataDirectory;
-use controller::api::Problem;
+use controller::api::{LIMIT_MAX, Page, Problem};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, Uri, header};
@@ -37,6 +37,20 @@ impl Client {
 
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.request(Method::GET, path, Bytes::new())
+    }
+
+    /// All items of a list, page after page.
+    pub(crate) fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
+        let mut items = Vec::new();
+        let mut after = String::new();
+        loop {
+            let page: Page<T> = self.get(&format!("{path}?limit={LIMIT_MAX}{after}"))?;
+            items.extend(page.items);
+            match page.next {
+                Some(next) => after = format!("&after={}", segment(&next)),
+                None => return Ok(items),
+            }
+        }
     }
 
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {

@@ -82,7 +82,7 @@ impl From<Problem> for Failure {
             ProblemKind::Invalid => Code::Usage,
             ProblemKind::NotFound => Code::NotFound,
             ProblemKind::Conflict => Code::Refused,
-            ProblemKind::Forbidden | ProblemKind::Internal => Code::Failed,
+            ProblemKind::Unauthenticated | ProblemKind::Forbidden | ProblemKind::Internal => Code::Failed,
         };
         Self::new(code, problem.detail)
     }

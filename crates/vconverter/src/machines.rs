@@ -1,5 +1,7 @@
 //! `vconverter machines`.
 
+use std::cmp::Reverse;
+
 use controller::api::{BootMedium, MachineState, MachineView};
 use controller::sessions::Approval;
 use machine::ByteCount;
@@ -11,7 +13,9 @@ use crate::inspect::{describe_disks, describe_guest};
 use crate::table::{Table, plain};
 
 pub(crate) fn list(client: &Client, json: bool) -> Result<()> {
-    let machines: Vec<MachineView> = client.get("/machines")?;
+    let mut machines: Vec<MachineView> = client.list("/machines")?;
+    // Those that wait first, then the last seen.
+    machines.sort_by_key(|machine| (machine.id.is_some(), Reverse(machine.last_seen)));
     if json {
         return crate::print_json(&machines);
     }

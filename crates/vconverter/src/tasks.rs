@@ -25,7 +25,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const ABSENCE_MAX: u32 = 240;
 
 pub(crate) fn list(client: &Client, json: bool) -> Result<()> {
-    let tasks: Vec<TaskView> = client.get("/tasks")?;
+    let tasks: Vec<TaskView> = client.list("/tasks")?;
     if json {
         return crate::print_json(&tasks);
     }

@@ -2,21 +2,24 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, JsonRejection};
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
-use axum::routing::{get, post, put};
-use axum::{Json, Router};
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use protocol::driver::{DriverName, DriverOutcome, FILE_BYTES_MAX, FILES_MAX};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::routes::{Answer, Api, blocking, find_machine, invalid, json};
-use super::{Peer, Problem};
+use super::input::{At, Body};
+use super::machines::{OneMachine, find_machine, known_id};
+use super::problem::invalid;
+use super::routes::{Answer, Routes, about, blocking};
+use super::{Api, Caller, Problem, Role};
 use crate::driver_library::Driver;
 use crate::{Error, ErrorKind, Result};
 
 /// Drivers that are to be pushed to a machine.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewPush {
     /// Names of files of the library; none means all that are for the machine's kernel.
@@ -24,14 +27,37 @@ pub struct NewPush {
 }
 
 /// The routes below `/drivers`, and `/machines/{machine}/drivers`.
-pub(super) fn routes(api: Arc<Api>) -> Router {
+pub(super) fn routes() -> Routes<Arc<Api>> {
     // What is more than this is refused by the library, with a reason.
-    let limit = usize::try_from(FILE_BYTES_MAX).unwrap_or(usize::MAX).saturating_add(1);
-    Router::new()
-        .route("/drivers", get(list))
-        .route("/drivers/{name}", put(add).layer(DefaultBodyLimit::max(limit)).delete(remove))
-        .route("/machines/{machine}/drivers", post(push))
-        .with_state(api)
+    const BYTES_MAX: usize = FILE_BYTES_MAX as usize + 1;
+    Routes::new()
+        .get("/drivers", about(Role::Viewer, "list_drivers", "The driver library"), list)
+        .put(
+            "/drivers/{name}",
+            about(Role::Administrator, "add_driver", "Adds a file to the driver library").with_body(BYTES_MAX),
+            add,
+        )
+        .delete(
+            "/drivers/{name}",
+            about(Role::Administrator, "remove_driver", "Removes a file from the driver library"),
+            remove,
+        )
+        .post(
+            "/machines/{machine}/drivers",
+            about(
+                Role::Operator,
+                "push_drivers",
+                "Installs files of the driver library into a machine's running boot image",
+            ),
+            push,
+        )
+}
+
+/// A file of the path.
+#[derive(Deserialize, JsonSchema)]
+struct OneDriver {
+    /// Its name.
+    name: String,
 }
 
 async fn list(State(api): State<Arc<Api>>) -> Answer<Json<Vec<Driver>>> {
@@ -40,29 +66,25 @@ async fn list(State(api): State<Arc<Api>>) -> Answer<Json<Vec<Driver>>> {
 
 async fn add(
     State(api): State<Arc<Api>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(name): Path<String>,
+    caller: Caller,
+    At(at): At<OneDriver>,
     body: std::result::Result<Bytes, BytesRejection>,
 ) -> Answer<Json<Driver>> {
     let content = body.map_err(|e| Problem { status: e.status().as_u16(), ..invalid(&e.body_text()) })?;
-    let name = parse_name(name)?;
+    let name = parse_name(at.name)?;
     blocking(move || {
         let driver = api.drivers.add(&name, &content)?;
-        api.store.write_audit(&peer.actor(), "driver added", name.as_str(), &describe(&driver))?;
+        api.store.write_audit(&caller.actor, "driver added", name.as_str(), &describe(&driver))?;
         Ok(driver)
     })
     .await
 }
 
-async fn remove(
-    State(api): State<Arc<Api>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(name): Path<String>,
-) -> Answer<Json<Vec<Driver>>> {
-    let name = parse_name(name)?;
+async fn remove(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneDriver>) -> Answer<Json<Vec<Driver>>> {
+    let name = parse_name(at.name)?;
     blocking(move || {
         api.drivers.remove(&name)?;
-        api.store.write_audit(&peer.actor(), "driver removed", name.as_str(), "")?;
+        api.store.write_audit(&caller.actor, "driver removed", name.as_str(), "")?;
         api.drivers.list()
     })
     .await
@@ -70,19 +92,15 @@ async fn remove(
 
 async fn push(
     State(api): State<Arc<Api>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(machine): Path<String>,
-    body: std::result::Result<Json<NewPush>, JsonRejection>,
+    caller: Caller,
+    At(at): At<OneMachine>,
+    Body(wish): Body<NewPush>,
 ) -> Answer<Json<Vec<DriverOutcome>>> {
-    let wish = json(body)?;
-    blocking(move || push_to(&api, &machine, &wish.names, &peer.actor())).await
+    blocking(move || push_to(&api, &at.machine, &wish.names, &caller.actor)).await
 }
 
 fn push_to(api: &Api, machine: &str, names: &[DriverName], actor: &str) -> Result<Vec<DriverOutcome>> {
-    let machine = find_machine(api, machine)?;
-    let id = machine
-        .id
-        .ok_or_else(|| Error::new(ErrorKind::Conflict, format!("machine {} is not approved yet", machine.name)))?;
+    let id = known_id(find_machine(api, machine)?)?;
     let names = if names.is_empty() { names_for(api, &id)? } else { names.to_vec() };
     if names.len() > FILES_MAX {
         return Err(Error::new(

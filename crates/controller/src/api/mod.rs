@@ -1,42 +1,73 @@
-//! The API: HTTP under `/api/v1` on a Unix socket in the data directory, for its owner and root.
+//! The API: HTTP under `/api/v1`, for the command line, the console and programs.
 //!
-//! | method and path | does |
-//! | --- | --- |
-//! | `GET /status` | version, agent port, CA fingerprint ([`Status`]) |
-//! | `GET /machines`, `GET /machines/{machine}` | machines, known and waiting ([`MachineView`]) |
-//! | `POST /machines/approve` | `{"code": "XXXX-XXXX"}` → [`crate::sessions::Approval`] |
-//! | `GET /tasks`, `GET /tasks/{id}` | [`TaskView`] |
-//! | `POST /tasks` | [`NewConversion`] → 201 with [`TaskView`] |
-//! | `POST /batches` | several [`NewConversion`]s ([`NewBatches`]) → 201 with [`BatchView`]s |
-//! | `GET /tasks/{id}/log?after=N` | lines of its log ([`crate::store::LogEntry`]) |
-//! | `POST /tasks/{id}/cancel`, `POST /tasks/{id}/retry` | [`TaskView`] |
-//! | `POST /tasks/{id}/schedule` | another time ([`TaskSchedule`]) for one that was not begun → [`TaskView`] |
-//! | `POST /tasks/{id}/start` | begins one that was not begun, whatever its schedule says → [`TaskView`] |
-//! | `POST /tasks/{id}/resume` | yes to the machine that the task has waited for → [`TaskView`] |
-//! | `GET /pxe/rules`, `POST /pxe/rules` | what machines that start from the network get ([`crate::store::PxeRule`]); [`NewPxeRule`] sets it |
-//! | `GET /pxe/log?after=N` | what they asked and were answered ([`netboot::Record`]) |
-//! | `GET /drivers`, `PUT /drivers/{name}`, `DELETE /drivers/{name}` | the driver library ([`crate::driver_library::Driver`]); a file is put as it is |
-//! | `POST /machines/{machine}/drivers` | pushes files of it ([`NewPush`]) → what became of them ([`crate::driver_library::DriverOutcome`]) |
-//! | `GET /audit?limit=N` | the audit log, newest first |
-//!
+//! Its document (OpenAPI 3.1) is made of the routes themselves and served as `/api/v1/openapi.json`; a copy of it is
+//! `crates/controller/openapi.json`. On the Unix socket in the data directory it is for the controller's owner and root.
 //! What fails is answered with a problem (RFC 9457), see [`Problem`].
 
+mod caller;
+mod controller;
 mod drivers;
+mod events;
+mod input;
+mod machines;
+mod page;
 mod problem;
 mod pxe;
 mod routes;
 mod socket;
+mod tasks;
 mod views;
 
-pub use drivers::NewPush;
-pub use protocol::message::BootMedium;
+use std::sync::Arc;
 
+use axum::{Router, middleware};
+
+use crate::driver_library::DriverLibrary;
+use crate::sessions::Sessions;
+use crate::store::Store;
+use crate::tasks::Tasks;
+
+pub use caller::Role;
+pub use drivers::NewPush;
+pub use page::{LIMIT_MAX, Page};
 pub use problem::{Problem, ProblemKind};
+pub use protocol::message::BootMedium;
 pub use pxe::NewPxeRule;
 pub use views::{
     BatchView, CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewConversion, Status, TaskSchedule, TaskView,
 };
 
+pub(crate) use caller::Caller;
+pub(crate) use events::Events;
 pub(crate) use pxe::pxe_router;
-pub(crate) use routes::{Api, router};
 pub(crate) use socket::{Peer, bind};
+
+/// What the routes work on.
+pub(crate) struct Api {
+    pub(crate) store: Arc<Store>,
+    pub(crate) sessions: Sessions,
+    pub(crate) drivers: DriverLibrary,
+    pub(crate) tasks: Tasks,
+    pub(crate) status: Status,
+    /// The log of the PXE service, where it runs.
+    pub(crate) pxe: Option<Arc<netboot::Log>>,
+    pub(crate) events: Events,
+}
+
+/// The API, all of it, before it is known who asks.
+pub(crate) fn router(api: &Arc<Api>) -> Router {
+    let pxe = pxe::routes(api.store.clone(), api.pxe.clone());
+    controller::routes()
+        .merge_with(machines::routes())
+        .merge_with(tasks::routes())
+        .merge_with(drivers::routes())
+        .merge_with(events::routes())
+        .with_state(Arc::clone(api))
+        .merge_with(pxe)
+        .finish()
+}
+
+/// An API for those who reach the socket: its owner and root, who may do everything.
+pub(crate) fn for_the_owner(router: Router) -> Router {
+    router.layer(middleware::from_fn(socket::only_for_the_owner))
+}

@@ -1,14 +1,18 @@
 //! Errors as the API shows them: `application/problem+json` (RFC 9457).
 
+use aide::generate::GenContext;
+use aide::openapi::{MediaType, Operation, SchemaObject};
+use aide::operation::OperationOutput;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, ErrorKind};
 
 /// A problem (RFC 9457, section 3); `kind` is an extension member for programs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// `about:blank`: the title says what the status means.
     #[serde(rename = "type")]
@@ -24,7 +28,7 @@ pub struct Problem {
 }
 
 /// What a client should do about a problem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProblemKind {
     /// Correct the request.
@@ -33,6 +37,8 @@ pub enum ProblemKind {
     NotFound,
     /// Wait for another state of things, or change it.
     Conflict,
+    /// Log in, or give a token.
+    Unauthenticated,
     /// The client may not.
     Forbidden,
     /// See the controller's log.
@@ -73,5 +79,32 @@ impl IntoResponse for Problem {
         let content_type = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         response
+    }
+}
+
+/// A request that cannot be understood.
+pub(super) fn invalid(detail: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, ProblemKind::Invalid, detail)
+}
+
+impl OperationOutput for Problem {
+    type Inner = Self;
+
+    fn operation_response(context: &mut GenContext, _: &mut Operation) -> Option<aide::openapi::Response> {
+        let schema = context.schema.subschema_for::<Self>();
+        let schema = SchemaObject { json_schema: schema, example: None, external_docs: None };
+        let media = MediaType { schema: Some(schema), ..MediaType::default() };
+        Some(aide::openapi::Response {
+            description: "A problem (RFC 9457).".into(),
+            content: [("application/problem+json".to_owned(), media)].into_iter().collect(),
+            ..aide::openapi::Response::default()
+        })
+    }
+
+    fn inferred_responses(
+        context: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<u16>, aide::openapi::Response)> {
+        Self::operation_response(context, operation).map(|response| (None, response)).into_iter().collect()
     }
 }

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{ConnectInfo, Query, State};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
 use machine::MacAddress;
 use netboot::{Log, Record};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::routes::{Answer, blocking, finish, invalid, json};
-use super::{Peer, Problem};
+use super::input::{Body, Parameters};
+use super::routes::{Answer, Routes, about, blocking};
+use super::{Caller, Problem, Role, for_the_owner};
 use crate::identity::MachineIdentity;
 use crate::store::{PxePolicy, PxeRule, Store};
 use crate::{Error, ErrorKind, Result};
@@ -20,7 +21,7 @@ use crate::{Error, ErrorKind, Result};
 const RECORDS_MAX: usize = 1000;
 
 /// A policy that is set.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewPxeRule {
     /// MAC address, SMBIOS UUID, or the id of a known machine.
@@ -35,23 +36,38 @@ struct Pxe {
     log: Option<Arc<Log>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct LogQuery {
+    /// Number of the last record that is known; 0 for all.
     #[serde(default)]
     after: u64,
 }
 
 /// The routes below `/pxe`; without a log where no service runs.
-pub(super) fn routes(store: Arc<Store>, log: Option<Arc<Log>>) -> Router {
-    Router::new()
-        .route("/pxe/rules", get(rules).post(set_rule))
-        .route("/pxe/log", get(log_records))
+pub(super) fn routes(store: Arc<Store>, log: Option<Arc<Log>>) -> Routes<()> {
+    Routes::new()
+        .get(
+            "/pxe/rules",
+            about(Role::Viewer, "list_pxe_rules", "What machines that start from the network get"),
+            rules,
+        )
+        .post(
+            "/pxe/rules",
+            about(Role::Operator, "set_pxe_rule", "Sets or forgets what a machine that starts from the network gets"),
+            set_rule,
+        )
+        .get(
+            "/pxe/log",
+            about(Role::Viewer, "get_pxe_log", "What machines asked over the network, and what they were answered"),
+            log_records,
+        )
         .with_state(Arc::new(Pxe { store, log }))
 }
 
 /// The API of a PXE service alone.
 pub(crate) fn pxe_router(store: Arc<Store>, log: Arc<Log>) -> Router {
-    finish(routes(store, Some(log)))
+    for_the_owner(routes(store, Some(log)).finish())
 }
 
 async fn rules(State(pxe): State<Arc<Pxe>>) -> Answer<Json<Vec<PxeRule>>> {
@@ -60,13 +76,12 @@ async fn rules(State(pxe): State<Arc<Pxe>>) -> Answer<Json<Vec<PxeRule>>> {
 
 async fn set_rule(
     State(pxe): State<Arc<Pxe>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    body: std::result::Result<Json<NewPxeRule>, JsonRejection>,
+    caller: Caller,
+    Body(new): Body<NewPxeRule>,
 ) -> Answer<Json<Vec<PxeRule>>> {
-    let new = json(body)?;
     blocking(move || {
         let (set, forget) = names_of(&pxe.store, &new.machine)?;
-        pxe.store.set_pxe_rule(&set, &forget, new.policy, &peer.actor())?;
+        pxe.store.set_pxe_rule(&set, &forget, new.policy, &caller.actor)?;
         pxe.store.pxe_rules()
     })
     .await
@@ -74,9 +89,8 @@ async fn set_rule(
 
 async fn log_records(
     State(pxe): State<Arc<Pxe>>,
-    query: std::result::Result<Query<LogQuery>, QueryRejection>,
+    Parameters(query): Parameters<LogQuery>,
 ) -> Answer<Json<Vec<Record>>> {
-    let Query(query) = query.map_err(|e| invalid(&e.body_text()))?;
     let log = pxe.log.as_ref().ok_or_else(|| {
         let context = "no PXE service runs here: start it with `vconverter serve --pxe` or `vconverter pxe`";
         Problem::from(Error::new(ErrorKind::Conflict, context))

@@ -1,93 +1,130 @@
-//! The routes. Everything that may block on the store or an agent runs on the blocking pool.
+//! How routes are made: each says who may use it and what it does, and the OpenAPI document is made of the same words.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::{ApiMethodRouter, delete_with, get_with, post_with, put_with};
+use aide::openapi::OpenApi;
+use aide::operation::{OperationHandler, OperationInput, OperationOutput};
+use aide::transform::TransformOperation;
 use axum::body::HttpBody;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::StatusCode;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::handler::Handler;
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
-use serde::Deserialize;
+use schemars::JsonSchema;
 
-use super::views::TypedCode;
-use super::{
-    BatchView, CONVERSIONS_MAX, MachineView, NewBatches, NewConversion, Peer, Problem, ProblemKind, Status,
-    TaskSchedule, TaskView,
-};
-use super::{drivers, pxe};
-use crate::driver_library::DriverLibrary;
-use crate::sessions::{Approval, Sessions};
-use crate::store::{AuditEntry, LogEntry, Store};
-use crate::tasks::{Batch, Tasks, Wish};
-use crate::{Error, ErrorKind};
+use super::caller::require;
+use super::problem::invalid;
+use super::{Problem, ProblemKind, Role};
 
-/// Longest body of a request in bytes.
+/// Longest body of a request in bytes, where a route has no other bound.
 const BODY_BYTES_MAX: usize = 256 << 10;
-/// Lines of a log that one answer holds.
-const LOG_LINES_MAX: u32 = 1000;
 
-/// What the routes work on.
-pub(crate) struct Api {
-    pub(crate) store: Arc<Store>,
-    pub(crate) sessions: Sessions,
-    pub(crate) drivers: DriverLibrary,
-    pub(crate) tasks: Tasks,
-    pub(crate) status: Status,
-    /// The log of the PXE service, where it runs.
-    pub(crate) pxe: Option<Arc<netboot::Log>>,
-}
-
-type Shared = State<Arc<Api>>;
 pub(super) type Answer<T> = std::result::Result<T, Problem>;
 
-#[derive(Deserialize)]
-struct LogQuery {
-    #[serde(default)]
-    after: i64,
+/// What a route is.
+#[derive(Clone, Copy)]
+pub(super) struct About {
+    /// Who may use it; `None` is everybody who reaches it.
+    role: Option<Role>,
+    /// Its name for programs, `snake_case`.
+    id: &'static str,
+    /// What it does, in a sentence.
+    summary: &'static str,
+    /// Longest body in bytes.
+    body_bytes_max: usize,
 }
 
-#[derive(Deserialize)]
-struct AuditQuery {
-    limit: Option<u32>,
+/// A route for whoever has a role.
+pub(super) const fn about(role: Role, id: &'static str, summary: &'static str) -> About {
+    About { role: Some(role), id, summary, body_bytes_max: BODY_BYTES_MAX }
 }
 
-/// The API, all of it.
-pub(crate) fn router(api: Arc<Api>) -> Router {
-    let pxe = pxe::routes(api.store.clone(), api.pxe.clone());
-    let drivers = drivers::routes(api.clone());
-    let v1 = Router::new()
-        .route("/status", get(status))
-        .route("/machines", get(machines))
-        .route("/machines/approve", post(approve))
-        .route("/machines/{machine}", get(machine))
-        .route("/tasks", get(tasks).post(create_task))
-        .route("/tasks/{id}", get(task))
-        .route("/tasks/{id}/log", get(task_log))
-        .route("/tasks/{id}/cancel", post(cancel_task))
-        .route("/tasks/{id}/retry", post(retry_task))
-        .route("/tasks/{id}/resume", post(resume_task))
-        .route("/tasks/{id}/schedule", post(schedule_task))
-        .route("/tasks/{id}/start", post(start_task))
-        .route("/batches", post(create_batches))
-        .route("/audit", get(audit))
-        .with_state(api);
-    finish(v1.merge(pxe).merge(drivers))
+impl About {
+    /// With longer bodies.
+    pub(super) const fn with_body(self, bytes_max: usize) -> Self {
+        Self { body_bytes_max: bytes_max, ..self }
+    }
+
+    fn describe(self, operation: TransformOperation<'_>) -> TransformOperation<'_> {
+        let mut operation = operation.id(self.id).summary(self.summary);
+        let role = self.role.map_or("none", Role::as_str);
+        operation.inner_mut().extensions.insert("x-role".into(), role.into());
+        operation
+    }
 }
 
-/// Routes as an API of its own: below its version, for its owner, with problems for what is not there.
-pub(super) fn finish(v1: Router) -> Router {
-    Router::new()
-        .nest("/api/v1", v1)
-        .fallback(async || Problem::new(StatusCode::NOT_FOUND, ProblemKind::NotFound, "no such resource"))
-        .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, ProblemKind::Invalid, "this resource has no such method")
-        })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn(with_whole_body))
-        .layer(middleware::from_fn(only_for_the_owner))
+/// Routes that work on an `S`.
+pub(super) struct Routes<S>(ApiRouter<S>);
+
+/// A method of [`Routes`] for each method of HTTP.
+macro_rules! methods {
+    ($($method:ident $with:ident),*) => {$(
+        pub(super) fn $method<H, I, O, T>(self, path: &str, about: About, handler: H) -> Self
+        where
+            H: Handler<T, S> + OperationHandler<I, O>,
+            I: OperationInput,
+            O: OperationOutput,
+            T: 'static,
+        {
+            self.route(path, about, $with(handler, |operation| about.describe(operation)))
+        }
+    )*};
+}
+
+impl<S: Clone + Send + Sync + 'static> Routes<S> {
+    pub(super) fn new() -> Self {
+        Self(ApiRouter::new())
+    }
+
+    methods!(get get_with, post post_with, put put_with, delete delete_with);
+
+    fn route(self, path: &str, about: About, methods: ApiMethodRouter<S, Infallible>) -> Self {
+        let methods = methods.route_layer(DefaultBodyLimit::max(about.body_bytes_max));
+        let methods = match about.role {
+            Some(role) => methods.route_layer(middleware::from_fn_with_state(role, require)),
+            None => methods,
+        };
+        Self(self.0.api_route(path, methods))
+    }
+
+    /// These and others.
+    pub(super) fn merge_with(self, other: Self) -> Self {
+        Self(self.0.merge(other.0))
+    }
+
+    /// Working on `state`.
+    pub(super) fn with_state(self, state: S) -> Routes<()> {
+        Routes(self.0.with_state(state))
+    }
+}
+
+impl Routes<()> {
+    /// As an API of its own: below its version, with its document, and with problems for what is not there.
+    pub(super) fn finish(self) -> Router {
+        let mut document = OpenApi::default();
+        let router = ApiRouter::new().nest("/api/v1", self.0).finish_api_with(&mut document, |document| {
+            document
+                .title("vconverter")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(include_str!("description.md"))
+                .default_response::<Problem>()
+        });
+        let document: Arc<str> = serde_json::to_string_pretty(&document).unwrap_or_default().into();
+        let openapi = async move || ([(header::CONTENT_TYPE, "application/json")], document.to_string());
+        router
+            .route("/api/v1/openapi.json", get(openapi))
+            .fallback(async || Problem::new(StatusCode::NOT_FOUND, ProblemKind::NotFound, "no such resource"))
+            .method_not_allowed_fallback(async || {
+                Problem::new(StatusCode::METHOD_NOT_ALLOWED, ProblemKind::Invalid, "this resource has no such method")
+            })
+            .layer(middleware::from_fn(with_whole_body))
+    }
 }
 
 /// A resource that wants no body, or that refuses, answers after a short one is here too: a client that is still sending
@@ -103,215 +140,34 @@ async fn with_whole_body(request: Request, next: Next) -> Response {
     }
 }
 
-async fn only_for_the_owner(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
-    if peer.may_use() {
-        return next.run(request).await;
-    }
-    tracing::warn!(peer = peer.actor(), "refused on the API's socket");
-    Problem::new(StatusCode::FORBIDDEN, ProblemKind::Forbidden, "only for the owner of the controller").into_response()
-}
+/// Something new (201).
+pub(super) struct Created<T>(pub(super) T);
 
-async fn status(State(api): Shared) -> Json<Status> {
-    Json(api.status.clone())
-}
-
-async fn machines(State(api): Shared) -> Answer<Json<Vec<MachineView>>> {
-    blocking(move || all_machines(&api)).await
-}
-
-async fn machine(State(api): Shared, Path(name): Path<String>) -> Answer<Json<MachineView>> {
-    blocking(move || find_machine(&api, &name)).await
-}
-
-async fn approve(
-    State(api): Shared,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    body: std::result::Result<Json<TypedCode>, JsonRejection>,
-) -> Answer<Json<Approval>> {
-    let typed = json(body)?;
-    blocking(move || api.sessions.approve(&typed.code, &peer.actor())).await
-}
-
-async fn tasks(State(api): Shared) -> Answer<Json<Vec<TaskView>>> {
-    blocking(move || {
-        let all = api.store.tasks()?;
-        all.into_iter()
-            .map(|task| {
-                let progress = api.tasks.progress(&task);
-                TaskView::new(task, progress)
-            })
-            .collect()
-    })
-    .await
-}
-
-async fn create_task(
-    State(api): Shared,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    body: std::result::Result<Json<NewConversion>, JsonRejection>,
-) -> Answer<(StatusCode, Json<TaskView>)> {
-    let new = json(body)?;
-    let created = blocking(move || {
-        let id = api.tasks.create(&wish(&api, new)?, &peer.actor())?;
-        find_task(&api, &id)
-    });
-    Ok((StatusCode::CREATED, created.await?))
-}
-
-async fn create_batches(
-    State(api): Shared,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    body: std::result::Result<Json<NewBatches>, JsonRejection>,
-) -> Answer<(StatusCode, Json<Vec<BatchView>>)> {
-    let conversions = json(body)?.conversions;
-    if conversions.is_empty() || conversions.len() > CONVERSIONS_MAX {
-        let count = conversions.len();
-        return Err(invalid(&format!("conversions: expected 1 to {CONVERSIONS_MAX}, found {count}")));
-    }
-    let created = blocking(move || {
-        let wishes = conversions.into_iter().map(|new| wish(&api, new)).collect::<crate::Result<Vec<_>>>()?;
-        let batches = api.tasks.create_batches(&wishes, &peer.actor())?;
-        let view = |batch: Batch| {
-            let tasks = batch.tasks.iter().map(|id| find_task(&api, id)).collect::<crate::Result<_>>()?;
-            Ok(BatchView { id: batch.id, kind: batch.kind, tasks })
-        };
-        batches.into_iter().map(view).collect()
-    });
-    Ok((StatusCode::CREATED, created.await?))
-}
-
-/// What is asked for, with the machine by its id.
-fn wish(api: &Api, new: NewConversion) -> crate::Result<Wish> {
-    let machine = find_machine(api, &new.machine)?;
-    let id = machine
-        .id
-        .ok_or_else(|| Error::new(ErrorKind::Conflict, format!("machine {} is not approved yet", machine.name)))?;
-    Ok(Wish { machine: id, request: new.request, wait: new.wait, schedule: new.schedule.map(Into::into) })
-}
-
-async fn task(State(api): Shared, Path(id): Path<String>) -> Answer<Json<TaskView>> {
-    blocking(move || find_task(&api, &id)).await
-}
-
-async fn task_log(
-    State(api): Shared,
-    Path(id): Path<String>,
-    query: std::result::Result<Query<LogQuery>, QueryRejection>,
-) -> Answer<Json<Vec<LogEntry>>> {
-    let Query(query) = query.map_err(|e| invalid(&e.body_text()))?;
-    blocking(move || {
-        find_task(&api, &id)?;
-        api.store.task_log(&id, query.after, LOG_LINES_MAX)
-    })
-    .await
-}
-
-async fn cancel_task(
-    State(api): Shared,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(id): Path<String>,
-) -> Answer<Json<TaskView>> {
-    blocking(move || {
-        api.tasks.cancel(&id, &peer.actor())?;
-        find_task(&api, &id)
-    })
-    .await
-}
-
-async fn retry_task(
-    State(api): Shared,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(id): Path<String>,
-) -> Answer<Json<TaskView>> {
-    blocking(move || {
-        api.tasks.retry(&id, &peer.actor())?;
-        find_task(&api, &id)
-    })
-    .await
-}
-
-async fn resume_task(
-    State(api): Shared,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(id): Path<String>,
-) -> Answer<Json<TaskView>> {
-    blocking(move || {
-        api.tasks.confirm(&id, &peer.actor())?;
-        find_task(&api, &id)
-    })
-    .await
-}
-
-async fn schedule_task(
-    State(api): Shared,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(id): Path<String>,
-    body: std::result::Result<Json<TaskSchedule>, JsonRejection>,
-) -> Answer<Json<TaskView>> {
-    let schedule = json(body)?;
-    blocking(move || {
-        api.tasks.schedule(&id, schedule.into(), &peer.actor())?;
-        find_task(&api, &id)
-    })
-    .await
-}
-
-async fn start_task(
-    State(api): Shared,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(id): Path<String>,
-) -> Answer<Json<TaskView>> {
-    blocking(move || {
-        api.tasks.start_now(&id, &peer.actor())?;
-        find_task(&api, &id)
-    })
-    .await
-}
-
-async fn audit(
-    State(api): Shared,
-    query: std::result::Result<Query<AuditQuery>, QueryRejection>,
-) -> Answer<Json<Vec<AuditEntry>>> {
-    let Query(query) = query.map_err(|e| invalid(&e.body_text()))?;
-    blocking(move || api.store.audit(query.limit.unwrap_or(100).min(LOG_LINES_MAX))).await
-}
-
-/// Waiting machines first, then the known ones, the last seen first.
-fn all_machines(api: &Api) -> crate::Result<Vec<MachineView>> {
-    let live = api.sessions.live();
-    let mut all: Vec<MachineView> =
-        live.iter().filter(|session| session.machine.is_none()).map(MachineView::waiting).collect();
-    for known in api.store.machines()? {
-        // Of two sessions of one machine the newest counts.
-        let session = live.iter().rev().find(|session| session.machine.as_deref() == Some(known.id.as_str()));
-        all.push(MachineView::known(known, session));
-    }
-    Ok(all)
-}
-
-/// By id, or by a name that only one machine has.
-pub(super) fn find_machine(api: &Api, name: &str) -> crate::Result<MachineView> {
-    let all = all_machines(api)?;
-    if let Some(found) = all.iter().find(|machine| machine.id.as_deref() == Some(name)) {
-        return Ok(found.clone());
-    }
-    let named: Vec<&MachineView> = all.iter().filter(|machine| machine.name == name).collect();
-    match named.as_slice() {
-        [one] => Ok((*one).clone()),
-        [] => Err(Error::new(ErrorKind::NotFound, format!("no machine {name}"))),
-        several => {
-            let count = several.len();
-            Err(Error::new(ErrorKind::Conflict, format!("{count} machines are named {name}: use the id")))
-        }
+impl<T: serde::Serialize> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        (StatusCode::CREATED, Json(self.0)).into_response()
     }
 }
 
-fn find_task(api: &Api, id: &str) -> crate::Result<TaskView> {
-    let task = api.store.task(id)?.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no task {id}")))?;
-    let progress = api.tasks.progress(&task);
-    TaskView::new(task, progress)
+impl<T: JsonSchema> OperationOutput for Created<T> {
+    type Inner = T;
+
+    fn operation_response(
+        context: &mut aide::generate::GenContext,
+        operation: &mut aide::openapi::Operation,
+    ) -> Option<aide::openapi::Response> {
+        Json::<T>::operation_response(context, operation)
+    }
+
+    fn inferred_responses(
+        context: &mut aide::generate::GenContext,
+        operation: &mut aide::openapi::Operation,
+    ) -> Vec<(Option<u16>, aide::openapi::Response)> {
+        Self::operation_response(context, operation).map(|response| (Some(201), response)).into_iter().collect()
+    }
 }
 
+/// Does what may block, on the store or an agent, on the pool for that.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> crate::Result<T> + Send + 'static,
 ) -> Answer<Json<T>> {
@@ -322,12 +178,4 @@ pub(super) async fn blocking<T: Send + 'static>(
             Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, ProblemKind::Internal, detail))
         }
     }
-}
-
-pub(super) fn json<T>(body: std::result::Result<Json<T>, JsonRejection>) -> Answer<T> {
-    body.map(|Json(value)| value).map_err(|e| Problem { status: e.status().as_u16(), ..invalid(&e.body_text()) })
-}
-
-pub(super) fn invalid(detail: &str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, ProblemKind::Invalid, detail)
 }

@@ -3,8 +3,14 @@
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
 use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
+
+use super::{Caller, Problem, ProblemKind, Role};
 
 use crate::{Error, ErrorKind, LockedDataDirectory, Result};
 
@@ -16,12 +22,12 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// Whether it is this process's user, or root.
-    pub(super) fn may_use(self) -> bool {
+    fn may_use(self) -> bool {
         self.uid.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw())
     }
 
     /// As the audit log names it.
-    pub(super) fn actor(self) -> String {
+    fn actor(self) -> String {
         self.uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"))
     }
 }
@@ -30,6 +36,20 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         Self { uid: stream.io().peer_cred().ok().map(|credentials| credentials.uid()) }
     }
+}
+
+/// Lets the controller's owner and root do everything, and others nothing.
+pub(super) async fn only_for_the_owner(
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if peer.may_use() {
+        request.extensions_mut().insert(Caller { actor: peer.actor(), role: Role::Administrator });
+        return next.run(request).await;
+    }
+    tracing::warn!(peer = peer.actor(), "refused on the API's socket");
+    Problem::new(StatusCode::FORBIDDEN, ProblemKind::Forbidden, "only for the owner of the controller").into_response()
 }
 
 /// Listens on the data directory's socket. Its lock is held, so a socket that is there belongs to no living controller

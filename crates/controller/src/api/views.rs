@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use conversion::Request;
 use machine::Machine;
 use protocol::message::{BootMedium, HEARTBEAT_SECONDS};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::progress::Progress;
@@ -15,7 +16,7 @@ use crate::tasks::BatchKind;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 /// The controller itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Version of the controller.
     pub version: String,
@@ -32,7 +33,7 @@ pub struct Status {
 }
 
 /// Where a machine is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MachineState {
     /// Connected; the pairing code is being made.
@@ -48,7 +49,7 @@ pub enum MachineState {
 }
 
 /// A machine: waiting, connected or known.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct MachineView {
     /// `None` until it was approved and reported.
     pub id: Option<String>,
@@ -85,7 +86,7 @@ pub struct MachineView {
 }
 
 /// A conversion that is asked for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewConversion {
     /// Id of a machine, or its host name where only one has it.
@@ -101,7 +102,7 @@ pub struct NewConversion {
 }
 
 /// When a conversion is to be begun.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSchedule {
     /// Not before this: `2026-12-01T22:00[Europe/Berlin]`.
@@ -125,7 +126,7 @@ impl From<&Schedule> for TaskSchedule {
 }
 
 /// Conversions that are asked for together.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBatches {
     /// At most [`CONVERSIONS_MAX`].
@@ -137,7 +138,7 @@ pub const CONVERSIONS_MAX: usize = 200;
 
 /// Tasks of one kind that were asked for together: machines in the boot image are converted apart from those that run
 /// their own system.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct BatchView {
     /// `b-` and eight hexadecimal digits.
     pub id: String,
@@ -148,14 +149,14 @@ pub struct BatchView {
 }
 
 /// A pairing code that an operator typed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TypedCode {
     pub(super) code: String,
 }
 
 /// A task.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TaskView {
     /// `t-` and eight hexadecimal digits.
     pub id: String,
@@ -217,7 +218,25 @@ impl MachineView {
         }
     }
 
-    pub(super) fn known(machine: KnownMachine, live: Option<&LiveSession>) -> Self {
+    /// Of two sessions of one machine the newest counts.
+    pub(super) fn known_among(machine: KnownMachine, live: &[LiveSession]) -> Self {
+        let session = live.iter().rev().find(|session| session.machine.as_deref() == Some(machine.id.as_str()));
+        Self::known(machine, session)
+    }
+
+    /// Whether a text is in one of its names, numbers or addresses, as the store finds it in those of known machines.
+    pub(super) fn has(&self, text: &str) -> bool {
+        let text = text.to_lowercase();
+        let address = self.address.map(|address| address.ip().to_string()).unwrap_or_default();
+        [&self.name, &address].into_iter().any(|own| own.to_lowercase().contains(&text))
+    }
+
+    /// With the clocks stopped: what is equal but for them did not change.
+    pub(super) fn without_clocks(&self) -> Self {
+        Self { silent_seconds: None, last_seen: Timestamp(0), ..self.clone() }
+    }
+
+    fn known(machine: KnownMachine, live: Option<&LiveSession>) -> Self {
         let guest = machine.report.guest.hostname.clone();
         let name = guest.or_else(|| machine.report.smbios.product.clone()).unwrap_or_else(|| machine.id.clone());
         let booted = live.map_or_else(|| machine.booted.clone(), |live| live.booted().to_owned());

@@ -51,7 +51,7 @@ impl fmt::Display for Every {
     }
 }
 
-text_in_json!(Every);
+text_in_json!(Every, "An interval.");
 
 #[cfg(test)]
 mod tests {

@@ -79,7 +79,7 @@ impl fmt::Display for StartAt {
     }
 }
 
-text_in_json!(StartAt);
+text_in_json!(StartAt, "A moment: 2026-12-01T22:00[Europe/Berlin], or with an offset.");
 
 #[cfg(test)]
 mod tests {

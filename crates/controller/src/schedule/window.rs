@@ -163,7 +163,7 @@ impl fmt::Display for Window {
     }
 }
 
-text_in_json!(Window);
+text_in_json!(Window, "A maintenance window: Sat 22:00-06:00 Europe/Berlin.");
 
 #[cfg(test)]
 mod tests {

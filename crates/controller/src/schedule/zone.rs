@@ -68,7 +68,7 @@ impl fmt::Debug for Zone {
 
 /// A type that is text in JSON, as it is typed and shown.
 macro_rules! text_in_json {
-    ($type:ty) => {
+    ($type:ty, $description:literal) => {
         impl serde::Serialize for $type {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -81,11 +81,21 @@ macro_rules! text_in_json {
                 text.parse().map_err(serde::de::Error::custom)
             }
         }
+
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "description": $description })
+            }
+        }
     };
 }
 pub(super) use text_in_json;
 
-text_in_json!(Zone);
+text_in_json!(Zone, "An IANA time zone: Europe/Berlin.");
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,7 @@ use protocol::message::{About, AgentKind, ControllerMessage, Report, StreamToken
 use protocol::pairing::PairingCode;
 use protocol::tls::{ControllerTls, Fingerprint};
 use protocol::{Connection, VersionRange};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::store::Store;
@@ -110,7 +111,7 @@ pub enum LivePhase {
 }
 
 /// What an approval did.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Approval {
     /// Fingerprint of the key that was approved.
     pub key: String,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rusqlite::{Connection, params};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, storage};
@@ -14,7 +15,7 @@ const TASK_LOG_LINES_MAX: i64 = 10_000;
 const MESSAGE_BYTES_MAX: usize = 16 << 10;
 
 /// How much a line of a task's log matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     /// A step was begun or done.
@@ -26,7 +27,7 @@ pub enum LogLevel {
 }
 
 /// A line of a task's log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LogEntry {
     /// Number that grows along the log; `after` of the next query.
     pub id: i64,
@@ -39,7 +40,7 @@ pub struct LogEntry {
 }
 
 /// A line of the audit log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AuditEntry {
     /// When.
     pub at: Timestamp,

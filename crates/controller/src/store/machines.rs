@@ -5,7 +5,7 @@ use protocol::message::BootMedium;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Store, from_json, new_id, storage, to_json};
+use super::{Store, containing, from_json, new_id, storage, to_json};
 use crate::identity::MachineIdentity;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
@@ -54,6 +54,19 @@ impl Store {
     /// [`ErrorKind::Storage`].
     pub fn machines(&self) -> Result<Vec<KnownMachine>> {
         query(&self.connection(), "1 ORDER BY last_seen DESC, id", [])
+    }
+
+    /// At most `limit` machines with ids after `after`, in the order of their ids; only those that have the text `search` in
+    /// host name, maker, product, serial number, UUID, operating system, an address, or the id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn machines_page(&self, after: &str, limit: usize, search: Option<&str>) -> Result<Vec<KnownMachine>> {
+        let filter = r"id > ?1 AND (?2 IS NULL OR id LIKE ?2 ESCAPE '\' OR macs LIKE ?2 ESCAPE '\' OR EXISTS (
+                SELECT 1 FROM json_tree(report) AS fact
+                WHERE fact.atom LIKE ?2 ESCAPE '\' AND (fact.path IN ('$.smbios', '$.guest') OR fact.path LIKE '$.nics%.addresses%')
+            )) ORDER BY id LIMIT ?3";
+        query(&self.connection(), filter, params![after, search.map(containing), limit])
     }
 
     /// The machine with this id.
@@ -239,7 +252,7 @@ fn find_identity(connection: &Connection, identity: &MachineIdentity) -> Result<
     Ok(None)
 }
 
-fn query(connection: &Connection, filter: &str, values: impl rusqlite::Params) -> Result<Vec<KnownMachine>> {
+pub(super) fn query(connection: &Connection, filter: &str, values: impl rusqlite::Params) -> Result<Vec<KnownMachine>> {
     let context = "machines cannot be read";
     let mut statement = connection
         .prepare_cached(&format!("SELECT {COLUMNS} FROM machines WHERE {filter}"))

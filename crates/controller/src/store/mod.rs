@@ -5,6 +5,7 @@
 //! that was acknowledged survives a SIGKILL and a power cut. The schema's version is SQLite's `user_version`; each
 //! migration is a numbered file and runs in a transaction together with the change of version.
 
+mod changes;
 mod logs;
 mod machines;
 mod pxe;
@@ -13,13 +14,14 @@ mod tasks;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use crate::{Error, ErrorKind, Result};
 
+pub use changes::Changed;
 pub use logs::{AuditEntry, LogEntry, LogLevel};
 pub use machines::{KnownMachine, Sighting};
 pub use pxe::{PxePolicy, PxeRule};
@@ -37,6 +39,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
 #[derive(Debug)]
 pub struct Store {
     connection: Mutex<Connection>,
+    changes: Arc<Mutex<changes::Changes>>,
 }
 
 impl Store {
@@ -63,7 +66,8 @@ impl Store {
             ErrorKind::NewerSchema => Error { context: format!("database {shown}: {}", e.context), ..e },
             _ => Error::with(e.kind, format!("database {shown}: schema cannot be brought up to date"), e),
         })?;
-        Ok(Self { connection: Mutex::new(connection) })
+        let changes = changes::watch(&connection);
+        Ok(Self { connection: Mutex::new(connection), changes })
     }
 
     /// The connection; a panic of another thread under the lock left no transaction open, for dropping one rolls back.
@@ -130,6 +134,19 @@ fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T
 fn to_json<T: serde::Serialize>(what: &str, value: &T) -> Result<String> {
     serde_json::to_string(value)
         .map_err(|e| Error::with(ErrorKind::Storage, format!("{what} cannot be written as JSON"), e))
+}
+
+/// A pattern of SQL's `LIKE ... ESCAPE '\'` for texts that have `text` in them.
+fn containing(text: &str) -> String {
+    let mut pattern = String::from("%");
+    for character in text.chars() {
+        if matches!(character, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern.push('%');
+    pattern
 }
 
 /// A new id: `prefix` and 32 random bits.

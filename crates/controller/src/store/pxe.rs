@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, storage};
@@ -17,7 +18,7 @@ const BOOT_ONCE_USED_MS: i64 = 180 * 1000;
 const RULES_MAX: i64 = 10_000;
 
 /// What a machine gets that starts from the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PxePolicy {
     /// No answer.
@@ -57,7 +58,7 @@ impl PxePolicy {
 }
 
 /// A policy and the machine that it is for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PxeRule {
     /// MAC address or SMBIOS UUID, lower case.
     pub machine: String,

@@ -1,9 +1,10 @@
 //! Tasks: each conversion, its state and its end.
 
 use rusqlite::{Connection, Row, params};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LogLevel, Store, from_json, new_id, storage, to_json};
+use super::{LogLevel, Store, containing, from_json, new_id, storage, to_json};
 use crate::schedule::{Plan, Schedule};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
@@ -11,7 +12,7 @@ const COLUMNS: &str = "id, name, machine, output, request, state, cancel_request
      outcome, created_at, started_at, finished_at, waits_for, batch, plan, due_at";
 
 /// Where a task stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskState {
     /// Waits until its machine is Cold Cloning Ready.
@@ -254,6 +255,19 @@ impl Store {
         query(&self.connection(), "1 ORDER BY created_at DESC, rowid DESC", [])
     }
 
+    /// At most `limit` tasks that are older than the one with the id `after`, the newest first; only those that have the text
+    /// `search` in id, name, machine, output, batch or state.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn tasks_page(&self, after: Option<&str>, limit: usize, search: Option<&str>) -> Result<Vec<TaskRecord>> {
+        let filter = r"(?1 IS NULL OR rowid < (SELECT rowid FROM tasks WHERE id = ?1))
+             AND (?2 IS NULL OR id || char(10) || name || char(10) || machine || char(10) || output || char(10)
+                  || coalesce(batch, '') || char(10) || state LIKE ?2 ESCAPE '\')
+             ORDER BY rowid DESC LIMIT ?3";
+        query(&self.connection(), filter, params![after, search.map(containing), limit])
+    }
+
     /// Tasks that are running, or may be begun now or at their time, the oldest first.
     ///
     /// # Errors
@@ -460,7 +474,7 @@ fn one(connection: &Connection, id: &str) -> Result<TaskRecord> {
     query(connection, "id = ?1", [id])?.pop().ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no task {id}")))
 }
 
-fn query(connection: &Connection, filter: &str, values: impl rusqlite::Params) -> Result<Vec<TaskRecord>> {
+pub(super) fn query(connection: &Connection, filter: &str, values: impl rusqlite::Params) -> Result<Vec<TaskRecord>> {
     let context = "tasks cannot be read";
     let mut statement = connection
         .prepare_cached(&format!("SELECT {COLUMNS} FROM tasks WHERE {filter}"))

@@ -78,6 +78,11 @@ pub(crate) fn get(data: &Path, path: &str) -> Value {
     body
 }
 
+/// The items of a list's first page.
+pub(crate) fn list(data: &Path, path: &str) -> Value {
+    get(data, path)["items"].take()
+}
+
 /// Approves in a thread: the answer waits for the machine's report.
 pub(crate) fn approve(data: &Path, code: &str) -> std::thread::JoinHandle<(u16, String, Value)> {
     let (data, body) = (data.to_owned(), format!("{{\"code\":\"{code}\"}}"));
@@ -152,7 +157,7 @@ impl Agent {
         let connection = self.hello().unwrap();
         let code = pair(&connection);
         eventually("the machine waits", || {
-            let machines = get(data, "/machines");
+            let machines = list(data, "/machines");
             machines.as_array().unwrap().iter().any(|m| m["state"] == "waiting-for-approval")
         });
         let approval = approve(data, &code);

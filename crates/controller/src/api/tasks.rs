@@ -1,0 +1,186 @@
+//! Tasks: asked for, looked at, changed and ended.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::input::{At, Body, Parameters};
+use super::machines::{find_machine, known_id};
+use super::page::PageQuery;
+use super::problem::invalid;
+use super::routes::{About, Answer, Created, Routes, about, blocking};
+use super::{Api, BatchView, CONVERSIONS_MAX, Caller, NewBatches, NewConversion, Page, Role, TaskSchedule, TaskView};
+use crate::store::{LogEntry, TaskRecord};
+use crate::tasks::{Batch, Wish};
+use crate::{Error, ErrorKind, Result};
+
+/// Lines of a log that one answer holds.
+const LOG_LINES_MAX: u32 = 1000;
+
+/// A task of the path.
+#[derive(Deserialize, JsonSchema)]
+struct OneTask {
+    /// Its id.
+    id: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct LogQuery {
+    /// Number of the last line that is known; 0 for all.
+    #[serde(default)]
+    after: i64,
+}
+
+pub(super) fn routes() -> Routes<Arc<Api>> {
+    const fn operator(id: &'static str, summary: &'static str) -> About {
+        about(Role::Operator, id, summary)
+    }
+    Routes::new()
+        .get("/tasks", about(Role::Viewer, "list_tasks", "Tasks, the newest first"), list)
+        .post("/tasks", operator("create_task", "Converts a machine"), create)
+        .post(
+            "/batches",
+            operator(
+                "create_batches",
+                "Converts several machines, all or none: those in the boot image apart from live ones",
+            ),
+            create_batches,
+        )
+        .get("/tasks/{id}", about(Role::Viewer, "get_task", "One task"), one)
+        .get("/tasks/{id}/log", about(Role::Viewer, "get_task_log", "Lines of a task's log, the oldest first"), log)
+        .post("/tasks/{id}/cancel", operator("cancel_task", "Ends a task at its next safe point"), cancel)
+        .post("/tasks/{id}/retry", operator("retry_task", "Begins a task again from what is durable"), retry)
+        .post(
+            "/tasks/{id}/resume",
+            operator("resume_task", "Says yes to the machine that the task has waited for"),
+            resume,
+        )
+        .post(
+            "/tasks/{id}/schedule",
+            operator("schedule_task", "Gives another time to a task that was not begun"),
+            schedule,
+        )
+        .post(
+            "/tasks/{id}/start",
+            operator("start_task", "Begins a task that was not begun, whatever its schedule says"),
+            start,
+        )
+}
+
+async fn list(State(api): State<Arc<Api>>, Parameters(query): Parameters<PageQuery>) -> Answer<Json<Page<TaskView>>> {
+    blocking(move || {
+        let limit = query.limit();
+        let found = api.store.tasks_page(query.after.as_deref(), limit + 1, query.search.as_deref())?;
+        Page::of(found, limit, |last| last.id.clone()).map(|task| view(&api, task))
+    })
+    .await
+}
+
+async fn create(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Body(new): Body<NewConversion>,
+) -> Answer<Created<TaskView>> {
+    let created = blocking(move || {
+        let id = api.tasks.create(&wish(&api, new)?, &caller.actor)?;
+        find_task(&api, &id)
+    });
+    Ok(Created(created.await?.0))
+}
+
+async fn create_batches(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Body(new): Body<NewBatches>,
+) -> Answer<Created<Vec<BatchView>>> {
+    let conversions = new.conversions;
+    if conversions.is_empty() || conversions.len() > CONVERSIONS_MAX {
+        let count = conversions.len();
+        return Err(invalid(&format!("conversions: expected 1 to {CONVERSIONS_MAX}, found {count}")));
+    }
+    let created = blocking(move || {
+        let wishes = conversions.into_iter().map(|new| wish(&api, new)).collect::<Result<Vec<_>>>()?;
+        let batches = api.tasks.create_batches(&wishes, &caller.actor)?;
+        let view = |batch: Batch| {
+            let tasks = batch.tasks.iter().map(|id| find_task(&api, id)).collect::<Result<_>>()?;
+            Ok(BatchView { id: batch.id, kind: batch.kind, tasks })
+        };
+        batches.into_iter().map(view).collect()
+    });
+    Ok(Created(created.await?.0))
+}
+
+/// What is asked for, with the machine by its id.
+fn wish(api: &Api, new: NewConversion) -> Result<Wish> {
+    let machine = known_id(find_machine(api, &new.machine)?)?;
+    Ok(Wish { machine, request: new.request, wait: new.wait, schedule: new.schedule.map(Into::into) })
+}
+
+async fn one(State(api): State<Arc<Api>>, At(at): At<OneTask>) -> Answer<Json<TaskView>> {
+    blocking(move || find_task(&api, &at.id)).await
+}
+
+async fn log(
+    State(api): State<Arc<Api>>,
+    At(at): At<OneTask>,
+    Parameters(query): Parameters<LogQuery>,
+) -> Answer<Json<Vec<LogEntry>>> {
+    blocking(move || {
+        find_task(&api, &at.id)?;
+        api.store.task_log(&at.id, query.after, LOG_LINES_MAX)
+    })
+    .await
+}
+
+async fn cancel(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneTask>) -> Answer<Json<TaskView>> {
+    change(api, at, move |api, id| api.tasks.cancel(id, &caller.actor)).await
+}
+
+async fn retry(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneTask>) -> Answer<Json<TaskView>> {
+    change(api, at, move |api, id| api.tasks.retry(id, &caller.actor)).await
+}
+
+async fn resume(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneTask>) -> Answer<Json<TaskView>> {
+    change(api, at, move |api, id| api.tasks.confirm(id, &caller.actor)).await
+}
+
+async fn schedule(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    At(at): At<OneTask>,
+    Body(schedule): Body<TaskSchedule>,
+) -> Answer<Json<TaskView>> {
+    change(api, at, move |api, id| api.tasks.schedule(id, schedule.into(), &caller.actor)).await
+}
+
+async fn start(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneTask>) -> Answer<Json<TaskView>> {
+    change(api, at, move |api, id| api.tasks.start_now(id, &caller.actor)).await
+}
+
+/// Changes a task and answers with what it is then.
+async fn change(
+    api: Arc<Api>,
+    at: OneTask,
+    change: impl FnOnce(&Api, &str) -> Result<()> + Send + 'static,
+) -> Answer<Json<TaskView>> {
+    blocking(move || {
+        change(&api, &at.id)?;
+        find_task(&api, &at.id)
+    })
+    .await
+}
+
+fn find_task(api: &Api, id: &str) -> Result<TaskView> {
+    let task = api.store.task(id)?.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no task {id}")))?;
+    view(api, task)
+}
+
+/// A task with its progress.
+pub(super) fn view(api: &Api, task: TaskRecord) -> Result<TaskView> {
+    let progress = api.tasks.progress(&task);
+    TaskView::new(task, progress)
+}
