@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 /// A 48-bit MAC address; prints and parses as `52:54:00:12:34:56`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(with = "String"))]
 #[serde(try_from = "String", into = "String")]
-pub struct MacAddress(pub [u8; 6]);
+pub struct MacAddress(#[cfg_attr(feature = "schema", schemars(with = "String"))] pub [u8; 6]);
 
 /// Text that is no MAC address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -24,7 +24,6 @@ const NAME_BYTES_MAX: usize = 200;
 /// The name of a file, which is one wherever it is written: no folders, no blanks, nothing that begins with a dot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(with = "String"))]
 #[serde(try_from = "String", into = "String")]
 pub struct DriverName(String);
 
