@@ -66,6 +66,11 @@ impl DataDirectory {
         self.path.join("identity")
     }
 
+    /// The key of the credentials at rest, mode 0600; not there where a passphrase locks them.
+    pub fn credentials_key(&self) -> PathBuf {
+        self.path.join("credentials.key")
+    }
+
     /// Whether a controller was started here before, and has a key.
     pub fn has_identity(&self) -> bool {
         self.identity().join("ca.pem").is_file()

@@ -15,6 +15,12 @@ pub enum ErrorKind {
     Invalid,
     /// The request does not fit the state of things: a name is taken, a machine is not connected, a task is over.
     Conflict,
+    /// Who asks has not shown who they are, or wrongly.
+    Unauthenticated,
+    /// Who asks may not.
+    Forbidden,
+    /// Too much at once, or too soon after failures.
+    TooMany,
     /// Another controller works on the data directory.
     Locked,
     /// The database was written by a newer vconverter.

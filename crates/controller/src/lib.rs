@@ -17,6 +17,7 @@ pub mod sessions;
 pub mod store;
 pub mod tasks;
 mod timestamp;
+pub mod trust;
 
 pub use data_directory::{DataDirectory, LockedDataDirectory};
 pub use error::{Error, ErrorKind, Result, chain};

@@ -81,8 +81,10 @@ impl From<Problem> for Failure {
         let code = match problem.kind {
             ProblemKind::Invalid => Code::Usage,
             ProblemKind::NotFound => Code::NotFound,
-            ProblemKind::Conflict => Code::Refused,
-            ProblemKind::Unauthenticated | ProblemKind::Forbidden | ProblemKind::Internal => Code::Failed,
+            ProblemKind::Conflict | ProblemKind::Unauthenticated | ProblemKind::Forbidden | ProblemKind::TooMany => {
+                Code::Refused
+            }
+            ProblemKind::Internal => Code::Failed,
         };
         Self::new(code, problem.detail)
     }

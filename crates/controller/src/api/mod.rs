@@ -27,7 +27,7 @@ use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::tasks::Tasks;
 
-pub use caller::Role;
+pub use crate::trust::Role;
 pub use drivers::NewPush;
 pub use page::{LIMIT_MAX, Page};
 pub use problem::{Problem, ProblemKind};
@@ -37,7 +37,7 @@ pub use views::{
     BatchView, CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewConversion, Status, TaskSchedule, TaskView,
 };
 
-pub(crate) use caller::Caller;
+pub(crate) use crate::trust::Caller;
 pub(crate) use events::Events;
 pub(crate) use pxe::pxe_router;
 pub(crate) use socket::{Peer, bind};

@@ -41,6 +41,8 @@ pub enum ProblemKind {
     Unauthenticated,
     /// The client may not.
     Forbidden,
+    /// Wait, as the detail says.
+    TooMany,
     /// See the controller's log.
     Internal,
 }
@@ -63,6 +65,9 @@ impl From<Error> for Problem {
             ErrorKind::NotFound => (StatusCode::NOT_FOUND, ProblemKind::NotFound),
             ErrorKind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, ProblemKind::Invalid),
             ErrorKind::Conflict => (StatusCode::CONFLICT, ProblemKind::Conflict),
+            ErrorKind::Unauthenticated => (StatusCode::UNAUTHORIZED, ProblemKind::Unauthenticated),
+            ErrorKind::Forbidden => (StatusCode::FORBIDDEN, ProblemKind::Forbidden),
+            ErrorKind::TooMany => (StatusCode::TOO_MANY_REQUESTS, ProblemKind::TooMany),
             _ => {
                 tracing::error!("{}", error.chain());
                 (StatusCode::INTERNAL_SERVER_ERROR, ProblemKind::Internal)

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
 
-use super::{Caller, Problem, ProblemKind, Role};
+use super::{Caller, Problem, ProblemKind};
 
 use crate::{Error, ErrorKind, LockedDataDirectory, Result};
 
@@ -21,14 +21,10 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Whether it is this process's user, or root.
-    fn may_use(self) -> bool {
-        self.uid.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw())
-    }
-
-    /// As the audit log names it.
-    fn actor(self) -> String {
-        self.uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"))
+    /// This process's user, or root; nobody else is let in.
+    fn caller(self) -> Option<Caller> {
+        let uid = self.uid.filter(|uid| *uid == 0 || *uid == rustix::process::geteuid().as_raw())?;
+        Some(Caller::on_socket(uid))
     }
 }
 
@@ -44,11 +40,11 @@ pub(super) async fn only_for_the_owner(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if peer.may_use() {
-        request.extensions_mut().insert(Caller { actor: peer.actor(), role: Role::Administrator });
+    if let Some(caller) = peer.caller() {
+        request.extensions_mut().insert(caller);
         return next.run(request).await;
     }
-    tracing::warn!(peer = peer.actor(), "refused on the API's socket");
+    tracing::warn!(uid = peer.uid, "refused on the API's socket");
     Problem::new(StatusCode::FORBIDDEN, ProblemKind::Forbidden, "only for the owner of the controller").into_response()
 }
 

@@ -5,11 +5,15 @@
 //! that was acknowledged survives a SIGKILL and a power cut. The schema's version is SQLite's `user_version`; each
 //! migration is a numbered file and runs in a transaction together with the change of version.
 
+mod api_tokens;
 mod changes;
+mod credentials;
 mod logs;
 mod machines;
 mod pxe;
 mod tasks;
+mod users;
+mod web_sessions;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -21,11 +25,15 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use crate::{Error, ErrorKind, Result};
 
+pub use api_tokens::{ApiToken, NewApiToken};
 pub use changes::Changed;
+pub use credentials::{SealedCredential, VaultLock};
 pub use logs::{AuditEntry, LogEntry, LogLevel};
 pub use machines::{KnownMachine, Sighting};
 pub use pxe::{PxePolicy, PxeRule};
 pub use tasks::{NewTask, TaskRecord, TaskState};
+pub use users::{NewUser, User, UserChange};
+pub use web_sessions::{NewSession, SessionBounds};
 
 /// All migrations in order; the number of the last is the schema's version.
 const MIGRATIONS: &[(&str, &str)] = &[
@@ -33,6 +41,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("PXE policies", include_str!("migrations/0002_pxe.sql")),
     ("Cold Cloning Ready", include_str!("migrations/0003_ready.sql")),
     ("schedules", include_str!("migrations/0004_schedules.sql")),
+    ("trust", include_str!("migrations/0005_trust.sql")),
 ];
 
 /// The controller's memory. Every method may block for a write to disk.
