@@ -88,8 +88,8 @@ Examples:
   vconverter serve --data-dir /srv/vconverter --listen 192.0.2.10:7770
 
 It works in the foreground until SIGINT or SIGTERM. Running tasks come to a safe point then and go on with the next
-start; after a SIGKILL too. What is not said here is taken from the configuration file, see `vconverter config --help`. The data directory holds the database, the controller's key and the socket of its API, for
-its owner and root.")]
+start; after a SIGKILL too. What is not said here is taken from the configuration file, see `vconverter config --help`.
+The data directory holds the database, the controller's key and the socket of its API, for its owner and root.")]
 pub(crate) struct Serve {
     /// Where to listen for agents [default: 0.0.0.0:7770]
     #[arg(long, value_name = "ADDR")]
