@@ -10,7 +10,7 @@ export VCONVERTER_TESTDATA ?= $(abspath ../shared/testdata)
 
 PROGRAMS := $(CARGO_TARGET_DIR)/x86_64-unknown-linux-gnu/release
 
-.PHONY: help setup build package demo test test-full soak lint bench fuzz clean-cache
+.PHONY: help setup build demo test test-full soak lint bench fuzz clean-cache
 
 help: ## list these habits
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,9 +20,6 @@ setup: ## install the Debian packages that are missing (through sudo when not ro
 
 build: setup ## build the programs
 	cargo build --release --locked --bins
-
-package: build ## make the Debian package
-	@tools/package "$(PROGRAMS)" "$(CARGO_TARGET_DIR)/package"
 
 demo: build ## cold-clone a physical machine over the network into a VM that boots, and show it
 	@$(PROGRAMS)/vconverter-lab demo

@@ -5,7 +5,6 @@
 //! serves its API only to the owner of its data directory and to root.
 
 pub mod api;
-pub mod backup;
 mod data_directory;
 pub mod driver_library;
 mod error;
@@ -23,5 +22,5 @@ pub mod trust;
 pub use data_directory::{DataDirectory, LockedDataDirectory};
 pub use error::{Error, ErrorKind, Result, chain};
 pub use pxe::{PxeConfig, PxeStation};
-pub use serve::{Config, Controller, ca_fingerprint};
+pub use serve::{Config, Controller, LEASE, ca_fingerprint};
 pub use timestamp::Timestamp;

@@ -34,3 +34,4 @@ pub use outcome::{ConvertedDisk, FixUpOutcome, Outcome, Proof, Verdict};
 pub use pipeline::convert;
 pub use remote::{DataStream, RemoteMachine, StreamMode, StreamRequest};
 pub use request::{OutputFormat, Request, Source};
+pub use workdir::discard;

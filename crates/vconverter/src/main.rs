@@ -3,51 +3,36 @@
 //! Results go to standard output, everything else to standard error. Each error is printed once, with all its causes.
 
 mod arguments;
-mod backup;
 mod boot_image;
 mod boot_image_inspect;
 mod client;
-mod configuration;
 mod convert;
 mod drivers;
 mod failure;
-mod help;
 mod inspect;
 mod machines;
-mod manual;
 mod outcome;
 mod progress_line;
 mod pxe;
-mod readiness;
 mod serve;
-mod settings;
 mod signals;
 mod table;
 mod tasks;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::FromArgMatches;
+use clap::Parser;
 use controller::DataDirectory;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use arguments::{
-    Arguments, BootImageAction, Command, Config, ConfigAction, DriversAction, MachinesAction, PxeAction, Serve,
-    TasksAction,
-};
+use arguments::{Arguments, BootImageAction, Command, DriversAction, MachinesAction, PxeAction, TasksAction};
 use client::Client;
-use configuration::Configuration;
 use failure::{Code, Failure, Result};
-use settings::{PxeSettings, Settings};
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::from_arg_matches(&help::command().get_matches()) {
-        Ok(arguments) => arguments,
-        Err(error) => error.exit(),
-    };
+    let arguments = Arguments::parse();
     let serves = match &arguments.command {
         Command::Serve(_) => true,
         Command::Pxe(pxe) => pxe.action.is_none(),
@@ -74,30 +59,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<()> {
     let json = arguments.json;
-    // These look at nothing that a configuration says; one that is broken is not in their way.
-    match &arguments.command {
-        Command::Inspect(inspect) => return inspect::inspect(&inspect.sources, json),
-        Command::Completions(completions) => return manual::completions(completions.shell),
-        Command::Manual(manual) => return manual::write_pages(&manual.output, json),
-        _ => {}
-    }
-    let (named, is_needed) = match &arguments.command {
-        Command::Config(Config { action: ConfigAction::Check { file: Some(file) } }) => (Some(file), true),
-        Command::Config(_) | Command::Serve(_) => (arguments.config.as_ref(), true),
-        _ => (arguments.config.as_ref(), false),
-    };
-    let configuration = Configuration::load(named.map(PathBuf::as_path), is_needed)?;
-    let data_dir = settings::data_dir(arguments.data_dir, &configuration);
-    let directory = DataDirectory::new(&data_dir.value);
+    let directory = arguments.data_dir.map_or_else(DataDirectory::from_environment, DataDirectory::new);
     match arguments.command {
-        Command::Serve(serve) => serve::serve(&Settings::of(&serve, data_dir, &configuration), json),
-        Command::Config(config) => {
-            let settings = Settings::of(&Serve::default(), data_dir, &configuration);
-            match config.action {
-                ConfigAction::Check { .. } => settings::check(&settings, &configuration, json),
-                ConfigAction::Show => settings::show(&settings, json),
-            }
-        }
+        Command::Serve(serve) => serve::serve(&serve, directory, json),
         Command::Status => serve::status(&Client::new(&directory)?, json),
         Command::Machines(machines) => {
             let client = Client::new(&directory)?;
@@ -118,14 +82,14 @@ fn run(arguments: Arguments) -> Result<()> {
                 Some(TasksAction::Cancel { id }) => tasks::cancel(&client, &id, json),
                 Some(TasksAction::Retry { id }) => tasks::retry(&client, &id, json),
                 Some(TasksAction::Schedule(change)) => tasks::schedule(&client, &change, json),
+                Some(TasksAction::Pause { id }) => tasks::pause(&client, &id, json),
+                Some(TasksAction::Clone { id, name }) => tasks::clone(&client, &id, name, json),
+                Some(TasksAction::Delete { id, discard }) => tasks::delete(&client, &id, discard, json),
                 Some(TasksAction::Resume { id }) => tasks::resume(&client, &id, json),
             }
         }
         Command::Pxe(arguments) => match arguments.action {
-            None => {
-                let service = PxeSettings::of(&arguments.service, &configuration);
-                pxe::serve(&service, arguments.controller.as_deref(), directory, json)
-            }
+            None => pxe::serve(&arguments.service, arguments.controller.as_deref(), directory, json),
             Some(PxeAction::Log { follow }) => pxe::log(&Client::new(&directory)?, follow, json),
             Some(PxeAction::Policy(policy)) => pxe::policy(&Client::new(&directory)?, &policy, json),
         },
@@ -138,13 +102,11 @@ fn run(arguments: Arguments) -> Result<()> {
                 Some(DriversAction::Push { machine, names }) => drivers::push(&client, &machine, &names, json),
             }
         }
+        Command::Inspect(inspect) => inspect::inspect(&inspect.sources, json),
         Command::BootImage(boot_image) => match boot_image.action {
             BootImageAction::Build(build) => boot_image::build(&build, &directory, json),
             BootImageAction::Inspect(inspect) => boot_image_inspect::inspect(&inspect, json),
         },
-        Command::Backup(arguments) => backup::backup(&arguments, &directory, json),
-        Command::Restore(arguments) => backup::restore(&arguments, directory, json),
-        Command::Inspect(_) | Command::Completions(_) | Command::Manual(_) => Ok(()),
     }
 }
 

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use controller::api::Status;
 use controller::tasks::Converter;
-use controller::{Config, Controller, DataDirectory};
+use controller::{Config, Controller, DataDirectory, LEASE};
 use conversion::{Cancel, Observer, Request, Source};
 
+use crate::arguments::Serve;
 use crate::client::Client;
 use crate::failure::Result;
-use crate::readiness;
-use crate::settings::Settings;
 use crate::signals::Signals;
 
 /// The conversions of a controller.
@@ -31,12 +30,14 @@ impl Converter for Pipeline {
     }
 }
 
-pub(crate) fn serve(settings: &Settings, json: bool) -> Result<()> {
+pub(crate) fn serve(arguments: &Serve, directory: DataDirectory, json: bool) -> Result<()> {
+    let pxe = if arguments.pxe { Some(arguments.pxe_service.config()?) } else { None };
     let config = Config {
-        data_directory: DataDirectory::new(&settings.data_dir.value),
-        listen: settings.listen.value,
+        data_directory: directory,
+        listen: arguments.listen,
         converter: Arc::new(Pipeline),
-        pxe: if settings.pxe_enabled.value { Some(settings.pxe.config()?) } else { None },
+        lease: LEASE,
+        pxe,
     };
     let signals = Signals::listen()?;
     let controller = Controller::start(config)?;
@@ -49,9 +50,7 @@ pub(crate) fn serve(settings: &Settings, json: bool) -> Result<()> {
             status.agent_address, status.ca_fingerprint, status.data_dir
         ))?;
     }
-    readiness::notify(readiness::READY);
     let waited = signals.wait_to_stop();
-    readiness::notify(readiness::STOPPING);
     controller.stop();
     waited
 }
