@@ -10,7 +10,7 @@ export VCONVERTER_TESTDATA ?= $(abspath ../shared/testdata)
 
 PROGRAMS := $(CARGO_TARGET_DIR)/x86_64-unknown-linux-gnu/release
 
-.PHONY: help setup build demo test test-full soak lint bench fuzz clean-cache
+.PHONY: help setup console build demo test test-full soak lint bench fuzz clean-cache
 
 help: ## list these habits
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,22 +18,29 @@ help: ## list these habits
 setup: ## install the Debian packages that are missing (through sudo when not root)
 	@tools/setup
 
-build: setup ## build the programs
+console: setup ## build the console (web/), which goes into the controller; done once for the same sources
+	@tools/console
+
+build: setup console ## build the programs
 	cargo build --release --locked --bins
 
 demo: build ## cold-clone a physical machine over the network into a VM that boots, and show it
 	@$(PROGRAMS)/vconverter-lab demo
 
 test: build ## every test, a representative row of each matrix
+	@tools/setup test
 	@tools/test
 
 test-full: build ## every row of every matrix
+	@tools/setup test
 	@VCONVERTER_ROWS=full tools/test
 
 soak: build ## the interruptions again and again (SOAK_ROUNDS=10)
 	@for round in $$(seq $${SOAK_ROUNDS:-10}); do VCONVERTER_ROWS=full tools/test -E 'binary(resume)'; done
 
-lint: ## formatting, clippy, and the rules of ARCHITECTURE.md
+lint: console ## formatting, clippy, types of the console, and the rules of ARCHITECTURE.md
+	npm --prefix web run -s check
+	npm --prefix web run -s format:check
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	cargo test --release --locked -q -p lab --test rooms

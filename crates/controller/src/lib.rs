@@ -5,6 +5,7 @@
 //! serves its API only to the owner of its data directory and to root.
 
 pub mod api;
+mod console;
 mod data_directory;
 pub mod driver_library;
 mod error;
@@ -22,5 +23,5 @@ pub mod trust;
 pub use data_directory::{DataDirectory, LockedDataDirectory};
 pub use error::{Error, ErrorKind, Result, chain};
 pub use pxe::{PxeConfig, PxeStation};
-pub use serve::{Config, Controller, LEASE, ca_fingerprint};
+pub use serve::{Config, Controller, ca_fingerprint};
 pub use timestamp::Timestamp;

@@ -3,7 +3,6 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use axum::Router;
 use netboot::Service;
@@ -18,9 +17,6 @@ use crate::store::Store;
 use crate::tasks::{Converter, Tasks};
 use crate::{DataDirectory, Error, ErrorKind, LockedDataDirectory, Result, Timestamp};
 
-/// The lease of a controller: a machine that swaps or migrates stands still for seconds.
-pub const LEASE: Duration = Duration::from_secs(30);
-
 /// What a controller is started with.
 pub struct Config {
     /// Everything that it keeps.
@@ -29,8 +25,6 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What makes VMs.
     pub converter: Arc<dyn Converter>,
-    /// How long it may stand still before it loses the tasks that it works on: [`LEASE`].
-    pub lease: Duration,
     /// Brings machines to the boot image over the network.
     pub pxe: Option<PxeConfig>,
 }
@@ -60,7 +54,7 @@ impl Controller {
         let agent_address =
             listener.local_addr().map_err(|e| Error::with(ErrorKind::Network, "agent port has no address", e))?;
         let sessions = Sessions::new(store.clone(), tls);
-        let tasks = Tasks::new(store.clone(), sessions.clone(), config.converter, config.lease);
+        let tasks = Tasks::new(store.clone(), sessions.clone(), config.converter);
         let status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -83,7 +77,7 @@ impl Controller {
         let (stop_api, stopped) = oneshot::channel();
         let api = serve_api(&directory, for_the_owner(router(&api)), stopped)?;
         sessions.listen(listener)?;
-        tasks.take_up()?;
+        tasks.resume()?;
         tracing::info!(%agent_address, data_dir = %status.data_dir, "the controller works");
         Ok(Self { status, tasks, stop_api, api, pxe, _directory: directory })
     }

@@ -32,6 +32,7 @@ pub use event::{Cancel, CopyProgress, Event, Observer, Step};
 pub use inspect::{Inspection, inspect};
 pub use outcome::{ConvertedDisk, FixUpOutcome, Outcome, Proof, Verdict};
 pub use pipeline::convert;
+pub use prove::{PROOF_FOLDER, PROOF_RECORD, PROOF_SCREENSHOT, PROOF_SERIAL_LOG};
 pub use remote::{DataStream, RemoteMachine, StreamMode, StreamRequest};
 pub use request::{OutputFormat, Request, Source};
-pub use workdir::discard;
+pub use workdir::working_folder;

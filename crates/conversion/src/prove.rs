@@ -20,6 +20,15 @@ use crate::programs::qemu_is_here;
 use crate::watch::{Finding, Limits, Sight, Watch};
 use crate::{Cancel, ErrorKind, Event, Proof, Result, Verdict, appliance};
 
+/// Where the evidence is kept, below the result or the working folder.
+pub const PROOF_FOLDER: &str = "proof";
+/// In that folder: [`Proof`] as JSON.
+pub const PROOF_RECORD: &str = "proof.json";
+/// In that folder: the last picture of the screen.
+pub const PROOF_SCREENSHOT: &str = "screen.png";
+/// In that folder: the text of the serial console.
+pub const PROOF_SERIAL_LOG: &str = "serial.log";
+
 /// How long a guest may take, with hardware virtualisation and without, unless `--proof-time` says otherwise.
 const TIME_MAX: [Duration; 2] = [Duration::from_secs(300), Duration::from_secs(1200)];
 /// See [`Limits`].
@@ -40,7 +49,7 @@ const CPUS_MAX: u32 = 2;
 
 /// Proves that the VM boots, or says why that was not tried.
 pub(crate) fn prove(pipeline: &mut Pipeline<'_>) -> Result<Proof> {
-    let folder = pipeline.workdir.file("proof");
+    let folder = pipeline.workdir.file(PROOF_FOLDER);
     // What an earlier try saw is no evidence for this one.
     match fs::remove_dir_all(&folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -105,7 +114,7 @@ fn prove_started(pipeline: &Pipeline<'_>, stacks: Vec<Image>, nonce: Option<&str
     let machine = selected_machine(pipeline);
     let capabilities = pipeline.capabilities()?;
     let mut hardware = virtual_hardware(&machine, &capabilities, stacks)?;
-    hardware.serial_ports = vec![SerialPort::logged(folder.join("serial.log")), SerialPort::default()];
+    hardware.serial_ports = vec![SerialPort::logged(folder.join(PROOF_SERIAL_LOG)), SerialPort::default()];
     let started = Instant::now();
     let vm = hardware.start().context(ErrorKind::Refused, || "starting the VM for its boot proof".into())?;
     let slow = usize::from(matches!(vm.accelerator(), Accelerator::Tcg));
@@ -129,19 +138,20 @@ fn prove_started(pipeline: &Pipeline<'_>, stacks: Vec<Image>, nonce: Option<&str
     let hostname = planned.or_else(|| machine.guest.hostname.clone()).unwrap_or_default();
     let (finding, picture) = observe(&vm, Watch::new(limits, nonce, &hostname), pipeline.cancel)?;
     if let Some(picture) = &picture {
-        fs::write(folder.join("screen.png"), picture).context(ErrorKind::Target, || folder.display().to_string())?;
+        fs::write(folder.join(PROOF_SCREENSHOT), picture)
+            .context(ErrorKind::Target, || folder.display().to_string())?;
     }
     let guest = finding.guest.map(serde_json::to_value).transpose();
     let proof = Proof {
         verdict: finding.verdict,
         evidence: finding.evidence,
         guest: guest.context(ErrorKind::Internal, || "probe".into())?,
-        serial_log: Some("proof/serial.log".into()),
-        screenshot: picture.map(|_| "proof/screen.png".into()),
+        serial_log: Some(format!("{PROOF_FOLDER}/{PROOF_SERIAL_LOG}")),
+        screenshot: picture.map(|_| format!("{PROOF_FOLDER}/{PROOF_SCREENSHOT}")),
         seconds: started.elapsed().as_secs_f64(),
     };
     let json = serde_json::to_vec_pretty(&proof).context(ErrorKind::Internal, || "proof".into())?;
-    fs::write(folder.join("proof.json"), json).context(ErrorKind::Target, || folder.display().to_string())?;
+    fs::write(folder.join(PROOF_RECORD), json).context(ErrorKind::Target, || folder.display().to_string())?;
     Ok(proof)
 }
 

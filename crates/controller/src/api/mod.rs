@@ -12,6 +12,7 @@ mod input;
 mod machines;
 mod page;
 mod problem;
+mod proof;
 mod pxe;
 mod routes;
 mod socket;
@@ -20,8 +21,12 @@ mod views;
 
 use std::sync::Arc;
 
+use axum::http::{HeaderMap, Method, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
 
+use self::problem::nothing_there;
+use crate::console;
 use crate::driver_library::DriverLibrary;
 use crate::sessions::Sessions;
 use crate::store::Store;
@@ -34,8 +39,7 @@ pub use problem::{Problem, ProblemKind};
 pub use protocol::message::BootMedium;
 pub use pxe::NewPxeRule;
 pub use views::{
-    BatchView, CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewClone, NewConversion, Status, TaskSchedule,
-    TaskView,
+    BatchView, CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewConversion, Status, TaskSchedule, TaskView,
 };
 
 pub(crate) use crate::trust::Caller;
@@ -61,11 +65,21 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
     controller::routes()
         .merge_with(machines::routes())
         .merge_with(tasks::routes())
+        .merge_with(proof::routes())
         .merge_with(drivers::routes())
         .merge_with(events::routes())
         .with_state(Arc::clone(api))
         .merge_with(pxe)
         .finish()
+        .fallback(elsewhere)
+}
+
+/// What is no resource of the API is a page of the console, or one of its files.
+async fn elsewhere(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    match uri.path().strip_prefix("/api") {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => nothing_there().into_response(),
+        _ => console::serve(&method, uri.path(), &headers),
+    }
 }
 
 /// An API for those who reach the socket: its owner and root, who may do everything.

@@ -92,6 +92,11 @@ pub(super) fn invalid(detail: &str) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, ProblemKind::Invalid, detail)
 }
 
+/// Nothing has this address.
+pub(super) fn nothing_there() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, ProblemKind::NotFound, "no such resource")
+}
+
 impl OperationOutput for Problem {
     type Inner = Self;
 

@@ -19,7 +19,7 @@ use axum::{Json, Router};
 use schemars::JsonSchema;
 
 use super::caller::require;
-use super::problem::invalid;
+use super::problem::{invalid, nothing_there};
 use super::{Problem, ProblemKind, Role};
 
 /// Longest body of a request in bytes, where a route has no other bound.
@@ -119,7 +119,7 @@ impl Routes<()> {
         let openapi = async move || ([(header::CONTENT_TYPE, "application/json")], document.to_string());
         router
             .route("/api/v1/openapi.json", get(openapi))
-            .fallback(async || Problem::new(StatusCode::NOT_FOUND, ProblemKind::NotFound, "no such resource"))
+            .fallback(async || nothing_there())
             .method_not_allowed_fallback(async || {
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, ProblemKind::Invalid, "this resource has no such method")
             })

@@ -1,0 +1,157 @@
+/** The API of the controller this page came from. */
+
+import createClient, { type Middleware } from 'openapi-fetch';
+import type { paths } from './schema';
+import type { Driver, NewConversion, PxePolicy, Session, TaskSchedule } from './types';
+
+/** What the controller answered instead of what was asked for (RFC 9457). */
+export class Problem extends Error {
+  constructor(
+    readonly status: number,
+    detail: string,
+  ) {
+    super(detail);
+  }
+}
+
+let csrfToken = '';
+let whenSignedOut = () => {};
+
+/** Sent with everything that changes something, from the sign-in on. */
+export function setCsrfToken(token: string): void {
+  csrfToken = token;
+}
+
+/** Called when the controller no longer knows this session. */
+export function onSignedOut(callback: () => void): void {
+  whenSignedOut = callback;
+}
+
+/** What is asked without a session, or to find out whether there is one. */
+const ENTRANCE = ['/api/v1/session', '/api/v1/login', '/api/v1/setup'];
+
+const session: Middleware = {
+  onRequest({ request }) {
+    if (request.method !== 'GET') request.headers.set('x-csrf-token', csrfToken);
+  },
+  async onResponse({ response, schemaPath }) {
+    if (response.ok) return;
+    if (response.status === 401 && !ENTRANCE.includes(schemaPath)) whenSignedOut();
+    throw new Problem(
+      response.status,
+      detailOf(await response.text()) ?? `the controller answered ${response.status}`,
+    );
+  },
+  onError() {
+    return new Problem(0, 'The controller does not answer. Is it running, and is the network there?');
+  },
+};
+
+function detailOf(text: string): string | null {
+  try {
+    const json: unknown = JSON.parse(text);
+    const detail = typeof json === 'object' && json !== null && 'detail' in json ? json.detail : null;
+    return typeof detail === 'string' && detail ? detail : null;
+  } catch {
+    return null;
+  }
+}
+
+const client = createClient<paths>({ baseUrl: window.location.origin });
+client.use(session);
+
+/** The answer of a request that did not fail: those that do have thrown. */
+async function answer<T>(request: Promise<{ data?: T }>): Promise<T> {
+  return (await request).data as T;
+}
+
+/** Items of a page, and of all that are fetched at most: more are never shown at once. */
+const PAGE = 500;
+const ITEMS_MAX = 5000;
+
+interface Page<T> {
+  items: T[];
+  next?: string | null;
+}
+
+async function all<T>(page: (query: { limit: number; after?: string }) => Promise<Page<T>>): Promise<T[]> {
+  const items: T[] = [];
+  let after: string | undefined;
+  do {
+    const found = await page(after === undefined ? { limit: PAGE } : { limit: PAGE, after });
+    items.push(...found.items);
+    after = found.next ?? undefined;
+  } while (after !== undefined && items.length < ITEMS_MAX);
+  return items;
+}
+
+const task = (id: string) => ({ params: { path: { id } } });
+
+export const api = {
+  status: () => answer(client.GET('/api/v1/status')),
+  audit: (limit: number) => answer(client.GET('/api/v1/audit', { params: { query: { limit } } })),
+
+  machines: () => all((query) => answer(client.GET('/api/v1/machines', { params: { query } }))),
+  approve: (code: string) => answer(client.POST('/api/v1/machines/approve', { body: { code } })),
+
+  tasks: () => all((query) => answer(client.GET('/api/v1/tasks', { params: { query } }))),
+  task: (id: string) => answer(client.GET('/api/v1/tasks/{id}', task(id))),
+  taskLog: (id: string, after: number) =>
+    answer(client.GET('/api/v1/tasks/{id}/log', { params: { path: { id }, query: { after } } })),
+  proof: (id: string) => answer(client.GET('/api/v1/tasks/{id}/proof', task(id))),
+  convert: (body: NewConversion) => answer(client.POST('/api/v1/tasks', { body })),
+  cancel: (id: string) => answer(client.POST('/api/v1/tasks/{id}/cancel', task(id))),
+  retry: (id: string) => answer(client.POST('/api/v1/tasks/{id}/retry', task(id))),
+  resume: (id: string) => answer(client.POST('/api/v1/tasks/{id}/resume', task(id))),
+  startNow: (id: string) => answer(client.POST('/api/v1/tasks/{id}/start', task(id))),
+  schedule: (id: string, body: TaskSchedule) =>
+    answer(client.POST('/api/v1/tasks/{id}/schedule', { ...task(id), body })),
+
+  pxeRules: () => answer(client.GET('/api/v1/pxe/rules')),
+  setPxeRule: (machine: string, policy: PxePolicy | null) =>
+    answer(client.POST('/api/v1/pxe/rules', { body: { machine, policy } })),
+  pxeLog: (after: number) => answer(client.GET('/api/v1/pxe/log', { params: { query: { after } } })),
+
+  drivers: () => answer(client.GET('/api/v1/drivers')),
+  addDriver: (file: File): Promise<Driver> =>
+    answer(
+      client.PUT('/api/v1/drivers/{name}', {
+        params: { path: { name: file.name } },
+        // As it is: the document describes a body of bytes as numbers.
+        body: file as unknown as number[],
+        bodySerializer: (body) => body as unknown as Blob,
+        headers: { 'content-type': 'application/octet-stream' },
+      }),
+    ),
+  removeDriver: (name: string) =>
+    answer(client.DELETE('/api/v1/drivers/{name}', { params: { path: { name } } })),
+};
+
+/** Where the browser fetches what the boot proof left of a task. */
+export function proofUrl(id: string, what: 'screenshot' | 'serial-log'): string {
+  return `/api/v1/tasks/${encodeURIComponent(id)}/proof/${what}`;
+}
+
+/** Signing in, with routes that the document does not have yet. */
+async function enter<T>(method: string, path: string, body?: unknown): Promise<T> {
+  const request = new Request(`/api/v1${path}`, {
+    method,
+    headers: { 'content-type': 'application/json', 'x-csrf-token': csrfToken },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+  const response = await fetch(request).catch(() => {
+    throw new Problem(0, 'The controller does not answer. Is it running, and is the network there?');
+  });
+  const text = await response.text();
+  if (!response.ok)
+    throw new Problem(response.status, detailOf(text) ?? `the controller answered ${response.status}`);
+  return (text ? JSON.parse(text) : null) as T;
+}
+
+export const entrance = {
+  setupNeeded: () => enter<{ needed: boolean }>('GET', '/setup'),
+  setUp: (first: { code: string; name: string; password: string }) => enter<unknown>('POST', '/setup', first),
+  session: () => enter<Session>('GET', '/session'),
+  login: (who: { name: string; password: string }) => enter<Session>('POST', '/login', who),
+  logout: () => enter<unknown>('POST', '/logout'),
+};

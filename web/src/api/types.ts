@@ -1,0 +1,39 @@
+/** The types of the API by short names. They are generated from its OpenAPI document (`npm run types`). */
+
+import type { api } from './client';
+import type { components } from './schema';
+
+type Schemas = components['schemas'];
+
+export type Machine = Schemas['MachineView'];
+export type MachineState = Schemas['MachineState'];
+export type Report = Schemas['Machine'];
+export type Disk = Schemas['Disk'];
+export type Volume = Schemas['Volume'];
+export type Part = Schemas['Part'];
+
+/** As the client returns it, which has tuples as arrays. */
+export type Task = Awaited<ReturnType<typeof api.task>>;
+export type TaskState = Schemas['TaskState'];
+export type TaskSchedule = Schemas['TaskSchedule'];
+export type NewConversion = Schemas['NewConversion'];
+export type OutputFormat = Schemas['OutputFormat'];
+export type LogEntry = Schemas['LogEntry'];
+export type Outcome = NonNullable<Task['outcome']>;
+export type Proof = Schemas['Proof'];
+export type Verdict = Schemas['Verdict'];
+
+export type PxePolicy = Schemas['PxePolicy'];
+export type PxeRule = Schemas['PxeRule'];
+export type PxeRecord = Schemas['Record'];
+export type Driver = Schemas['Driver'];
+export type AuditEntry = Schemas['AuditEntry'];
+export type Status = Schemas['Status'];
+
+export type Role = 'viewer' | 'operator' | 'administrator';
+
+export interface Session {
+  name: string;
+  role: Role;
+  csrf_token: string;
+}

@@ -1,0 +1,111 @@
+/** A conversion as the Convert dialog holds it, as the API takes it, and in words. */
+
+import type { Machine, NewConversion, OutputFormat } from '../api/types';
+import { usedBytes } from './filesystem';
+import { bytes, plural } from './quantity';
+import { scheduleOf, scheduleText, type When } from './schedule';
+
+export interface Form {
+  kind: 'now' | 'wait';
+  when: When;
+  /** Paths of the disks that are taken. */
+  disks: string[];
+  name: string;
+  output: string;
+  format: OutputFormat;
+  verify: boolean;
+  proves: boolean;
+  skipsUnreadable: boolean;
+}
+
+/** What a result may be called; the same rule is the controller's. */
+export const NAME_PATTERN = '[A-Za-z0-9_][A-Za-z0-9_.\\-]{0,99}';
+
+/** A name that fits the rule, as near to the machine's as can be. */
+export function suggestName(machine: Machine): string {
+  const name = machine.name.replace(/[^A-Za-z0-9_.-]+/g, '-').replace(/^[.-]+|-+$/g, '');
+  return name.slice(0, 100) || 'vm';
+}
+
+export function asWish(machine: Machine, form: Form): NewConversion {
+  const all = machine.report?.disks.map((disk) => disk.path) ?? [];
+  const takesAll = form.disks.length === all.length;
+  return {
+    machine: machine.id ?? machine.name,
+    request: {
+      name: form.name,
+      output: form.output,
+      format: form.format,
+      disks: takesAll ? [] : form.disks,
+      verify: form.verify,
+      skip_unreadable: form.skipsUnreadable,
+      prove_boot: form.proves ? null : false,
+    },
+    wait: form.kind === 'wait',
+    schedule: scheduleOf(form.when),
+  };
+}
+
+/** In words what will happen, in the order in which it does. */
+export function inWords(machine: Machine, form: Form): string[] {
+  const disks = machine.report?.disks ?? [];
+  const taken = disks.filter((disk) => form.disks.includes(disk.path));
+  const left = disks.filter((disk) => !form.disks.includes(disk.path));
+  const used = taken.reduce((sum, disk) => sum + usedBytes(disk), 0);
+  const size = taken.reduce((sum, disk) => sum + disk.virtual_size, 0);
+  const said: string[] = [];
+
+  if (form.kind === 'wait') {
+    said.push(
+      `The task waits until ${machine.name} is started from the boot image, by ISO or PXE. Then it asks you for a yes before anything is read.`,
+    );
+  } else {
+    said.push(
+      `${machine.name} stays in the boot image while it is copied: its own services are down until you restart it. Its disks are opened for reading only.`,
+    );
+  }
+  said.push(beginning(form));
+  said.push(
+    `${bytes(used)} in use of ${bytes(size)} on ${list(taken.map((disk) => disk.path))} ${used === 1 ? 'is' : 'are'} copied over an encrypted link.` +
+      (left.length > 0
+        ? ` ${list(left.map((disk) => disk.path))} ${left.length === 1 ? 'is' : 'are'} left out: what lies there the VM will miss.`
+        : ''),
+  );
+  if (form.skipsUnreadable)
+    said.push(
+      'Sectors that cannot be read are filled with zeros and listed; the result is then called incomplete.',
+    );
+  if (form.verify) said.push('Every used block of the copy is compared with the source by its hash.');
+  said.push(
+    'Drivers and boot files are fitted to the virtual hardware on an overlay, in a helper VM that has no network. If that fails, it can be tried again without copying.',
+  );
+  said.push(
+    form.proves
+      ? 'The VM is started without network, on throw-away disks, until it shows from inside that it came up. The evidence is kept.'
+      : 'The VM is not started: whether it boots will not be known.',
+  );
+  said.push(
+    `${form.output.replace(/\/+$/, '') || '…'}/${form.name || '…'} appears in one step when all of it is whole: ${plural(taken.length, 'disk')} as ${form.format}, and ${form.name || '…'}.xml for libvirt with the network links down.`,
+  );
+  return said;
+}
+
+function beginning(form: Form): string {
+  const begins = form.kind === 'wait' ? 'After your yes it begins' : 'It begins';
+  switch (form.when.kind) {
+    case 'now':
+      return `${begins} as soon as there is room among the running tasks.`;
+    case 'at':
+      return form.when.at
+        ? `${begins} ${scheduleText(scheduleOf(form.when))}, if the controller runs then, else as soon as it does.`
+        : `${begins} at the time that you choose.`;
+    case 'window':
+      return `${begins} ${scheduleText(scheduleOf(form.when))}. Once begun it is not stopped when the window closes.`;
+  }
+}
+
+function list(names: string[]): string {
+  if (names.length === 0) return 'no disk';
+  if (names.length === 1) return names[0] ?? '';
+  return `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`;
+}

@@ -1,0 +1,43 @@
+/** Kinds of filesystems, in groups that have a colour each. */
+
+import type { Disk, Volume } from '../api/types';
+
+export type Colour = 'linux' | 'windows' | 'boot' | 'swap' | 'other';
+
+const LINUX = new Set([
+  'ext2',
+  'ext3',
+  'ext4',
+  'xfs',
+  'btrfs',
+  'f2fs',
+  'reiserfs',
+  'jfs',
+  'zfs_member',
+  'LVM2_member',
+]);
+const WINDOWS = new Set(['ntfs', 'refs', 'exfat', 'BitLocker']);
+/** The EFI system partition, and the one that GRUB keeps its core in. */
+const BOOT_TYPES = new Set(['C12A7328-F81F-11D2-BA4B-00A0C93EC93B', '21686148-6449-6E6F-744E-656564454649']);
+
+export function colourOf(kind: string, type?: string | null): Colour {
+  if (kind === 'vfat' || (type && BOOT_TYPES.has(type))) return 'boot';
+  if (kind === 'swap') return 'swap';
+  if (LINUX.has(kind)) return 'linux';
+  if (WINDOWS.has(kind)) return 'windows';
+  return 'other';
+}
+
+export function kindText(kind: string): string {
+  if (kind === 'LVM2_member') return 'LVM';
+  return kind === 'unknown' ? 'not recognised' : kind;
+}
+
+export function volumeName(volume: Volume): string {
+  if (volume.label) return volume.label;
+  return volume.number ? `partition ${volume.number}` : 'whole disk';
+}
+
+/** What a conversion reads of a disk; its swap has nothing in use. */
+export const usedBytes = (disk: Disk): number =>
+  disk.volumes.reduce((sum, volume) => sum + volume.used_bytes, 0);
