@@ -23,5 +23,5 @@ pub mod trust;
 pub use data_directory::{DataDirectory, LockedDataDirectory};
 pub use error::{Error, ErrorKind, Result, chain};
 pub use pxe::{PxeConfig, PxeStation};
-pub use serve::{Config, Controller, ca_fingerprint};
+pub use serve::{Config, Controller, LEASE, ca_fingerprint};
 pub use timestamp::Timestamp;

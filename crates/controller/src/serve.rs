@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::Router;
 use netboot::Service;
@@ -17,6 +18,9 @@ use crate::store::Store;
 use crate::tasks::{Converter, Tasks};
 use crate::{DataDirectory, Error, ErrorKind, LockedDataDirectory, Result, Timestamp};
 
+/// The lease of a controller: a machine that swaps or migrates stands still for seconds.
+pub const LEASE: Duration = Duration::from_secs(30);
+
 /// What a controller is started with.
 pub struct Config {
     /// Everything that it keeps.
@@ -25,6 +29,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What makes VMs.
     pub converter: Arc<dyn Converter>,
+    /// How long it may stand still before it loses the tasks that it works on: [`LEASE`].
+    pub lease: Duration,
     /// Brings machines to the boot image over the network.
     pub pxe: Option<PxeConfig>,
 }
@@ -54,7 +60,7 @@ impl Controller {
         let agent_address =
             listener.local_addr().map_err(|e| Error::with(ErrorKind::Network, "agent port has no address", e))?;
         let sessions = Sessions::new(store.clone(), tls);
-        let tasks = Tasks::new(store.clone(), sessions.clone(), config.converter);
+        let tasks = Tasks::new(store.clone(), sessions.clone(), config.converter, config.lease);
         let status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -77,7 +83,7 @@ impl Controller {
         let (stop_api, stopped) = oneshot::channel();
         let api = serve_api(&directory, for_the_owner(router(&api)), stopped)?;
         sessions.listen(listener)?;
-        tasks.resume()?;
+        tasks.take_up()?;
         tracing::info!(%agent_address, data_dir = %status.data_dir, "the controller works");
         Ok(Self { status, tasks, stop_api, api, pxe, _directory: directory })
     }

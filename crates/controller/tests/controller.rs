@@ -414,6 +414,7 @@ fn a_dead_controllers_socket_is_replaced_and_a_living_controller_is_left_alone()
         data_directory: controller::DataDirectory::new(&data),
         listen: ([127, 0, 0, 1], 0).into(),
         converter: nothing(),
+        lease: controller::LEASE,
         pxe: None,
     };
     let Err(error) = controller::Controller::start(config) else { panic!("two controllers in one data directory") };

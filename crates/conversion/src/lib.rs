@@ -35,4 +35,4 @@ pub use pipeline::convert;
 pub use prove::{PROOF_FOLDER, PROOF_RECORD, PROOF_SCREENSHOT, PROOF_SERIAL_LOG};
 pub use remote::{DataStream, RemoteMachine, StreamMode, StreamRequest};
 pub use request::{OutputFormat, Request, Source};
-pub use workdir::working_folder;
+pub use workdir::{discard, working_folder};

@@ -21,6 +21,29 @@ const OPEN_TRIES: usize = 16;
 /// State is a few kilobytes to some hundred for a machine with many disks; more is not ours.
 const STATE_SIZE_MAX: u64 = 64 << 20;
 
+/// Removes what an unfinished conversion left. Where there is nothing, nothing happens; a finished result is not touched.
+///
+/// # Errors
+/// [`ErrorKind::Refused`] for a bad name, where a conversion works there, and for a folder that is not one of ours;
+/// [`ErrorKind::Target`] where it cannot be removed.
+pub fn discard(request: &Request) -> Result<()> {
+    let (path, _) = names(request)?;
+    if path.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    // A finished result has its own name; the working folder beside it is then another's, and its lock says so.
+    let Some(lock) = lock_file(&path)? else { return Ok(()) };
+    if !hold(&path, &lock)? {
+        return Ok(());
+    }
+    let is_empty = || fs::read_dir(&path).is_ok_and(|files| files.flatten().all(|file| file.file_name() == LOCK_FILE));
+    if !path.join(STATE_FILE).is_file() && !is_empty() {
+        let context = format!("{}: there is no record of a conversion in it", path.display());
+        return Err(Error::new(ErrorKind::Refused, context));
+    }
+    fs::remove_dir_all(&path).context(ErrorKind::Target, || format!("{} cannot be removed", path.display()))
+}
+
 /// A locked working folder.
 #[derive(Debug)]
 pub(crate) struct Workdir {
@@ -192,8 +215,18 @@ pub fn working_folder(output: &Path, name: &str) -> PathBuf {
     output.join(format!(".{name}.partial"))
 }
 
-/// The working folder and the final folder of `request`, if its name is fit and free.
+/// The working folder and the result of a conversion, if the result's name is free.
 fn paths(request: &Request) -> Result<(PathBuf, PathBuf)> {
+    let (path, result) = names(request)?;
+    if result.symlink_metadata().is_ok() {
+        let context = format!("{} exists already: choose another --name, or move it away", result.display());
+        return Err(Error::new(ErrorKind::Refused, context));
+    }
+    Ok((path, result))
+}
+
+/// The working folder and the result of a conversion.
+fn names(request: &Request) -> Result<(PathBuf, PathBuf)> {
     let name = &request.name;
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > 100 || name.starts_with(['.', '-']) || !name.chars().all(allowed) {
@@ -204,12 +237,7 @@ fn paths(request: &Request) -> Result<(PathBuf, PathBuf)> {
     }
     let output = fs::canonicalize(&request.output)
         .context(ErrorKind::Refused, || format!("output folder {}", request.output.display()))?;
-    let result = output.join(name);
-    if result.symlink_metadata().is_ok() {
-        let context = format!("{} exists already: choose another --name, or move it away", result.display());
-        return Err(Error::new(ErrorKind::Refused, context));
-    }
-    Ok((working_folder(&output, name), result))
+    Ok((working_folder(&output, name), output.join(name)))
 }
 
 #[cfg(test)]
@@ -232,6 +260,26 @@ mod tests {
         assert!(second.to_string().contains("another conversion"), "{second}");
         drop(first);
         Workdir::open(&request(output.path(), "vm")).unwrap();
+    }
+
+    #[test]
+    fn what_an_unfinished_conversion_left_is_discarded_and_nothing_else() {
+        let output = tempfile::tempdir().unwrap();
+        let request = request(output.path(), "vm");
+        discard(&request).unwrap();
+        let working = Workdir::open(&request).unwrap();
+        working.store(&"a record").unwrap();
+        fs::write(working.file("vm-disk0.qcow2"), "half").unwrap();
+        assert_eq!(discard(&request).unwrap_err().kind, ErrorKind::Refused, "it works there");
+        drop(working);
+        fs::create_dir(output.path().join("vm")).unwrap();
+        discard(&request).unwrap();
+        assert!(output.path().join("vm").is_dir() && !output.path().join(".vm.partial").exists());
+
+        fs::create_dir(output.path().join(".vm.partial")).unwrap();
+        fs::write(output.path().join(".vm.partial/letter"), "to my mother").unwrap();
+        assert_eq!(discard(&request).unwrap_err().kind, ErrorKind::Refused);
+        assert!(output.path().join(".vm.partial/letter").is_file());
     }
 
     #[test]

@@ -292,7 +292,9 @@ Examples:
   vconverter tasks retry t-0b7d11c2
   vconverter tasks resume t-0b7d11c2      # it is unconfirmed: its machine is there
   vconverter tasks schedule t-0b7d11c2 --start-at '2026-12-01T22:00[Europe/Berlin]'
-  vconverter tasks schedule t-0b7d11c2 --now"
+  vconverter tasks schedule t-0b7d11c2 --now
+  vconverter tasks pause t-0b7d11c2
+  vconverter tasks delete t-0b7d11c2 --discard"
 )]
 pub(crate) struct Tasks {
     #[command(subcommand)]
@@ -328,10 +330,31 @@ pub(crate) enum TasksAction {
     },
     /// Set another time for a task that was not begun; what is not named stays
     Schedule(ScheduleTask),
-    /// Say yes: convert the machine that a task has waited for and that is Cold Cloning Ready now
+    /// Pause a task at its next safe point; what is copied is kept
+    Pause {
+        /// Id of the task
+        id: String,
+    },
+    /// Go on with a paused task, or say yes to the machine that a task has waited for and that is Cold Cloning Ready now
     Resume {
         /// Id of the task
         id: String,
+    },
+    /// Ask for the same once more, for another VM of the machine
+    Clone {
+        /// Id of the task
+        id: String,
+        /// Name of the VM
+        #[arg(long)]
+        name: String,
+    },
+    /// Forget a task that is over, and its log
+    Delete {
+        /// Id of the task
+        id: String,
+        /// Remove what it left half-made, too; a result that is whole stays
+        #[arg(long)]
+        discard: bool,
     },
 }
 

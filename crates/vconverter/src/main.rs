@@ -82,6 +82,9 @@ fn run(arguments: Arguments) -> Result<()> {
                 Some(TasksAction::Cancel { id }) => tasks::cancel(&client, &id, json),
                 Some(TasksAction::Retry { id }) => tasks::retry(&client, &id, json),
                 Some(TasksAction::Schedule(change)) => tasks::schedule(&client, &change, json),
+                Some(TasksAction::Pause { id }) => tasks::pause(&client, &id, json),
+                Some(TasksAction::Clone { id, name }) => tasks::clone(&client, &id, name, json),
+                Some(TasksAction::Delete { id, discard }) => tasks::delete(&client, &id, discard, json),
                 Some(TasksAction::Resume { id }) => tasks::resume(&client, &id, json),
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use controller::api::Status;
 use controller::tasks::Converter;
-use controller::{Config, Controller, DataDirectory};
+use controller::{Config, Controller, DataDirectory, LEASE};
 use conversion::{Cancel, Observer, Request, Source};
 
 use crate::arguments::Serve;
@@ -32,7 +32,13 @@ impl Converter for Pipeline {
 
 pub(crate) fn serve(arguments: &Serve, directory: DataDirectory, json: bool) -> Result<()> {
     let pxe = if arguments.pxe { Some(arguments.pxe_service.config()?) } else { None };
-    let config = Config { data_directory: directory, listen: arguments.listen, converter: Arc::new(Pipeline), pxe };
+    let config = Config {
+        data_directory: directory,
+        listen: arguments.listen,
+        converter: Arc::new(Pipeline),
+        lease: LEASE,
+        pxe,
+    };
     let signals = Signals::listen()?;
     let controller = Controller::start(config)?;
     let status = controller.status();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use controller::api::{TaskSchedule, TaskView};
+use controller::api::{NewClone, TaskSchedule, TaskView};
 use controller::progress::Progress;
 use controller::schedule::Window;
 use controller::store::{LogEntry, LogLevel, TaskState};
@@ -73,7 +73,11 @@ pub(crate) fn show(client: &Client, id: &str, json: bool) -> Result<()> {
     if let Some(schedule) = &task.schedule {
         line("schedule", describe_schedule(schedule));
     }
-    line("step", task.step.clone().unwrap_or_default());
+    for (number, step) in task.steps.iter().enumerate() {
+        let took = step.started_at.zip(step.finished_at).map(|(from, to)| duration(to.millis_since(from) / 1000));
+        let text = format!("{:<8}{:<12}{}", step.step.to_string(), step.state.as_str(), took.unwrap_or_default());
+        line(if number == 0 { "steps" } else { "" }, text.trim_end().to_owned());
+    }
     line("created", task.created_at.to_string());
     if let Some(finished) = task.finished_at {
         line("finished", finished.to_string());
@@ -123,9 +127,36 @@ pub(crate) fn resume(client: &Client, id: &str, json: bool) -> Result<()> {
     match json {
         true => crate::print_json(&task),
         false => {
-            let (id, machine) = (&task.id, &task.machine);
-            crate::print(&format!("{id} converts {machine} now; vconverter tasks watch {id}\n"))
+            let text = waiting(&task).unwrap_or_else(|| format!("{id} goes on; vconverter tasks watch {id}"));
+            crate::print(&format!("{}\n", plain(&text)))
         }
+    }
+}
+
+pub(crate) fn pause(client: &Client, id: &str, json: bool) -> Result<()> {
+    let task: TaskView = client.post(&format!("/tasks/{}/pause", segment(id)), &json!({}))?;
+    match json {
+        true => crate::print_json(&task),
+        false => {
+            let when = if task.pause_requested { "is paused at its next safe point" } else { "is paused" };
+            crate::print(&format!("{id} {when}; vconverter tasks resume {id}\n"))
+        }
+    }
+}
+
+pub(crate) fn clone(client: &Client, id: &str, name: String, json: bool) -> Result<()> {
+    let task: TaskView = client.post(&format!("/tasks/{}/clone", segment(id)), &NewClone { name })?;
+    match json {
+        true => crate::print_json(&task),
+        false => crate::print(&format!("{}\n", task.id)),
+    }
+}
+
+pub(crate) fn delete(client: &Client, id: &str, discard: bool, json: bool) -> Result<()> {
+    let task: TaskView = client.delete(&format!("/tasks/{}?discard={discard}", segment(id)))?;
+    match json {
+        true => crate::print_json(&task),
+        false => crate::print(&format!("{} is forgotten\n", task.id)),
     }
 }
 
@@ -170,6 +201,7 @@ pub(crate) fn waiting(task: &TaskView) -> Option<String> {
             let schedule = task.schedule.as_ref().map(describe_schedule).unwrap_or_default();
             Some(format!("{id}: begins {due} ({schedule}); before that: vconverter tasks schedule {id} --now"))
         }
+        TaskState::Paused => Some(format!("{id} is paused: vconverter tasks resume {id}")),
         TaskState::Waiting => {
             Some(format!("{id} waits until {machine} is Cold Cloning Ready: start it from the boot image"))
         }

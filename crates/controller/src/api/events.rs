@@ -176,6 +176,11 @@ impl Events {
         Ok(())
     }
 
+    /// A task was deleted.
+    pub(super) fn task_gone(&self, id: &str) {
+        self.tell(News::new("task-gone", &json!({ "id": id })));
+    }
+
     /// Looks a machine up that was not written but came or went.
     fn add(
         &self,

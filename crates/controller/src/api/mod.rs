@@ -39,7 +39,8 @@ pub use problem::{Problem, ProblemKind};
 pub use protocol::message::BootMedium;
 pub use pxe::NewPxeRule;
 pub use views::{
-    BatchView, CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewConversion, Status, TaskSchedule, TaskView,
+    BatchView, CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewClone, NewConversion, Status, TaskSchedule,
+    TaskView,
 };
 
 pub(crate) use crate::trust::Caller;

@@ -12,7 +12,9 @@ use super::machines::{find_machine, known_id};
 use super::page::PageQuery;
 use super::problem::invalid;
 use super::routes::{About, Answer, Created, Routes, about, blocking};
-use super::{Api, BatchView, CONVERSIONS_MAX, Caller, NewBatches, NewConversion, Page, Role, TaskSchedule, TaskView};
+use super::{
+    Api, BatchView, CONVERSIONS_MAX, Caller, NewBatches, NewClone, NewConversion, Page, Role, TaskSchedule, TaskView,
+};
 use crate::store::{LogEntry, TaskRecord};
 use crate::tasks::{Batch, Wish};
 use crate::{Error, ErrorKind, Result};
@@ -35,6 +37,14 @@ struct LogQuery {
     after: i64,
 }
 
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct DeleteQuery {
+    /// Whether what it left half-made goes too. A result that is whole stays.
+    #[serde(default)]
+    discard: bool,
+}
+
 pub(super) fn routes() -> Routes<Arc<Api>> {
     const fn operator(id: &'static str, summary: &'static str) -> About {
         about(Role::Operator, id, summary)
@@ -53,10 +63,16 @@ pub(super) fn routes() -> Routes<Arc<Api>> {
         .get("/tasks/{id}", about(Role::Viewer, "get_task", "One task"), one)
         .get("/tasks/{id}/log", about(Role::Viewer, "get_task_log", "Lines of a task's log, the oldest first"), log)
         .post("/tasks/{id}/cancel", operator("cancel_task", "Ends a task at its next safe point"), cancel)
+        .post("/tasks/{id}/pause", operator("pause_task", "Pauses a task at its next safe point"), pause)
+        .post("/tasks/{id}/clone", operator("clone_task", "Asks for the same for another VM of the machine"), clone)
+        .delete("/tasks/{id}", operator("delete_task", "Forgets a task that is over"), delete)
         .post("/tasks/{id}/retry", operator("retry_task", "Begins a task again from what is durable"), retry)
         .post(
             "/tasks/{id}/resume",
-            operator("resume_task", "Says yes to the machine that the task has waited for"),
+            operator(
+                "resume_task",
+                "Goes on with a paused task, or says yes to the machine that a task has waited for",
+            ),
             resume,
         )
         .post(
@@ -140,12 +156,44 @@ async fn cancel(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneTask>
     change(api, at, move |api, id| api.tasks.cancel(id, &caller.actor)).await
 }
 
+async fn pause(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneTask>) -> Answer<Json<TaskView>> {
+    change(api, at, move |api, id| api.tasks.pause(id, &caller.actor)).await
+}
+
+async fn clone(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    At(at): At<OneTask>,
+    Body(new): Body<NewClone>,
+) -> Answer<Created<TaskView>> {
+    let created = blocking(move || {
+        let id = api.tasks.clone_task(&at.id, &new.name, &caller.actor)?;
+        find_task(&api, &id)
+    });
+    Ok(Created(created.await?.0))
+}
+
+async fn delete(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    At(at): At<OneTask>,
+    Parameters(query): Parameters<DeleteQuery>,
+) -> Answer<Json<TaskView>> {
+    blocking(move || {
+        let task = find_task(&api, &at.id)?;
+        api.tasks.delete(&at.id, query.discard, &caller.actor)?;
+        api.events.task_gone(&at.id);
+        Ok(task)
+    })
+    .await
+}
+
 async fn retry(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneTask>) -> Answer<Json<TaskView>> {
     change(api, at, move |api, id| api.tasks.retry(id, &caller.actor)).await
 }
 
 async fn resume(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneTask>) -> Answer<Json<TaskView>> {
-    change(api, at, move |api, id| api.tasks.confirm(id, &caller.actor)).await
+    change(api, at, move |api, id| api.tasks.resume(id, &caller.actor)).await
 }
 
 async fn schedule(
@@ -181,6 +229,6 @@ fn find_task(api: &Api, id: &str) -> Result<TaskView> {
 
 /// A task with its progress.
 pub(super) fn view(api: &Api, task: TaskRecord) -> Result<TaskView> {
-    let progress = api.tasks.progress(&task);
-    TaskView::new(task, progress)
+    let (progress, steps) = (api.tasks.progress(&task), api.store.task_steps(&task.id)?);
+    TaskView::new(task, progress, steps)
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::progress::Progress;
 use crate::schedule::{Schedule, StartAt, Window};
 use crate::sessions::{LivePhase, LiveSession};
-use crate::store::{KnownMachine, TaskRecord, TaskState};
+use crate::store::{KnownMachine, TaskRecord, TaskState, TaskStep};
 use crate::tasks::BatchKind;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
@@ -125,6 +125,14 @@ impl From<&Schedule> for TaskSchedule {
     }
 }
 
+/// The same for another VM.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewClone {
+    /// Its name.
+    pub name: String,
+}
+
 /// Conversions that are asked for together.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -172,8 +180,12 @@ pub struct TaskView {
     pub state: TaskState,
     /// Whether an operator asked for its end.
     pub cancel_requested: bool,
+    /// Whether an operator asked for a pause, and it is on its way to a safe point.
+    pub pause_requested: bool,
     /// The step it is in or ended in.
     pub step: Option<String>,
+    /// All its steps in their order; none before it was begun first.
+    pub steps: Vec<TaskStep>,
     /// How far the step is.
     pub progress: Progress,
     /// Why it failed, the whole chain.
@@ -296,7 +308,7 @@ impl std::fmt::Display for MachineState {
 }
 
 impl TaskView {
-    pub(super) fn new(task: TaskRecord, progress: Progress) -> Result<Self> {
+    pub(super) fn new(task: TaskRecord, progress: Progress, steps: Vec<TaskStep>) -> Result<Self> {
         let broken =
             |e| Error::with(ErrorKind::Storage, format!("task {} in the database cannot be understood", task.id), e);
         let plan = task.plan()?;
@@ -312,7 +324,9 @@ impl TaskView {
             batch: task.batch,
             state: task.state,
             cancel_requested: task.cancel_requested,
+            pause_requested: task.pause_requested,
             step: task.step,
+            steps,
             progress,
             error: task.error,
             created_at: task.created_at,

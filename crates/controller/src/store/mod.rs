@@ -8,9 +8,12 @@
 mod api_tokens;
 mod changes;
 mod credentials;
+mod leases;
 mod logs;
 mod machines;
 mod pxe;
+mod steps;
+mod task_changes;
 mod tasks;
 mod users;
 mod web_sessions;
@@ -28,9 +31,11 @@ use crate::{Error, ErrorKind, Result};
 pub use api_tokens::{ApiToken, NewApiToken};
 pub use changes::Changed;
 pub use credentials::{SealedCredential, VaultLock};
+pub use leases::{End, Lease};
 pub use logs::{AuditEntry, LogEntry, LogLevel};
 pub use machines::{KnownMachine, Sighting};
 pub use pxe::{PxePolicy, PxeRule};
+pub use steps::{StepState, TaskStep};
 pub use tasks::{NewTask, TaskRecord, TaskState};
 pub use users::{NewUser, User, UserChange};
 pub use web_sessions::{NewSession, SessionBounds};
@@ -42,6 +47,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("Cold Cloning Ready", include_str!("migrations/0003_ready.sql")),
     ("schedules", include_str!("migrations/0004_schedules.sql")),
     ("trust", include_str!("migrations/0005_trust.sql")),
+    ("steps", include_str!("migrations/0006_steps.sql")),
 ];
 
 /// The controller's memory. Every method may block for a write to disk.
@@ -49,6 +55,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
 pub struct Store {
     connection: Mutex<Connection>,
     changes: Arc<Mutex<changes::Changes>>,
+    /// Under which name leases are taken: another one each time that the store is opened.
+    instance: String,
 }
 
 impl Store {
@@ -76,7 +84,7 @@ impl Store {
             _ => Error::with(e.kind, format!("database {shown}: schema cannot be brought up to date"), e),
         })?;
         let changes = changes::watch(&connection);
-        Ok(Self { connection: Mutex::new(connection), changes })
+        Ok(Self { connection: Mutex::new(connection), changes, instance: new_id("i")? })
     }
 
     /// The connection; a panic of another thread under the lock left no transaction open, for dropping one rolls back.
@@ -178,7 +186,34 @@ fn temporary_store() -> (tempfile::TempDir, Store) {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use conversion::Step;
+
     use super::*;
+
+    /// The steps of a task in tests.
+    pub(super) const STEPS: [Step; 5] = [Step::Check, Step::Copy, Step::FixUp, Step::Define, Step::Prove];
+
+    /// Begins a task for long.
+    pub(super) fn begin(store: &Store, id: &str) -> Option<Lease> {
+        store.begin_task(id, None, &STEPS, Duration::from_secs(60)).unwrap()
+    }
+
+    pub(super) fn store_with_machine() -> (tempfile::TempDir, Store, String) {
+        let (folder, store) = temporary_store();
+        let report = machine::Machine::default();
+        let sighting =
+            Sighting { key: "aa", report: &report, booted: "boot-image", agent_version: "0.1.0", boot_medium: None };
+        store.approve_key("aa", "", "uid 0").unwrap();
+        let machine = store.machine_reported(&sighting).unwrap();
+        (folder, store, machine)
+    }
+
+    pub(super) fn store_with_task() -> (tempfile::TempDir, Store, String) {
+        let (folder, store, machine) = store_with_machine();
+        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: false, plan: None };
+        let id = store.create_task(&new, "uid 0").unwrap();
+        (folder, store, id)
+    }
 
     fn version(path: &Path) -> i64 {
         Connection::open(path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
@@ -217,7 +252,7 @@ mod tests {
         assert_eq!((known.boot_medium, known.ready_since, known.last_seen), (None, None, crate::Timestamp(2)));
         let tasks = store.unfinished_tasks().unwrap();
         assert_eq!((tasks.len(), tasks[0].state, &tasks[0].batch), (1, TaskState::Queued, &None));
-        assert!(store.begin_task("t-1", None).unwrap());
+        assert!(begin(&store, "t-1").is_some());
     }
 
     #[test]
@@ -247,7 +282,7 @@ mod tests {
         assert!(tasks.iter().all(|task| task.plan.is_none() && task.due_at.is_none()));
         let states: Vec<_> = tasks.iter().rev().map(|task| task.state).collect();
         assert_eq!(states, [TaskState::Queued, TaskState::Waiting, TaskState::Running, TaskState::Done]);
-        assert!(store.begin_task("t-1", None).unwrap() && store.begin_task("t-3", None).unwrap());
+        assert!(begin(&store, "t-1").is_some() && begin(&store, "t-3").is_some());
     }
 
     #[test]

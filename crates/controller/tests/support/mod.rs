@@ -47,8 +47,14 @@ pub(crate) fn nothing() -> Arc<dyn Converter> {
 }
 
 pub(crate) fn start(data: &Path, converter: Arc<dyn Converter>) -> Controller {
+    start_with(data, converter, controller::LEASE)
+}
+
+/// One that loses its tasks when it stands still for longer than `lease`.
+pub(crate) fn start_with(data: &Path, converter: Arc<dyn Converter>, lease: Duration) -> Controller {
     let listen = ([127, 0, 0, 1], 0).into();
-    Controller::start(Config { data_directory: DataDirectory::new(data), listen, converter, pxe: None }).unwrap()
+    let data_directory = DataDirectory::new(data);
+    Controller::start(Config { data_directory, listen, converter, lease, pxe: None }).unwrap()
 }
 
 /// One request; the answer's status, content type and JSON.

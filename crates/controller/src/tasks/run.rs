@@ -1,0 +1,339 @@
+//! Tasks at work: begun when their time has come and there is room, each in a thread and under a lease.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use conversion::{Event, Observer, Request, Source, Step};
+use protocol::message::ControllerMessage;
+
+use super::{Run, Tasks, lock};
+use crate::schedule::{Look, Plan, Run as DueRun};
+use crate::store::{End, Lease, LogLevel, Store, TaskRecord, TaskState};
+use crate::{Error, ErrorKind, Result, Timestamp};
+
+/// Tasks that run at the same time; the others wait in the order in which they were asked for.
+const RUNNING_MAX: usize = 4;
+/// Pause between two writes of a task's progress into the store.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest pause between two looks at the clock while tasks are scheduled: it can be set in between.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(20);
+/// Pause between two looks whether the machine of a task that is due is there.
+const ABSENT_INTERVAL: Duration = Duration::from_secs(2);
+
+impl Tasks {
+    /// Starts tasks when their time has come, until the controller is stopped.
+    pub(super) fn follow_clock(&self) {
+        let mut running = self.running();
+        let mut failed = false;
+        while !running.stopping {
+            let now = Timestamp::now();
+            running = match running.alarm {
+                None => self.0.alarm_set.wait(running).unwrap_or_else(PoisonError::into_inner),
+                Some(at) if at > now || failed => {
+                    let left = Duration::from_millis(at.millis_since(now));
+                    let pause = if failed { CLOCK_INTERVAL } else { left.min(CLOCK_INTERVAL) };
+                    self.0.alarm_set.wait_timeout(running, pause).unwrap_or_else(PoisonError::into_inner).0
+                }
+                Some(_) => running,
+            };
+            if running.stopping {
+                return;
+            }
+            drop(running);
+            let filled = self.fill();
+            failed = filled.is_err();
+            if let Err(error) = filled {
+                tracing::error!("scheduled tasks cannot be started: {}", error.chain());
+            }
+            running = self.running();
+        }
+    }
+
+    /// Starts what waits, as far as its time has come and there is room.
+    pub(super) fn fill(&self) -> Result<()> {
+        let mut running = self.running();
+        let mut alarm: Option<Timestamp> = None;
+        for task in self.0.store.unfinished_tasks()? {
+            if running.stopping {
+                break;
+            }
+            if running.tasks.contains_key(&task.id) {
+                continue;
+            }
+            let plan = match self.due(&task) {
+                Ok(Due::Now(plan)) => plan,
+                Ok(Due::Later(at)) => {
+                    alarm = Some(alarm.map_or(at, |alarm| alarm.min(at)));
+                    continue;
+                }
+                // One that cannot be understood is not in the way of the others.
+                Err(error) => {
+                    self.0.store.task_cannot_begin(&task.id, &error.chain())?;
+                    continue;
+                }
+            };
+            if running.tasks.len() >= RUNNING_MAX {
+                continue;
+            }
+            // One that was begun before waits for its machine where it is; no other takes a place from those that can work.
+            if task.state == TaskState::Queued && self.0.sessions.kind_of(&task.machine).is_none() {
+                let look = Timestamp::now().after(ABSENT_INTERVAL);
+                alarm = Some(alarm.map_or(look, |alarm| alarm.min(look)));
+                if running.absent.insert(task.id.clone()) {
+                    let said = format!("{} is not connected: the task begins when it is", task.machine);
+                    self.0.store.log_task(&task.id, LogLevel::Warning, &said)?;
+                }
+                continue;
+            }
+            running.absent.remove(&task.id);
+            let steps = steps_of(&task);
+            let Some(lease) = self.0.store.begin_task(&task.id, plan.as_deref(), &steps, self.0.lease)? else {
+                continue;
+            };
+            let (tasks, run) = (self.clone(), Run::new(lease));
+            running.tasks.insert(task.id.clone(), run.clone());
+            let (name, id) = (task.id.clone(), task.id.clone());
+            let ours = run.clone();
+            if let Err(e) = std::thread::Builder::new().name(name).spawn(move || tasks.run(&task, &ours)) {
+                let error = Error::with(ErrorKind::Io, "no thread can be started for the task", e).chain();
+                self.0.store.end_task(&run.lease, &End::Failed(&error))?;
+                running.tasks.remove(&id);
+            }
+        }
+        if running.alarm != alarm {
+            running.alarm = alarm;
+            self.0.alarm_set.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Whether the time of a task has come. What changes of that is kept, and said in its log.
+    fn due(&self, task: &TaskRecord) -> Result<Due> {
+        let before = match task.state {
+            // It was begun: no time is waited for again.
+            TaskState::Running => None,
+            _ => task.plan()?,
+        };
+        let Some(mut plan) = before.clone() else { return Ok(Due::Now(None)) };
+        let now = Timestamp::now();
+        match plan.look(now) {
+            Look::Run(run) => {
+                // Afterwards it is only room that it waits for.
+                if task.due_at.is_some() {
+                    self.0.store.set_due(&task.id, &plan, None, (level(&run), &describe(&run)))?;
+                }
+                plan.begin(&run, now);
+                Ok(Due::Now(Some(Box::new(plan))))
+            }
+            Look::Later(at) => {
+                if task.due_at != Some(at) || before.as_ref() != Some(&plan) {
+                    let passed = task
+                        .due_at
+                        .filter(|due| *due <= now)
+                        .map(|due| format!("it could have begun at {due}, when the controller was not running; "));
+                    let level = if passed.is_some() { LogLevel::Warning } else { LogLevel::Info };
+                    let text = format!("{}scheduled: begins at {at}", passed.unwrap_or_default());
+                    self.0.store.set_due(&task.id, &plan, Some(at), (level, &text))?;
+                }
+                Ok(Due::Later(at))
+            }
+            // A plan of a task that is not over always has something left.
+            Look::Underway | Look::Never => Err(Error::new(
+                ErrorKind::Storage,
+                format!("the schedule of task {} is over, the task is not", task.id),
+            )),
+        }
+    }
+
+    /// A task's thread, from begin to end.
+    fn run(&self, task: &TaskRecord, run: &Run) {
+        let converted = catch_unwind(AssertUnwindSafe(|| self.convert(task, run)))
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Conversion, "the conversion broke down: see the log")));
+        if let Err(error) = self.end(task, run, converted) {
+            // Its lease ends, and it is taken up again.
+            tracing::error!(task = %task.id, "the end of the task cannot be written: {}", error.chain());
+        }
+        self.running().tasks.remove(&task.id);
+        self.0.ended.notify_all();
+        if let Err(error) = self.fill() {
+            tracing::error!("waiting tasks cannot be started: {}", error.chain());
+        }
+    }
+
+    fn convert(&self, task: &TaskRecord, run: &Run) -> Result<serde_json::Value> {
+        let request = request_of(task)?;
+        let machine = self.0.sessions.connected_machine(&task.machine, &task.id)?;
+        let recorder = Recorder { store: &self.0.store, run, written: Mutex::default() };
+        // What was asked for before the thread was there.
+        let (cancel, pause) = self.0.store.wanted_of(&task.id)?;
+        if cancel || pause {
+            run.cancel.cancel();
+        }
+        self.0.converter.convert(Source::Remote(Arc::new(machine)), &request, &recorder, &run.cancel).map_err(|e| {
+            let kind = match e.kind {
+                conversion::ErrorKind::Cancelled => ErrorKind::Cancelled,
+                _ => ErrorKind::Conversion,
+            };
+            Error { kind, context: e.context, source: e.source }
+        })
+    }
+
+    fn end(&self, task: &TaskRecord, run: &Run, converted: Result<serde_json::Value>) -> Result<()> {
+        let (outcome, failure);
+        let (end, told) = match converted {
+            Ok(value) => {
+                outcome = value.to_string();
+                (End::Done(&outcome), Some(ControllerMessage::Finish { text: format!("{} is converted", task.name) }))
+            }
+            Err(error) if error.kind == ErrorKind::Cancelled => {
+                let show = |what: &str| Some(ControllerMessage::Show { text: format!("{} {what}", task.name) });
+                match self.0.store.wanted_of(&task.id)? {
+                    (true, _) => (End::Cancelled, show("was cancelled")),
+                    (false, true) => (End::Paused, show("is paused")),
+                    (false, false) if self.running().stopping => (End::Interrupted, None),
+                    // A pause that was taken back before it was one.
+                    (false, false) => (End::Paused, None),
+                }
+            }
+            Err(error) => {
+                failure = error.chain();
+                let text = format!("{} failed; see the controller", task.name);
+                (End::Failed(&failure), Some(ControllerMessage::Show { text }))
+            }
+        };
+        if run.is_lost() || !self.0.store.end_task(&run.lease, &end)? {
+            tracing::warn!(task = %task.id, "its end was not written: the lease is lost");
+            return Ok(());
+        }
+        let how = match end {
+            End::Done(_) => "done",
+            End::Failed(_) => "failed",
+            End::Cancelled => "cancelled",
+            End::Paused => "paused",
+            End::Interrupted => "interrupted",
+        };
+        tracing::info!(task = %task.id, name = %task.name, how, "task ended");
+        if let Some(told) = told {
+            self.0.sessions.tell(&task.machine, &told);
+        }
+        Ok(())
+    }
+
+    /// Renews the leases of what runs, until the controller is stopped and nothing runs any more. What was lost is taken up
+    /// again, if nobody else has.
+    pub(super) fn keep_leases(&self) {
+        let mut running = self.running();
+        while !(running.stopping && running.tasks.is_empty()) {
+            running = self.0.ended.wait_timeout(running, self.0.lease / 3).unwrap_or_else(PoisonError::into_inner).0;
+            let runs: Vec<Run> = running.tasks.values().cloned().collect();
+            drop(running);
+            let leases: Vec<Lease> = runs.iter().map(|run| run.lease.clone()).collect();
+            match self.0.store.renew(&leases, self.0.lease) {
+                // A run that has just ended has no lease either.
+                Ok(lost) => runs.iter().filter(|run| lost.contains(&&run.lease)).for_each(|run| self.lose(run)),
+                Err(error) => tracing::error!("leases cannot be renewed: {}", error.chain()),
+            }
+            if let Err(error) = self.take_over() {
+                tracing::error!("tasks that nobody works on cannot be taken up: {}", error.chain());
+            }
+            running = self.running();
+        }
+    }
+
+    /// Takes up what nobody works on any more.
+    fn take_over(&self) -> Result<()> {
+        let abandoned = self.0.store.abandoned_tasks()?;
+        let ours = self.running_ids();
+        if abandoned.iter().any(|task| !ours.contains(&task.id)) {
+            self.fill()?;
+        }
+        Ok(())
+    }
+
+    fn lose(&self, run: &Run) {
+        if self.running().tasks.get(&run.lease.task).is_some_and(|now| now.lease == run.lease) {
+            run.lose();
+        }
+    }
+}
+
+/// The steps that a task has. What cannot be read has none, and fails when it is begun.
+fn steps_of(task: &TaskRecord) -> Vec<Step> {
+    let verify = request_of(task).is_ok_and(|request| request.verify);
+    let steps = [Step::Check, Step::Copy, Step::Verify, Step::FixUp, Step::Define, Step::Prove];
+    steps.into_iter().filter(|step| *step != Step::Verify || verify).collect()
+}
+
+fn request_of(task: &TaskRecord) -> Result<Request> {
+    serde_json::from_str(&task.request)
+        .map_err(|e| Error::with(ErrorKind::Storage, "the task's request cannot be understood", e))
+}
+
+/// Whether the time of a task has come.
+enum Due {
+    /// It has; with its plan as it is once the task was begun.
+    Now(Option<Box<Plan>>),
+    /// Not before then.
+    Later(Timestamp),
+}
+
+/// What the log says of a task whose time has come.
+fn describe(run: &DueRun) -> String {
+    match (run.slot, run.missed) {
+        (None, _) => "begun by an operator, whatever its schedule says".into(),
+        (Some(_), false) => "its time has come".into(),
+        (Some(slot), true) => format!(
+            "it was to begin at {slot}, when the controller was not running, or its clock was set since: begun now, once"
+        ),
+    }
+}
+
+fn level(run: &DueRun) -> LogLevel {
+    if run.missed { LogLevel::Warning } else { LogLevel::Info }
+}
+
+/// Writes down what a conversion tells.
+struct Recorder<'a> {
+    store: &'a Store,
+    run: &'a Run,
+    /// When progress was written last.
+    written: Mutex<Option<Instant>>,
+}
+
+impl Observer for Recorder<'_> {
+    fn event(&self, event: Event) {
+        let (now, lease) = (Instant::now(), &self.run.lease);
+        lock(&self.run.meter).event(&event, now);
+        if self.run.is_lost() {
+            return;
+        }
+        let kept = match &event {
+            Event::Step { step } => {
+                tracing::info!(task = %lease.task, %step, "step");
+                self.store.step_begins(lease, *step)
+            }
+            Event::Progress { .. } => self.write_progress(now),
+            Event::Log { message } => self.store.task_says(lease, LogLevel::Info, message),
+            Event::Warning { message } => self.store.task_says(lease, LogLevel::Warning, message),
+        };
+        match kept {
+            Ok(true) => {}
+            Ok(false) => self.run.lose(),
+            // A log that cannot be written does not end a conversion that works.
+            Err(error) => tracing::error!(task = %lease.task, "{}", error.chain()),
+        }
+    }
+}
+
+impl Recorder<'_> {
+    fn write_progress(&self, now: Instant) -> Result<bool> {
+        let mut written = lock(&self.written);
+        if written.is_some_and(|at| now.saturating_duration_since(at) < PROGRESS_INTERVAL) {
+            return Ok(true);
+        }
+        *written = Some(now);
+        let progress = lock(&self.run.meter).progress(now);
+        self.store.task_progress(&self.run.lease, progress.done, progress.total)
+    }
+}

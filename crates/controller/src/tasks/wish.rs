@@ -1,0 +1,150 @@
+//! What is asked for, and whether it can be done.
+
+use std::path::Path;
+
+use conversion::Request;
+use protocol::message::AgentKind;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Tasks;
+use crate::schedule::{Plan, Schedule, WINDOWS_MAX};
+use crate::store::NewTask;
+use crate::{Error, ErrorKind, Result, Timestamp};
+
+/// A conversion that is asked for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Id of the machine.
+    pub machine: String,
+    /// What is to be made of it.
+    pub request: Request,
+    /// Where the machine is not Cold Cloning Ready: to wait until it is, and for an operator's yes then.
+    pub wait: bool,
+    /// When it is to be begun, where that is not as soon as there is room.
+    pub schedule: Option<Schedule>,
+}
+
+/// Tasks of one kind that were asked for together.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// `b-` and eight hexadecimal digits.
+    pub id: String,
+    /// Of what kind.
+    pub kind: BatchKind,
+    /// Their ids.
+    pub tasks: Vec<String>,
+}
+
+/// How the machines of a batch are converted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BatchKind {
+    /// In the boot image, now or when they are there.
+    ColdCloningReady,
+    /// While their own system runs.
+    Live,
+}
+
+/// A wish that can be fulfilled.
+pub(super) struct Checked {
+    name: String,
+    pub(super) machine: String,
+    output: String,
+    json: String,
+    pub(super) waits: bool,
+    pub(super) is_cold: bool,
+    plan: Option<Plan>,
+}
+
+impl Checked {
+    pub(super) fn as_new(&self) -> NewTask<'_> {
+        NewTask {
+            name: &self.name,
+            machine: &self.machine,
+            output: &self.output,
+            request: &self.json,
+            waits: self.waits,
+            plan: self.plan.as_ref(),
+        }
+    }
+}
+
+impl Tasks {
+    /// What is wished, if it can be done.
+    pub(super) fn check(&self, wish: &Wish) -> Result<Checked> {
+        let machine = &wish.machine;
+        if self.0.store.machine(machine)?.is_none() {
+            return Err(Error::new(ErrorKind::NotFound, format!("no machine {machine}")));
+        }
+        let kind = self.0.sessions.kind_of(machine);
+        if kind.is_none() && !wish.wait {
+            let context = format!(
+                "machine {machine} is not connected: start it from the boot image, or let the task wait for it (--wait)"
+            );
+            return Err(Error::new(ErrorKind::Conflict, context));
+        }
+        let plan = wish.schedule.clone().map(plan_of).transpose()?;
+        let output = output_folder(&wish.request)?;
+        let request = Request { output: output.clone().into(), ..wish.request.clone() };
+        let json = serde_json::to_string(&request)
+            .map_err(|e| Error::with(ErrorKind::Invalid, "request cannot be written as JSON", e))?;
+        let is_ready = kind == Some(AgentKind::BootImage);
+        Ok(Checked {
+            name: request.name,
+            machine: machine.clone(),
+            output,
+            json,
+            waits: wish.wait && !is_ready,
+            is_cold: is_ready || wish.wait,
+            plan,
+        })
+    }
+}
+
+fn plan_of(schedule: Schedule) -> Result<Plan> {
+    check_schedule(&schedule)?;
+    Ok(Plan::new(schedule, false, Timestamp::now()))
+}
+
+pub(super) fn check_schedule(schedule: &Schedule) -> Result<()> {
+    if let Some(start_at) = schedule.start_at.as_ref().filter(|at| at.instant() <= Timestamp::now()) {
+        let context = format!("time {start_at} has passed: leave it out for a start as soon as there is room");
+        return Err(Error::new(ErrorKind::Invalid, context));
+    }
+    if schedule.every.is_some() {
+        return Err(Error::new(ErrorKind::Invalid, "interval: a conversion is made once and not repeated"));
+    }
+    if schedule.windows.len() > WINDOWS_MAX {
+        let found = schedule.windows.len();
+        return Err(Error::new(ErrorKind::Invalid, format!("windows: expected at most {WINDOWS_MAX}, found {found}")));
+    }
+    Ok(())
+}
+
+/// The canonical path of the output folder, if the result's name is free in it.
+fn output_folder(request: &Request) -> Result<String> {
+    let shown = request.output.display();
+    if !request.output.is_absolute() {
+        return Err(Error::new(ErrorKind::Invalid, format!("output folder {shown}: expected an absolute path")));
+    }
+    let output = request
+        .output
+        .canonicalize()
+        .map_err(|e| Error::with(ErrorKind::Invalid, format!("output folder {shown} cannot be found"), e))?;
+    if !output.is_dir() {
+        return Err(Error::new(ErrorKind::Invalid, format!("output folder {shown} is no folder")));
+    }
+    let is_file_name = Path::new(&request.name).file_name() == Some(request.name.as_ref());
+    if !is_file_name {
+        return Err(Error::new(ErrorKind::Invalid, format!("name {:?}: expected a file name", request.name)));
+    }
+    if output.join(&request.name).symlink_metadata().is_ok() {
+        let context = format!("{} exists already: choose another name", output.join(&request.name).display());
+        return Err(Error::new(ErrorKind::Conflict, context));
+    }
+    output
+        .into_os_string()
+        .into_string()
+        .map_err(|_| Error::new(ErrorKind::Invalid, format!("output folder {shown}: expected a name in UTF-8")))
+}
