@@ -10,7 +10,7 @@ export VCONVERTER_TESTDATA ?= $(abspath ../shared/testdata)
 
 PROGRAMS := $(CARGO_TARGET_DIR)/x86_64-unknown-linux-gnu/release
 
-.PHONY: help setup console build demo test test-full soak lint bench fuzz clean-cache
+.PHONY: help setup console build package demo test test-full soak lint bench fuzz clean-cache
 
 help: ## list these habits
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ console: setup ## build the console (web/), which goes into the controller; done
 
 build: setup console ## build the programs
 	cargo build --release --locked --bins
+
+package: build ## make the Debian package
+	@tools/package "$(PROGRAMS)" "$(CARGO_TARGET_DIR)/package"
 
 demo: build ## cold-clone a physical machine over the network into a VM that boots, and show it
 	@$(PROGRAMS)/vconverter-lab demo

@@ -12,6 +12,11 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{Error, ErrorKind, Result};
 
+/// What a controller keeps here beside its database, and a backup takes: files, and folders of files.
+pub(crate) const KEPT: &[&str] = &["credentials.key", DRIVERS, "identity"];
+/// The folder of the driver library.
+pub(crate) const DRIVERS: &str = "drivers";
+
 /// Names of what lies in a data directory; it need not exist.
 #[derive(Clone, Debug)]
 pub struct DataDirectory {
@@ -80,7 +85,8 @@ impl DataDirectory {
     ///
     /// # Errors
     /// [`ErrorKind::ReadOnly`] where it cannot be written, [`ErrorKind::Locked`] with the other controller's process
-    /// id, [`ErrorKind::Invalid`] where others than its owner could write into it.
+    /// id, [`ErrorKind::Invalid`] where others than its owner could write into it, [`ErrorKind::Io`] where a restore was
+    /// interrupted and cannot be finished.
     pub fn lock(self) -> Result<LockedDataDirectory> {
         let shown = self.path.display();
         DirBuilder::new()
@@ -118,6 +124,7 @@ impl DataDirectory {
         lock.set_len(0)
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(|e| Error::io(format!("data directory {shown}: cannot be written"), e))?;
+        crate::backup::finish_restore(&self.path)?;
         Ok(LockedDataDirectory { directory: self, _lock: lock })
     }
 }

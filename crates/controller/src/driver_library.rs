@@ -53,7 +53,7 @@ impl Driver {
 impl DriverLibrary {
     /// The library of `directory`.
     pub fn new(directory: &DataDirectory) -> Self {
-        Self { folder: directory.path().join("drivers") }
+        Self { folder: directory.path().join(crate::data_directory::DRIVERS) }
     }
 
     /// Keeps a file, in the place of one of the same name.

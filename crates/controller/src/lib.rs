@@ -5,6 +5,7 @@
 //! serves its API only to the owner of its data directory and to root.
 
 pub mod api;
+pub mod backup;
 mod console;
 mod data_directory;
 pub mod driver_library;

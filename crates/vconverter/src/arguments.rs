@@ -38,6 +38,9 @@ pub(crate) struct Arguments {
     /// The controller's data directory [default: /var/lib/vconverter for root, else ~/.local/share/vconverter]
     #[arg(long, global = true, value_name = "DIR", env = "VCONVERTER_DATA", hide_env_values = true)]
     pub(crate) data_dir: Option<PathBuf>,
+    /// The configuration file [default: /etc/vconverter/vconverter.toml, where it is there]
+    #[arg(long, global = true, value_name = "FILE", env = "VCONVERTER_CONFIG", hide_env_values = true)]
+    pub(crate) config: Option<PathBuf>,
     /// Print JSON; what takes time prints one JSON object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -50,6 +53,7 @@ pub(crate) enum Command {
     /// Run the controller: wait for machines, convert them, serve the other commands
     Serve(Serve),
     /// Show whether the controller runs, where agents find it, and the fingerprint by which they know it
+    #[command(after_help = "Example:\n  vconverter status --json")]
     Status,
     /// Show the machines that wait for approval, and those that are known
     Machines(Machines),
@@ -65,29 +69,40 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Make the boot image from which machines are cold-cloned
     BootImage(BootImage),
+    /// Check the configuration file, or show what is in force
+    Config(Config),
+    /// Save the controller's state to a file, while it runs or not
+    Backup(Backup),
+    /// Bring a saved state back
+    Restore(Restore),
+    /// Print a shell's completions of this command line
+    Completions(Completions),
+    /// Write the man pages
+    Manual(Manual),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = "\
-Example:
+Examples:
+  vconverter serve
   vconverter serve --data-dir /srv/vconverter --listen 192.0.2.10:7770
 
 It works in the foreground until SIGINT or SIGTERM. Running tasks come to a safe point then and go on with the next
-start; after a SIGKILL too. The data directory holds the database, the controller's key and the socket of its API, for
-its owner and root.")]
+start; after a SIGKILL too. What is not said here is taken from the configuration file, see `vconverter config --help`.
+The data directory holds the database, the controller's key and the socket of its API, for its owner and root.")]
 pub(crate) struct Serve {
-    /// Where to listen for agents
-    #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::from(([0, 0, 0, 0], controller::sessions::AGENT_PORT)))]
-    pub(crate) listen: SocketAddr,
+    /// Where to listen for agents [default: 0.0.0.0:7770]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
     /// Bring machines to the boot image over the network too (see `vconverter pxe --help`)
-    #[arg(long, requires = "boot_image")]
-    pub(crate) pxe: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) pxe: Option<bool>,
     #[command(flatten)]
     pub(crate) pxe_service: PxeService,
 }
 
 /// What the PXE service works with.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct PxeService {
     /// The boot image: the folder that `boot-image build` made
     #[arg(long, value_name = "DIR")]
@@ -95,9 +110,9 @@ pub(crate) struct PxeService {
     /// Answer on this interface only; can be given more than once [default: all with an IPv4 address]
     #[arg(long = "interface", value_name = "NAME")]
     pub(crate) interfaces: Vec<String>,
-    /// Port for HTTP; some firmware takes no other than 80
-    #[arg(long, value_name = "PORT", default_value_t = netboot::HTTP_PORT)]
-    pub(crate) http_port: u16,
+    /// Port for HTTP; some firmware takes no other than 80 [default: 80]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) http_port: Option<u16>,
 }
 
 #[derive(Debug, Args)]
@@ -289,11 +304,15 @@ pub(crate) enum Format {
 Examples:
   vconverter tasks
   vconverter tasks watch t-0b7d11c2
+  vconverter tasks show t-0b7d11c2 --json
+  vconverter tasks log t-0b7d11c2
+  vconverter tasks cancel t-0b7d11c2      # what is copied is kept
   vconverter tasks retry t-0b7d11c2
   vconverter tasks resume t-0b7d11c2      # it is unconfirmed: its machine is there
   vconverter tasks schedule t-0b7d11c2 --start-at '2026-12-01T22:00[Europe/Berlin]'
   vconverter tasks schedule t-0b7d11c2 --now
   vconverter tasks pause t-0b7d11c2
+  vconverter tasks clone t-0b7d11c2 --name web2
   vconverter tasks delete t-0b7d11c2 --discard"
 )]
 pub(crate) struct Tasks {
@@ -388,6 +407,7 @@ Examples:
   vconverter drivers add megaraid_sas.ko firmware-bnx2_20230210-5_all.deb
   vconverter drivers list
   vconverter drivers push m-4f9c21ab megaraid_sas.ko
+  vconverter drivers remove megaraid_sas.ko
 
 A FILE is a kernel module (.ko, .ko.xz, .ko.zst), a Debian package of modules or firmware (.deb), or a firmware file under
 the name that its module asks for. The machine's Device Installer shows which devices have no driver and what they lack; it
@@ -437,6 +457,10 @@ pub(crate) struct Inspect {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vconverter boot-image build --output boot --controller 192.0.2.10:7770
+  vconverter boot-image inspect boot --supports 14e4:1639")]
 pub(crate) struct BootImage {
     #[command(subcommand)]
     pub(crate) action: BootImageAction,
@@ -540,6 +564,107 @@ pub(crate) struct Build {
     pub(crate) verbose: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vconverter config check
+  vconverter config check ./vconverter.toml
+  vconverter config show --json
+
+The file is TOML; all of it is optional, and options of `vconverter serve` go before it:
+  data-dir = \"/var/lib/vconverter\"
+  listen = \"0.0.0.0:7770\"
+
+  [pxe]
+  enabled = true
+  boot-image = \"/srv/vconverter/boot\"
+  interfaces = [\"eth0\"]
+  http-port = 80
+
+A key that is not known is an error.")]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    pub(crate) action: ConfigAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigAction {
+    /// Say what in the file is wrong or cannot work on this machine
+    Check {
+        /// The file [default: the one that `serve` reads]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Show all settings in force, and where each comes from
+    Show,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vconverter backup /srv/backup/vconverter-$(date +%F).tar.zst
+  vconverter backup --without-drivers --force state.tar.zst
+
+It holds the database (machines, tasks, users, logs), the keys of the controller and of its credentials, and the driver
+library; no images. Whoever has it can pose as this controller: its mode is 0600, keep it like a private key. The running
+controller is not disturbed. `tar --zstd -tf FILE` shows what is in it.")]
+pub(crate) struct Backup {
+    /// File to make
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Leave the driver library out
+    #[arg(long)]
+    pub(crate) without_drivers: bool,
+    /// Take the place of a file that is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vconverter restore /srv/backup/vconverter-2026-11-23.tar.zst
+  vconverter restore --force state.tar.zst          # what is there is kept as before-restore-TIME in the data directory
+  vconverter restore --data-dir /srv/vconverter state.tar.zst
+
+Stop the controller before. The whole file is read and checked before anything is changed; then the state changes in one
+step, which the next command finishes if this one is killed in it. Tasks that were running or scheduled when the backup was
+made go on with the next `vconverter serve`. A backup is as trustworthy as where it was kept.")]
+pub(crate) struct Restore {
+    /// What `vconverter backup` made
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Keep a state that is there aside, and take its place
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vconverter completions bash > /etc/bash_completion.d/vconverter
+  vconverter completions zsh > \"${fpath[1]}/_vconverter\"
+  vconverter completions fish > ~/.config/fish/completions/vconverter.fish
+
+The Debian package brings them along.")]
+pub(crate) struct Completions {
+    /// The shell that they are for
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  vconverter manual --output ~/.local/share/man/man1 && man vconverter-convert
+
+A page for each command, for section 1. The Debian package brings them along.")]
+pub(crate) struct Manual {
+    /// Folder for the pages; made if it is not there
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+}
+
 impl From<Format> for OutputFormat {
     fn from(format: Format) -> Self {
         match format {
@@ -562,13 +687,11 @@ impl Convert {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_arguments_are_consistent() {
-        Arguments::command().debug_assert();
+        crate::help::command().debug_assert();
     }
 
     #[test]

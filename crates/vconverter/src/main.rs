@@ -3,36 +3,51 @@
 //! Results go to standard output, everything else to standard error. Each error is printed once, with all its causes.
 
 mod arguments;
+mod backup;
 mod boot_image;
 mod boot_image_inspect;
 mod client;
+mod configuration;
 mod convert;
 mod drivers;
 mod failure;
+mod help;
 mod inspect;
 mod machines;
+mod manual;
 mod outcome;
 mod progress_line;
 mod pxe;
+mod readiness;
 mod serve;
+mod settings;
 mod signals;
 mod table;
 mod tasks;
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use controller::DataDirectory;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, BootImageAction, Command, DriversAction, MachinesAction, PxeAction, TasksAction};
+use arguments::{
+    Arguments, BootImageAction, Command, Config, ConfigAction, DriversAction, MachinesAction, PxeAction, Serve,
+    TasksAction,
+};
 use client::Client;
+use configuration::Configuration;
 use failure::{Code, Failure, Result};
+use settings::{PxeSettings, Settings};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::from_arg_matches(&help::command().get_matches()) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
     let serves = match &arguments.command {
         Command::Serve(_) => true,
         Command::Pxe(pxe) => pxe.action.is_none(),
@@ -59,9 +74,30 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<()> {
     let json = arguments.json;
-    let directory = arguments.data_dir.map_or_else(DataDirectory::from_environment, DataDirectory::new);
+    // These look at nothing that a configuration says; one that is broken is not in their way.
+    match &arguments.command {
+        Command::Inspect(inspect) => return inspect::inspect(&inspect.sources, json),
+        Command::Completions(completions) => return manual::completions(completions.shell),
+        Command::Manual(manual) => return manual::write_pages(&manual.output, json),
+        _ => {}
+    }
+    let (named, is_needed) = match &arguments.command {
+        Command::Config(Config { action: ConfigAction::Check { file: Some(file) } }) => (Some(file), true),
+        Command::Config(_) | Command::Serve(_) => (arguments.config.as_ref(), true),
+        _ => (arguments.config.as_ref(), false),
+    };
+    let configuration = Configuration::load(named.map(PathBuf::as_path), is_needed)?;
+    let data_dir = settings::data_dir(arguments.data_dir, &configuration);
+    let directory = DataDirectory::new(&data_dir.value);
     match arguments.command {
-        Command::Serve(serve) => serve::serve(&serve, directory, json),
+        Command::Serve(serve) => serve::serve(&Settings::of(&serve, data_dir, &configuration), json),
+        Command::Config(config) => {
+            let settings = Settings::of(&Serve::default(), data_dir, &configuration);
+            match config.action {
+                ConfigAction::Check { .. } => settings::check(&settings, &configuration, json),
+                ConfigAction::Show => settings::show(&settings, json),
+            }
+        }
         Command::Status => serve::status(&Client::new(&directory)?, json),
         Command::Machines(machines) => {
             let client = Client::new(&directory)?;
@@ -89,7 +125,10 @@ fn run(arguments: Arguments) -> Result<()> {
             }
         }
         Command::Pxe(arguments) => match arguments.action {
-            None => pxe::serve(&arguments.service, arguments.controller.as_deref(), directory, json),
+            None => {
+                let service = PxeSettings::of(&arguments.service, &configuration);
+                pxe::serve(&service, arguments.controller.as_deref(), directory, json)
+            }
             Some(PxeAction::Log { follow }) => pxe::log(&Client::new(&directory)?, follow, json),
             Some(PxeAction::Policy(policy)) => pxe::policy(&Client::new(&directory)?, &policy, json),
         },
@@ -102,11 +141,13 @@ fn run(arguments: Arguments) -> Result<()> {
                 Some(DriversAction::Push { machine, names }) => drivers::push(&client, &machine, &names, json),
             }
         }
-        Command::Inspect(inspect) => inspect::inspect(&inspect.sources, json),
         Command::BootImage(boot_image) => match boot_image.action {
             BootImageAction::Build(build) => boot_image::build(&build, &directory, json),
             BootImageAction::Inspect(inspect) => boot_image_inspect::inspect(&inspect, json),
         },
+        Command::Backup(arguments) => backup::backup(&arguments, &directory, json),
+        Command::Restore(arguments) => backup::restore(&arguments, directory, json),
+        Command::Inspect(_) | Command::Completions(_) | Command::Manual(_) => Ok(()),
     }
 }
 

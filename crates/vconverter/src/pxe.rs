@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use controller::api::NewPxeRule;
 use controller::store::{PxePolicy, PxeRule};
-use controller::{DataDirectory, PxeConfig, PxeStation};
+use controller::{DataDirectory, PxeStation};
 use netboot::Record;
 use serde_json::json;
 
-use crate::arguments::{PolicyName, PxePolicyArguments, PxeService};
+use crate::arguments::{PolicyName, PxePolicyArguments};
 use crate::client::Client;
 use crate::failure::{Code, Failure, Result};
+use crate::settings::PxeSettings;
 use crate::signals::Signals;
 use crate::table::{Table, plain};
 
@@ -21,20 +22,9 @@ use crate::table::{Table, plain};
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl PxeService {
-    /// What the service is started with; it needs a boot image.
-    pub(crate) fn config(&self) -> Result<PxeConfig> {
-        let boot_image = self.boot_image.clone().ok_or_else(|| {
-            let message = "--boot-image DIR is needed: the folder that `vconverter boot-image build` made";
-            Failure::new(Code::Usage, message)
-        })?;
-        Ok(PxeConfig { boot_image, interfaces: self.interfaces.clone(), http_port: self.http_port })
-    }
-}
-
 /// `vconverter pxe --boot-image DIR`.
-pub(crate) fn serve(arguments: &PxeService, wanted: Option<&str>, directory: DataDirectory, json: bool) -> Result<()> {
-    let config = arguments.config()?;
+pub(crate) fn serve(service: &PxeSettings, wanted: Option<&str>, directory: DataDirectory, json: bool) -> Result<()> {
+    let config = service.config()?;
     let controller = controller_of(&config.boot_image);
     check_controller(controller.as_deref(), wanted)?;
     let signals = Signals::listen()?;

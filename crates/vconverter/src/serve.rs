@@ -7,9 +7,10 @@ use controller::tasks::Converter;
 use controller::{Config, Controller, DataDirectory, LEASE};
 use conversion::{Cancel, Observer, Request, Source};
 
-use crate::arguments::Serve;
 use crate::client::Client;
 use crate::failure::Result;
+use crate::readiness;
+use crate::settings::Settings;
 use crate::signals::Signals;
 
 /// The conversions of a controller.
@@ -30,14 +31,13 @@ impl Converter for Pipeline {
     }
 }
 
-pub(crate) fn serve(arguments: &Serve, directory: DataDirectory, json: bool) -> Result<()> {
-    let pxe = if arguments.pxe { Some(arguments.pxe_service.config()?) } else { None };
+pub(crate) fn serve(settings: &Settings, json: bool) -> Result<()> {
     let config = Config {
-        data_directory: directory,
-        listen: arguments.listen,
+        data_directory: DataDirectory::new(&settings.data_dir.value),
+        listen: settings.listen.value,
         converter: Arc::new(Pipeline),
         lease: LEASE,
-        pxe,
+        pxe: if settings.pxe_enabled.value { Some(settings.pxe.config()?) } else { None },
     };
     let signals = Signals::listen()?;
     let controller = Controller::start(config)?;
@@ -50,7 +50,9 @@ pub(crate) fn serve(arguments: &Serve, directory: DataDirectory, json: bool) -> 
             status.agent_address, status.ca_fingerprint, status.data_dir
         ))?;
     }
+    readiness::notify(readiness::READY);
     let waited = signals.wait_to_stop();
+    readiness::notify(readiness::STOPPING);
     controller.stop();
     waited
 }

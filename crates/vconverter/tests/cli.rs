@@ -84,7 +84,7 @@ fn help_tells_the_exit_codes_and_shows_examples() {
     assert!(help.status.success());
     let text = String::from_utf8(help.stdout).unwrap();
     assert!(text.contains("Exit codes:") && text.contains("vconverter machines approve"), "{text}");
-    for command in ["serve", "machines", "convert", "tasks", "inspect"] {
+    for command in ["serve", "machines", "convert", "tasks", "inspect", "config", "backup"] {
         let text = String::from_utf8(run(&data, &[command, "--help"]).stdout).unwrap();
         assert!(text.contains(&format!("vconverter {command}")) && text.contains("Example"), "{text}");
     }

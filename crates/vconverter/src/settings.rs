@@ -1,0 +1,182 @@
+//! The settings in force, made of options, environment and configuration file; `vconverter config`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use controller::{DataDirectory, PxeConfig};
+use serde_json::{Value, json};
+
+use crate::arguments::{PxeService, Serve};
+use crate::configuration::{Configuration, Origin, Setting};
+use crate::failure::{Code, Failure, Result};
+
+/// Variable of the environment for the data directory.
+const DATA_VARIABLE: &str = "VCONVERTER_DATA";
+
+/// What `serve` works with.
+pub(crate) struct Settings {
+    pub(crate) data_dir: Setting<PathBuf>,
+    pub(crate) listen: Setting<SocketAddr>,
+    pub(crate) pxe_enabled: Setting<bool>,
+    pub(crate) pxe: PxeSettings,
+}
+
+/// What the PXE service works with.
+pub(crate) struct PxeSettings {
+    boot_image: Setting<Option<PathBuf>>,
+    interfaces: Setting<Vec<String>>,
+    http_port: Setting<u16>,
+}
+
+/// The data directory: the option, else the environment, else the file, else that of the user.
+pub(crate) fn data_dir(given: Option<PathBuf>, configuration: &Configuration) -> Setting<PathBuf> {
+    let variable = std::env::var_os(DATA_VARIABLE).filter(|value| !value.is_empty());
+    let mut setting = configuration.setting(("--data-dir", given), configuration.tables.data_dir.as_ref(), || {
+        DataDirectory::from_environment().path().to_owned()
+    });
+    if setting.origin == Origin::Option("--data-dir") && variable.is_some_and(|value| setting.value == value) {
+        setting.origin = Origin::Environment(DATA_VARIABLE);
+    }
+    setting
+}
+
+impl Settings {
+    pub(crate) fn of(serve: &Serve, data_dir: Setting<PathBuf>, configuration: &Configuration) -> Self {
+        let tables = &configuration.tables;
+        let everywhere = || SocketAddr::from(([0, 0, 0, 0], controller::sessions::AGENT_PORT));
+        Self {
+            data_dir,
+            listen: configuration.setting(("--listen", serve.listen), tables.listen.as_ref(), everywhere),
+            pxe_enabled: configuration.setting(("--pxe", serve.pxe), tables.pxe.enabled.as_ref(), || false),
+            pxe: PxeSettings::of(&serve.pxe_service, configuration),
+        }
+    }
+
+    /// Name as in the file, value, and origin of each; `None` where nothing is set.
+    fn all(&self) -> Vec<(&'static str, Option<Value>, &Origin)> {
+        let pxe = &self.pxe;
+        vec![
+            ("data-dir", Some(json!(self.data_dir.value)), &self.data_dir.origin),
+            ("listen", Some(json!(self.listen.value)), &self.listen.origin),
+            ("pxe.enabled", Some(json!(self.pxe_enabled.value)), &self.pxe_enabled.origin),
+            ("pxe.boot-image", pxe.boot_image.value.as_ref().map(|path| json!(path)), &pxe.boot_image.origin),
+            ("pxe.interfaces", Some(json!(pxe.interfaces.value)), &pxe.interfaces.origin),
+            ("pxe.http-port", Some(json!(pxe.http_port.value)), &pxe.http_port.origin),
+        ]
+    }
+
+    /// What cannot work, each in a line that says what to do.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut fault = |name: &str, origin: &Origin, why: String| faults.push(format!("{name} ({origin}): {why}"));
+        let (data_dir, pxe) = (&self.data_dir, &self.pxe);
+        if !data_dir.value.is_absolute() {
+            fault("data-dir", &data_dir.origin, "expected a path that begins with /".into());
+        }
+        match &pxe.boot_image.value {
+            Some(path) if !path.is_dir() => {
+                let why = format!("{} is no folder: make it by `vconverter boot-image build --output`", path.display());
+                fault("pxe.boot-image", &pxe.boot_image.origin, why);
+            }
+            None if self.pxe_enabled.value => {
+                let why = "the PXE service needs pxe.boot-image: the folder that `vconverter boot-image build` made";
+                fault("pxe.enabled", &self.pxe_enabled.origin, why.into());
+            }
+            _ => {}
+        }
+        for name in &pxe.interfaces.value {
+            // A name is one segment, whatever is written there.
+            if name.contains('/') || !PathBuf::from("/sys/class/net").join(name).exists() {
+                fault("pxe.interfaces", &pxe.interfaces.origin, format!("this machine has no interface {name:?}"));
+            }
+        }
+        faults
+    }
+}
+
+impl PxeSettings {
+    pub(crate) fn of(service: &PxeService, configuration: &Configuration) -> Self {
+        let table = &configuration.tables.pxe;
+        let boot_image = match (&service.boot_image, &table.boot_image) {
+            (None, None) => Setting { value: None, origin: Origin::Default },
+            (given, in_file) => {
+                let found = configuration.setting(("--boot-image", given.clone()), in_file.as_ref(), PathBuf::new);
+                Setting { value: Some(found.value), origin: found.origin }
+            }
+        };
+        let named = (!service.interfaces.is_empty()).then(|| service.interfaces.clone());
+        Self {
+            boot_image,
+            interfaces: configuration.setting(("--interface", named), table.interfaces.as_ref(), Vec::new),
+            http_port: configuration
+                .setting(("--http-port", service.http_port), table.http_port.as_ref(), || netboot::HTTP_PORT),
+        }
+    }
+
+    /// What the service is started with; it needs a boot image.
+    pub(crate) fn config(&self) -> Result<PxeConfig> {
+        let boot_image = self.boot_image.value.clone().ok_or_else(|| {
+            let message = "--boot-image DIR is needed: the folder that `vconverter boot-image build` made";
+            Failure::new(Code::Usage, message)
+        })?;
+        Ok(PxeConfig { boot_image, interfaces: self.interfaces.value.clone(), http_port: self.http_port.value })
+    }
+}
+
+/// `vconverter config check`.
+pub(crate) fn check(settings: &Settings, configuration: &Configuration, json: bool) -> Result<()> {
+    let faults = settings.faults();
+    let path = configuration.path().map(|path| path.display().to_string());
+    if json {
+        crate::print_json(&json!({ "file": path, "good": faults.is_empty(), "faults": faults }))?;
+    } else {
+        let shown = path.unwrap_or_else(|| "no configuration file; defaults".into());
+        let verdict = if faults.is_empty() { "good" } else { "this cannot work" };
+        let told: String = faults.iter().map(|fault| format!("  {fault}\n")).collect();
+        crate::print(&format!("{shown}: {verdict}\n{told}"))?;
+    }
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::silent(Code::Failed)),
+    }
+}
+
+/// `vconverter config show`: a configuration file again, with where each value comes from.
+pub(crate) fn show(settings: &Settings, json: bool) -> Result<()> {
+    let all = settings.all();
+    if json {
+        let values: serde_json::Map<String, Value> = all
+            .into_iter()
+            .map(|(name, value, origin)| (name.into(), json!({ "value": value, "from": origin.to_string() })))
+            .collect();
+        return crate::print_json(&values);
+    }
+    let mut lines: Vec<(String, &Origin)> = Vec::new();
+    let mut table = "";
+    let mut text = String::new();
+    for (name, value, origin) in all {
+        let (its_table, key) = name.split_once('.').unwrap_or(("", name));
+        if its_table != table {
+            text.push_str(&aligned(&std::mem::take(&mut lines)));
+            text.push_str(&format!("\n[{its_table}]\n"));
+            table = its_table;
+        }
+        let line = match value {
+            Some(value) => format!("{key} = {}", literal(&value)),
+            None => format!("# {key} ="),
+        };
+        lines.push((line, origin));
+    }
+    text.push_str(&aligned(&lines));
+    crate::print(&text)
+}
+
+fn aligned(lines: &[(String, &Origin)]) -> String {
+    let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0);
+    lines.iter().map(|(line, origin)| format!("{line:<width$}  # {origin}\n")).collect()
+}
+
+/// A value as TOML writes it; our values are texts, numbers, truths and lists of texts.
+fn literal(value: &Value) -> String {
+    toml::Value::try_from(value).map_or_else(|_| value.to_string(), |value| value.to_string())
+}
