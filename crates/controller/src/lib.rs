@@ -11,6 +11,7 @@ mod data_directory;
 pub mod driver_library;
 mod error;
 pub mod identity;
+mod metrics;
 pub mod progress;
 mod pxe;
 pub mod schedule;

@@ -78,6 +78,7 @@ impl Controller {
             status: status.clone(),
             pxe: pxe.as_ref().map(|pxe| pxe.log().clone()),
             events: Events::new(),
+            requests: Arc::default(),
         });
         Events::follow(&api)?;
         let (stop_api, stopped) = oneshot::channel();

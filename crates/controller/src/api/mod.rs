@@ -10,6 +10,7 @@ mod drivers;
 mod events;
 mod input;
 mod machines;
+mod metrics;
 mod page;
 mod problem;
 mod proof;
@@ -28,6 +29,7 @@ use axum::{Router, middleware};
 use self::problem::nothing_there;
 use crate::console;
 use crate::driver_library::DriverLibrary;
+use crate::metrics::Family;
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -58,6 +60,8 @@ pub(crate) struct Api {
     /// The log of the PXE service, where it runs.
     pub(crate) pxe: Option<Arc<netboot::Log>>,
     pub(crate) events: Events,
+    /// What was asked, and how it was answered.
+    pub(crate) requests: Arc<Family>,
 }
 
 /// The API, all of it, before it is known who asks.
@@ -73,6 +77,8 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .merge_with(pxe)
         .finish()
         .fallback(elsewhere)
+        .merge(metrics::router(api))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api.requests), metrics::count))
 }
 
 /// What is no resource of the API is a page of the console, or one of its files.

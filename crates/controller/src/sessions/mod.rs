@@ -12,6 +12,7 @@ mod streams;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,16 @@ struct Shared {
     /// Held while a machine's presence is looked up and told to the tasks that wait for it.
     presence: Mutex<()>,
     pushes: drivers::Pushes,
+    traffic: Traffic,
+}
+
+/// What came over data connections since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// Connections that are open.
+    pub(crate) open: AtomicU64,
+    /// Bytes that were received on all of them.
+    pub(crate) received: AtomicU64,
 }
 
 /// Refused second sessions are audited once a minute for a key: a restarting agent tries every few seconds.
@@ -135,7 +146,12 @@ impl Sessions {
             refused: Mutex::default(),
             presence: Mutex::default(),
             pushes: drivers::Pushes::default(),
+            traffic: Traffic::default(),
         }))
+    }
+
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.0.traffic
     }
 
     /// Fingerprint of the controller's CA: what a boot image is built with.

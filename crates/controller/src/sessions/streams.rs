@@ -4,6 +4,7 @@
 //! waited for; the pipeline only sees that a stream takes its time.
 
 use std::io::{self, Read, Write};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use conversion::{Cancel, DataStream, RemoteMachine, StreamRequest};
@@ -198,7 +199,9 @@ impl RemoteMachine for ConnectedMachine {
             match self.ask(&wanted, mode(request), cancel)? {
                 Some(Answer::Connected(connection, pass)) => {
                     connection.set_read_timeout(Some(CANCEL_INTERVAL));
-                    return Ok(Box::new(Stream { connection, cancel: cancel.clone(), _pass: pass }));
+                    let sessions = self.sessions.clone();
+                    sessions.traffic().open.fetch_add(1, Relaxed);
+                    return Ok(Box::new(Stream { connection, sessions, cancel: cancel.clone(), _pass: pass }));
                 }
                 Some(Answer::Failed(reason)) => {
                     failures += 1;
@@ -218,6 +221,8 @@ impl RemoteMachine for ConnectedMachine {
 /// One data connection. It is cut when it is dropped, so that an agent never sends into nothing.
 struct Stream {
     connection: Box<Connection>,
+    /// They count what it receives.
+    sessions: Sessions,
     cancel: Cancel,
     _pass: Pass,
 }
@@ -236,7 +241,11 @@ impl Read for Stream {
                         return Err(e);
                     }
                 }
-                other => return other,
+                Ok(read) => {
+                    self.sessions.traffic().received.fetch_add(read as u64, Relaxed);
+                    return Ok(read);
+                }
+                Err(e) => return Err(e),
             }
         }
     }
@@ -254,6 +263,7 @@ impl Write for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.sessions.traffic().open.fetch_sub(1, Relaxed);
         self.connection.finish();
         self.connection.abort();
     }

@@ -7,6 +7,7 @@
 
 mod api_tokens;
 mod changes;
+mod counts;
 mod credentials;
 mod leases;
 mod logs;
@@ -20,13 +21,15 @@ mod users;
 mod web_sessions;
 
 use std::fs::OpenOptions;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
+use crate::metrics::Latency;
 use crate::{Error, ErrorKind, Result};
 
 pub use api_tokens::{ApiToken, NewApiToken};
@@ -59,6 +62,33 @@ pub struct Store {
     changes: Arc<Mutex<changes::Changes>>,
     /// Under which name leases are taken: another one each time that the store is opened.
     instance: String,
+    latency: Latency,
+}
+
+/// The connection, and since when somebody wanted it.
+struct Held<'a> {
+    connection: MutexGuard<'a, Connection>,
+    latency: &'a Latency,
+    since: Instant,
+}
+
+impl Deref for Held<'_> {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.latency.observe(self.since.elapsed());
+    }
 }
 
 impl Store {
@@ -86,12 +116,20 @@ impl Store {
             _ => Error::with(e.kind, format!("database {shown}: schema cannot be brought up to date"), e),
         })?;
         let changes = changes::watch(&connection);
-        Ok(Self { connection: Mutex::new(connection), changes, instance: new_id("i")? })
+        let (instance, latency) = (new_id("i")?, Latency::default());
+        Ok(Self { connection: Mutex::new(connection), changes, instance, latency })
     }
 
     /// The connection; a panic of another thread under the lock left no transaction open, for dropping one rolls back.
-    fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connection(&self) -> Held<'_> {
+        let since = Instant::now();
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        Held { connection, latency: &self.latency, since }
+    }
+
+    /// How long its callers waited for it and worked with it.
+    pub(crate) fn latency(&self) -> &Latency {
+        &self.latency
     }
 }
 
