@@ -6,11 +6,13 @@
 
 pub mod api;
 pub mod backup;
+pub mod bandwidth;
 mod console;
 mod data_directory;
 pub mod driver_library;
 mod error;
 pub mod identity;
+pub mod limits;
 mod metrics;
 pub mod progress;
 mod pxe;

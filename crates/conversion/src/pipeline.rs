@@ -448,7 +448,7 @@ impl Pipeline<'_> {
 }
 
 /// The places of the disks that `wanted` names, in the machine's order; all where it names none.
-fn select_disks(disks: &[Disk], wanted: &[String]) -> Result<Vec<usize>> {
+pub(crate) fn select_disks(disks: &[Disk], wanted: &[String]) -> Result<Vec<usize>> {
     let is = |disk: &Disk, index: usize, name: &str| {
         disk.path == name
             || disk.identity.serial.as_deref() == Some(name)

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use controller::schedule::{StartAt, Window};
-use conversion::OutputFormat;
+
+use crate::conversion_settings::{ConversionSettings, Rate};
+use crate::limits::LimitsArguments;
+use crate::preflight::PreflightArguments;
+use crate::profiles::Profiles;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -63,6 +67,12 @@ pub(crate) enum Command {
     Tasks(Tasks),
     /// Bring machines to the boot image over the network, beside the LAN's DHCP server; policies and log of that
     Pxe(Pxe),
+    /// Look at conversions before anything is touched: space, encryption, names, what must be known of a guest
+    Preflight(PreflightArguments),
+    /// Named settings of conversions
+    Profiles(Profiles),
+    /// How many tasks run at once, and how fast data may come in
+    Limits(LimitsArguments),
     /// Drivers for machines in the boot image whose disk or network card has none
     Drivers(Drivers),
     /// Show what is on disk images or block devices, without changing or mounting them
@@ -237,33 +247,17 @@ pub(crate) struct Convert {
     /// Disk images or block devices here, or machines of the controller (ids or host names)
     #[arg(value_name = "SOURCE|MACHINE", required = true)]
     pub(crate) sources: Vec<String>,
-    /// Existing folder in which the result appears
-    #[arg(long, short, value_name = "DIR")]
-    pub(crate) output: PathBuf,
     /// Name of the VM [default for local sources: the name of the first, without extension; for machines: theirs]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Take only this disk (path, serial number, WWN, or position from 0); can be given more than once
     #[arg(long = "disk", value_name = "DISK")]
     pub(crate) disks: Vec<String>,
-    /// Format of the disks
-    #[arg(long, value_enum, default_value_t = Format::Qcow2)]
-    pub(crate) format: Format,
-    /// Compare hashes of the source's used blocks with the result's
-    #[arg(long)]
-    pub(crate) verify: bool,
-    /// Fill what cannot be read with zeros, record it, and mark the result incomplete
-    #[arg(long)]
-    pub(crate) skip_unreadable: bool,
-    /// Start the VM in isolation and see it come up [default where QEMU is installed]
-    #[arg(long, overrides_with = "no_prove_boot")]
-    pub(crate) prove_boot: bool,
-    /// Do not start the VM
-    #[arg(long)]
-    pub(crate) no_prove_boot: bool,
-    /// How long the VM may take to show that it is up; then the proof is inconclusive [default: 300, or 1200 without KVM]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(10..=86_400))]
-    pub(crate) proof_time: Option<u32>,
+    #[command(flatten)]
+    pub(crate) settings: ConversionSettings,
+    /// MACHINE only: take what is not said here from this profile [default: the default profile; "none" for none]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
     /// Show what would be done, and leave nothing behind
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -288,15 +282,6 @@ pub(crate) struct Times {
     pub(crate) windows: Vec<Window>,
 }
 
-/// Format of the disks.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Format {
-    /// qcow2, uncompressed
-    Qcow2,
-    /// Sparse raw
-    Raw,
-}
-
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -311,6 +296,7 @@ Examples:
   vconverter tasks resume t-0b7d11c2      # it is unconfirmed: its machine is there
   vconverter tasks schedule t-0b7d11c2 --start-at '2026-12-01T22:00[Europe/Berlin]'
   vconverter tasks schedule t-0b7d11c2 --now
+  vconverter tasks bandwidth t-0b7d11c2 20M
   vconverter tasks pause t-0b7d11c2
   vconverter tasks clone t-0b7d11c2 --name web2
   vconverter tasks delete t-0b7d11c2 --discard"
@@ -349,6 +335,13 @@ pub(crate) enum TasksAction {
     },
     /// Set another time for a task that was not begun; what is not named stays
     Schedule(ScheduleTask),
+    /// Limit how fast a task's data may come in, from now on
+    Bandwidth {
+        /// Id of the task
+        id: String,
+        /// Such as 20M (bytes a second), 200Mbit, or unlimited
+        rate: Rate,
+    },
     /// Pause a task at its next safe point; what is copied is kept
     Pause {
         /// Id of the task
@@ -665,26 +658,6 @@ pub(crate) struct Manual {
     pub(crate) output: PathBuf,
 }
 
-impl From<Format> for OutputFormat {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Qcow2 => Self::Qcow2,
-            Format::Raw => Self::Raw,
-        }
-    }
-}
-
-impl Convert {
-    /// Whether to prove the boot; `None` where it was not said.
-    pub(crate) fn proof_wanted(&self) -> Option<bool> {
-        match (self.prove_boot, self.no_prove_boot) {
-            (true, _) => Some(true),
-            (_, true) => Some(false),
-            _ => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -699,7 +672,7 @@ mod tests {
         let wanted = |flags: &[&str]| {
             let line = ["vconverter", "convert", "a.img", "-o", "."].iter().chain(flags);
             match Arguments::try_parse_from(line).unwrap().command {
-                Command::Convert(convert) => convert.proof_wanted(),
+                Command::Convert(convert) => convert.settings.settings().unwrap().prove_boot,
                 other => panic!("{other:?}"),
             }
         };

@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use controller::DataDirectory;
-use controller::api::{BatchView, MachineView, NewBatches, NewConversion, TaskSchedule, TaskView};
+use controller::api::{BatchView, MachineView, NewBatches, NewConversion, NewRequest, TaskSchedule, TaskView};
 use controller::progress::Meter;
 use controller::store::TaskState;
 use controller::tasks::BatchKind;
-use conversion::{Cancel, Event, Observer, Request, Source};
+use conversion::{Cancel, Event, Observer, Source};
 use serde_json::json;
 
 use crate::arguments::{Convert, Times};
@@ -71,22 +71,6 @@ fn tell_apart(sources: &[String]) -> Result<Meant> {
     }
 }
 
-fn request(arguments: &Convert, name: String) -> Result<Request> {
-    let output = std::path::absolute(&arguments.output)
-        .map_err(|e| Failure::io(&format!("output folder {}", arguments.output.display()), &e))?;
-    Ok(Request {
-        name,
-        output,
-        format: arguments.format.into(),
-        disks: arguments.disks.clone(),
-        verify: arguments.verify,
-        skip_unreadable: arguments.skip_unreadable,
-        prove_boot: arguments.proof_wanted(),
-        proof_time_s: arguments.proof_time,
-        dry_run: arguments.dry_run,
-    })
-}
-
 fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result<()> {
     if arguments.wait {
         return Err(Failure::new(Code::Usage, "--wait is for machines of the controller: local disks are here"));
@@ -94,6 +78,10 @@ fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result
     if arguments.times.start_at.is_some() || !arguments.times.windows.is_empty() {
         let message =
             "--start-at and --window are for machines of the controller: a local conversion runs in this process";
+        return Err(Failure::new(Code::Usage, message));
+    }
+    if arguments.profile.is_some() || arguments.settings.bandwidth.is_some() {
+        let message = "--profile and --bandwidth are for machines of the controller";
         return Err(Failure::new(Code::Usage, message));
     }
     if arguments.detach {
@@ -105,7 +93,13 @@ fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result
         (None, Some(stem)) => stem.to_string_lossy().into_owned(),
         (None, None) => return Err(Failure::new(Code::Usage, "--name is needed: the source has no file name")),
     };
-    let request = request(arguments, name)?;
+    if arguments.settings.output.is_none() {
+        return Err(Failure::new(Code::Usage, "--output is needed: the folder in which the result appears"));
+    }
+    let settings = arguments.settings.settings()?;
+    let request = settings
+        .request(name, arguments.disks.clone(), arguments.dry_run)
+        .map_err(|e| Failure::new(Code::Usage, e.to_string()))?;
     let teller = Teller::new(json);
     let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     teller.say(&format!("converting local disks: {}", shown.join(", ")));
@@ -149,8 +143,10 @@ fn convert_machines(arguments: &Convert, names: &[String], directory: &DataDirec
             Some(name) => name.clone(),
             None => default_name(machine)?,
         };
-        let (request, schedule) = (request(arguments, vm)?, schedule(&arguments.times));
-        conversions.push(NewConversion { machine: id, request, wait: arguments.wait, schedule });
+        let (disks, dry_run) = (arguments.disks.clone(), arguments.dry_run);
+        let request = NewRequest { name: vm, disks, dry_run, settings: arguments.settings.settings()? };
+        let (profile, schedule) = (arguments.profile.clone(), schedule(&arguments.times));
+        conversions.push(NewConversion { machine: id, request, profile, wait: arguments.wait, schedule });
     }
     match conversions.as_slice() {
         [one] => convert_one(&client, one, &machines[0], arguments.detach, json),

@@ -8,14 +8,18 @@ mod boot_image;
 mod boot_image_inspect;
 mod client;
 mod configuration;
+mod conversion_settings;
 mod convert;
 mod drivers;
 mod failure;
 mod help;
 mod inspect;
+mod limits;
 mod machines;
 mod manual;
 mod outcome;
+mod preflight;
+mod profiles;
 mod progress_line;
 mod pxe;
 mod readiness;
@@ -41,6 +45,7 @@ use arguments::{
 use client::Client;
 use configuration::Configuration;
 use failure::{Code, Failure, Result};
+use profiles::ProfilesAction;
 use settings::{PxeSettings, Settings};
 
 fn main() -> ExitCode {
@@ -118,6 +123,7 @@ fn run(arguments: Arguments) -> Result<()> {
                 Some(TasksAction::Cancel { id }) => tasks::cancel(&client, &id, json),
                 Some(TasksAction::Retry { id }) => tasks::retry(&client, &id, json),
                 Some(TasksAction::Schedule(change)) => tasks::schedule(&client, &change, json),
+                Some(TasksAction::Bandwidth { id, rate }) => tasks::bandwidth(&client, &id, rate, json),
                 Some(TasksAction::Pause { id }) => tasks::pause(&client, &id, json),
                 Some(TasksAction::Clone { id, name }) => tasks::clone(&client, &id, name, json),
                 Some(TasksAction::Delete { id, discard }) => tasks::delete(&client, &id, discard, json),
@@ -132,6 +138,16 @@ fn run(arguments: Arguments) -> Result<()> {
             Some(PxeAction::Log { follow }) => pxe::log(&Client::new(&directory)?, follow, json),
             Some(PxeAction::Policy(policy)) => pxe::policy(&Client::new(&directory)?, &policy, json),
         },
+        Command::Preflight(arguments) => preflight::preflight(&Client::new(&directory)?, &arguments, json),
+        Command::Profiles(profiles) => {
+            let client = Client::new(&directory)?;
+            match profiles.action {
+                None => profiles::list(&client, json),
+                Some(ProfilesAction::Set(new)) => profiles::set(&client, &new, json),
+                Some(ProfilesAction::Delete { name }) => profiles::delete(&client, &name, json),
+            }
+        }
+        Command::Limits(change) => limits::limits(&Client::new(&directory)?, &change, json),
         Command::Drivers(arguments) => {
             let client = Client::new(&directory)?;
             match arguments.action {

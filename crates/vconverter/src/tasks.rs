@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use controller::api::{NewClone, TaskSchedule, TaskView};
+use controller::api::{NewClone, TaskRate, TaskSchedule, TaskView};
 use controller::progress::Progress;
 use controller::schedule::Window;
 use controller::store::{LogEntry, LogLevel, TaskState};
@@ -12,7 +12,9 @@ use serde_json::json;
 
 use crate::arguments::ScheduleTask;
 use crate::client::{Client, segment};
+use crate::conversion_settings::Rate;
 use crate::failure::{Code, Failure, Result};
+use crate::limits;
 use crate::outcome;
 use crate::progress_line::{ProgressLine, duration};
 use crate::table::{Table, plain};
@@ -72,6 +74,9 @@ pub(crate) fn show(client: &Client, id: &str, json: bool) -> Result<()> {
     }
     if let Some(schedule) = &task.schedule {
         line("schedule", describe_schedule(schedule));
+    }
+    if let Some(bytes) = task.bytes_per_second {
+        line("bandwidth", format!("at most {}", limits::rate(Some(bytes))));
     }
     for (number, step) in task.steps.iter().enumerate() {
         let took = step.started_at.zip(step.finished_at).map(|(from, to)| duration(to.millis_since(from) / 1000));
@@ -141,6 +146,15 @@ pub(crate) fn pause(client: &Client, id: &str, json: bool) -> Result<()> {
             let when = if task.pause_requested { "is paused at its next safe point" } else { "is paused" };
             crate::print(&format!("{id} {when}; vconverter tasks resume {id}\n"))
         }
+    }
+}
+
+pub(crate) fn bandwidth(client: &Client, id: &str, rate: Rate, json: bool) -> Result<()> {
+    let body = TaskRate { bytes_per_second: rate.0 };
+    let task: TaskView = client.post(&format!("/tasks/{}/bandwidth", segment(id)), &body)?;
+    match json {
+        true => crate::print_json(&task),
+        false => crate::print(&format!("{id}: {}\n", limits::rate(task.bytes_per_second))),
     }
 }
 

@@ -95,7 +95,7 @@ fn wrong_usage_is_2() {
     let (_folder, data) = folder();
     let cases: [&[&str]; 6] = [
         &[],
-        &["convert", "disk.img"],
+        &["convert", "/dev/null"],
         &["convert", "web1,web2", "-o", ".", "--name", "both"],
         &["convert", "disk.img", "-o", ".", "--format", "vmdk"],
         &["serve", "--listen", "everywhere"],
@@ -303,7 +303,6 @@ fn a_scheduled_conversion_is_told_shown_and_changed_over_sigkill() {
         assert_eq!(run(&data, wrong).status.code(), Some(2), "{wrong:?}");
     }
     let begun = json(&data, &["tasks", "schedule", &task, "--now", "--json"]);
-    assert_eq!(begun["state"], "running", "{begun}");
-    assert_eq!(fail(&data, &["tasks", "schedule", &task, "--now"]).0, 4, "it was begun");
+    assert_eq!(begun["state"], "queued", "its machine is not there: {begun}");
     assert!(run(&data, &["tasks", "cancel", &task]).status.success());
 }

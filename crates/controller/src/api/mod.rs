@@ -9,10 +9,13 @@ mod controller;
 mod drivers;
 mod events;
 mod input;
+mod limits;
 mod machines;
 mod metrics;
 mod page;
+mod preflight;
 mod problem;
+mod profiles;
 mod proof;
 mod pxe;
 mod routes;
@@ -37,12 +40,14 @@ use crate::tasks::Tasks;
 pub use crate::trust::Role;
 pub use drivers::NewPush;
 pub use page::{LIMIT_MAX, Page};
+pub use preflight::PreflightView;
 pub use problem::{Problem, ProblemKind};
+pub use profiles::NewProfile;
 pub use protocol::message::BootMedium;
 pub use pxe::NewPxeRule;
 pub use views::{
-    BatchView, CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewClone, NewConversion, Status, TaskSchedule,
-    TaskView,
+    BatchView, CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewClone, NewConversion, NewRequest, Status,
+    TaskRate, TaskSchedule, TaskView,
 };
 
 pub(crate) use crate::trust::Caller;
@@ -72,12 +77,16 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .merge_with(tasks::routes())
         .merge_with(proof::routes())
         .merge_with(drivers::routes())
+        .merge_with(preflight::routes())
+        .merge_with(limits::routes())
+        .merge_with(profiles::routes())
         .merge_with(events::routes())
         .with_state(Arc::clone(api))
         .merge_with(pxe)
         .finish()
         .fallback(elsewhere)
         .merge(metrics::router(api))
+        .layer(middleware::from_fn(routes::with_whole_body))
         .layer(middleware::from_fn_with_state(Arc::clone(&api.requests), metrics::count))
 }
 

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::Router;
 use axum::extract::State;
+use axum::{Router, middleware};
 use machine::MacAddress;
 use netboot::{Log, Record};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::input::{Body, Parameters};
-use super::routes::{Answer, Routes, about, blocking};
+use super::routes::{Answer, Routes, about, blocking, with_whole_body};
 use super::{Caller, Problem, Role, for_the_owner};
 use crate::identity::MachineIdentity;
 use crate::store::{PxePolicy, PxeRule, Store};
@@ -67,7 +67,7 @@ pub(super) fn routes(store: Arc<Store>, log: Option<Arc<Log>>) -> Routes<()> {
 
 /// The API of a PXE service alone.
 pub(crate) fn pxe_router(store: Arc<Store>, log: Arc<Log>) -> Router {
-    for_the_owner(routes(store, Some(log)).finish())
+    for_the_owner(routes(store, Some(log)).finish().layer(middleware::from_fn(with_whole_body)))
 }
 
 async fn rules(State(pxe): State<Arc<Pxe>>) -> Answer<Json<Vec<PxeRule>>> {

@@ -123,13 +123,12 @@ impl Routes<()> {
             .method_not_allowed_fallback(async || {
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, ProblemKind::Invalid, "this resource has no such method")
             })
-            .layer(middleware::from_fn(with_whole_body))
     }
 }
 
 /// A resource that wants no body, or that refuses, answers after a short one is here too: a client that is still sending
 /// when the connection is closed loses the answer.
-async fn with_whole_body(request: Request, next: Next) -> Response {
+pub(super) async fn with_whole_body(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     if body.size_hint().upper().is_none_or(|bytes| bytes > BODY_BYTES_MAX as u64) {
         return next.run(Request::from_parts(head, body)).await;

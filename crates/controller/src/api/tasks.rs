@@ -13,7 +13,8 @@ use super::page::PageQuery;
 use super::problem::invalid;
 use super::routes::{About, Answer, Created, Routes, about, blocking};
 use super::{
-    Api, BatchView, CONVERSIONS_MAX, Caller, NewBatches, NewClone, NewConversion, Page, Role, TaskSchedule, TaskView,
+    Api, BatchView, CONVERSIONS_MAX, Caller, NewBatches, NewClone, NewConversion, NewRequest, Page, Role, TaskRate,
+    TaskSchedule, TaskView,
 };
 use crate::store::{LogEntry, TaskRecord};
 use crate::tasks::{Batch, Wish};
@@ -76,6 +77,11 @@ pub(super) fn routes() -> Routes<Arc<Api>> {
             resume,
         )
         .post(
+            "/tasks/{id}/bandwidth",
+            operator("set_task_bandwidth", "Limits what comes in for a task, from now on"),
+            set_rate,
+        )
+        .post(
             "/tasks/{id}/schedule",
             operator("schedule_task", "Gives another time to a task that was not begun"),
             schedule,
@@ -130,10 +136,20 @@ async fn create_batches(
     Ok(Created(created.await?.0))
 }
 
-/// What is asked for, with the machine by its id.
-fn wish(api: &Api, new: NewConversion) -> Result<Wish> {
+/// What is asked for, with the machine by its id, and the settings of its profile copied.
+pub(super) fn wish(api: &Api, new: NewConversion) -> Result<Wish> {
     let machine = known_id(find_machine(api, &new.machine)?)?;
-    Ok(Wish { machine, request: new.request, wait: new.wait, schedule: new.schedule.map(Into::into) })
+    let profile = match new.profile.as_deref() {
+        Some("none") => None,
+        name => api.store.profile(name)?,
+    };
+    let NewRequest { name, disks, dry_run, settings } = new.request;
+    let settings = settings.or(profile.map(|profile| profile.settings).unwrap_or_default());
+    let windows = settings.windows.clone().filter(|windows| !windows.is_empty());
+    let windows = windows.map(|windows| TaskSchedule { windows, ..TaskSchedule::default() });
+    let schedule = new.schedule.or(windows).map(Into::into);
+    let bytes_per_second = settings.bytes_per_second;
+    Ok(Wish { machine, request: settings.request(name, disks, dry_run)?, wait: new.wait, schedule, bytes_per_second })
 }
 
 async fn one(State(api): State<Arc<Api>>, At(at): At<OneTask>) -> Answer<Json<TaskView>> {
@@ -203,6 +219,15 @@ async fn schedule(
     Body(schedule): Body<TaskSchedule>,
 ) -> Answer<Json<TaskView>> {
     change(api, at, move |api, id| api.tasks.schedule(id, schedule.into(), &caller.actor)).await
+}
+
+async fn set_rate(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    At(at): At<OneTask>,
+    Body(rate): Body<TaskRate>,
+) -> Answer<Json<TaskView>> {
+    change(api, at, move |api, id| api.tasks.set_rate(id, rate.bytes_per_second, &caller.actor)).await
 }
 
 async fn start(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneTask>) -> Answer<Json<TaskView>> {

@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::schedule::{Schedule, StartAt, Window};
 use crate::sessions::{LivePhase, LiveSession};
 use crate::store::{KnownMachine, TaskRecord, TaskState, TaskStep};
-use crate::tasks::BatchKind;
+use crate::tasks::{BatchKind, Settings};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 /// The controller itself.
@@ -92,13 +92,42 @@ pub struct NewConversion {
     /// Id of a machine, or its host name where only one has it.
     pub machine: String,
     /// What is to be made of it.
-    pub request: Request,
+    pub request: NewRequest,
+    /// Name of the profile whose settings are copied where the request says nothing; the default profile without it, and
+    /// `none` for none.
+    #[serde(default)]
+    pub profile: Option<String>,
     /// Where the machine is not Cold Cloning Ready: to wait until it is, and for an operator's yes then.
     #[serde(default)]
     pub wait: bool,
     /// When it is to be begun, where that is not as soon as there is room.
     #[serde(default)]
     pub schedule: Option<TaskSchedule>,
+}
+
+/// What is to be made of a machine.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct NewRequest {
+    /// Name of the VM; the result is the folder of this name in `output`. Letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Which disks to take, by path (`/dev/sda`), serial, WWN or position (`0`); empty: all.
+    #[serde(default)]
+    pub disks: Vec<String>,
+    /// Plan and show, write nothing that stays.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// What a profile can say, too.
+    #[serde(flatten)]
+    pub settings: Settings,
+}
+
+/// How fast data may come in for a task.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskRate {
+    /// Bytes a second; as fast as it goes without it.
+    #[schemars(range(min = 1))]
+    pub bytes_per_second: Option<u64>,
 }
 
 /// When a conversion is to be begun.
@@ -199,6 +228,8 @@ pub struct TaskView {
     pub schedule: Option<TaskSchedule>,
     /// While it is scheduled: when that is.
     pub due_at: Option<Timestamp>,
+    /// Bytes a second that may come in for it; as fast as it goes without.
+    pub bytes_per_second: Option<u64>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When it was begun first.
@@ -329,6 +360,7 @@ impl TaskView {
             steps,
             progress,
             error: task.error,
+            bytes_per_second: task.bytes_per_second,
             created_at: task.created_at,
             started_at: task.started_at,
             finished_at: task.finished_at,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use every::Every;
 pub use plan::{Look, Plan, Run, Step};
 pub use start_at::StartAt;
-pub use window::{WINDOWS_MAX, Window};
+pub use window::{WINDOWS_MAX, Window, is_open};
 pub use zone::Zone;
 
 /// When a task is to run.

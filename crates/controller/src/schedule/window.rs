@@ -77,6 +77,11 @@ impl Window {
     }
 }
 
+/// Whether a window is open at a moment.
+pub fn is_open(window: &Window, at: Timestamp) -> bool {
+    open_from(std::slice::from_ref(window), at) == Some(at)
+}
+
 /// The first moment from `at` on at which one of the windows is open; `at` itself where there are none.
 pub(super) fn open_from(windows: &[Window], at: Timestamp) -> Option<Timestamp> {
     if windows.is_empty() {

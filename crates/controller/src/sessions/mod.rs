@@ -23,6 +23,7 @@ use protocol::{Connection, VersionRange};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::bandwidth::TaskBandwidth;
 use crate::store::Store;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
@@ -285,8 +286,8 @@ impl Sessions {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::Storage`].
-    pub fn connected_machine(&self, id: &str, task: &str) -> Result<ConnectedMachine> {
-        ConnectedMachine::new(self.clone(), id, task)
+    pub fn connected_machine(&self, id: &str, task: &str, bandwidth: TaskBandwidth) -> Result<ConnectedMachine> {
+        ConnectedMachine::new(self.clone(), id, task, bandwidth)
     }
 
     /// Whether a machine is Cold Cloning Ready: its agent is connected from the boot image, and reported.

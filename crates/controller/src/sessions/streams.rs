@@ -15,6 +15,8 @@ use protocol::message::{
 };
 use protocol::tls::Fingerprint;
 
+use crate::bandwidth::TaskBandwidth;
+
 use super::control::network;
 use super::registry::SessionId;
 use super::{Connection, Error, ErrorKind, Link, Pass, Report, Result, Sessions, VersionRange};
@@ -49,6 +51,7 @@ pub struct ConnectedMachine {
     task: String,
     /// The report that positions of disks refer to.
     report: Machine,
+    bandwidth: TaskBandwidth,
 }
 
 impl Sessions {
@@ -90,7 +93,7 @@ impl Sessions {
 }
 
 impl ConnectedMachine {
-    pub(super) fn new(sessions: Sessions, id: &str, task: &str) -> Result<Self> {
+    pub(super) fn new(sessions: Sessions, id: &str, task: &str, bandwidth: TaskBandwidth) -> Result<Self> {
         let report = match sessions.report(id) {
             Some(report) => report.machine.clone(),
             None => {
@@ -98,7 +101,7 @@ impl ConnectedMachine {
                 known.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no machine {id}")))?.report
             }
         };
-        Ok(Self { sessions, id: id.to_owned(), task: task.to_owned(), report })
+        Ok(Self { sessions, id: id.to_owned(), task: task.to_owned(), report, bandwidth })
     }
 
     /// The live session and the disk that is meant, as it reported it; waits for both.
@@ -199,9 +202,10 @@ impl RemoteMachine for ConnectedMachine {
             match self.ask(&wanted, mode(request), cancel)? {
                 Some(Answer::Connected(connection, pass)) => {
                     connection.set_read_timeout(Some(CANCEL_INTERVAL));
-                    let sessions = self.sessions.clone();
+                    let (sessions, bandwidth) = (self.sessions.clone(), self.bandwidth.clone());
                     sessions.traffic().open.fetch_add(1, Relaxed);
-                    return Ok(Box::new(Stream { connection, sessions, cancel: cancel.clone(), _pass: pass }));
+                    let cancel = cancel.clone();
+                    return Ok(Box::new(Stream { connection, sessions, cancel, bandwidth, _pass: pass }));
                 }
                 Some(Answer::Failed(reason)) => {
                     failures += 1;
@@ -224,6 +228,7 @@ struct Stream {
     /// They count what it receives.
     sessions: Sessions,
     cancel: Cancel,
+    bandwidth: TaskBandwidth,
     _pass: Pass,
 }
 
@@ -243,6 +248,7 @@ impl Read for Stream {
                 }
                 Ok(read) => {
                     self.sessions.traffic().received.fetch_add(read as u64, Relaxed);
+                    self.bandwidth.count(read as u64, &self.cancel);
                     return Ok(read);
                 }
                 Err(e) => return Err(e),

@@ -10,8 +10,10 @@ mod changes;
 mod counts;
 mod credentials;
 mod leases;
+mod limits;
 mod logs;
 mod machines;
+mod profiles;
 mod pxe;
 mod snapshot;
 mod steps;
@@ -38,6 +40,7 @@ pub use credentials::{SealedCredential, VaultLock};
 pub use leases::{End, Lease};
 pub use logs::{AuditEntry, LogEntry, LogLevel};
 pub use machines::{KnownMachine, Sighting};
+pub use profiles::Profile;
 pub use pxe::{PxePolicy, PxeRule};
 pub(crate) use snapshot::{Examined, examine, schema_known, snapshot};
 pub use steps::{StepState, TaskStep};
@@ -53,6 +56,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("schedules", include_str!("migrations/0004_schedules.sql")),
     ("trust", include_str!("migrations/0005_trust.sql")),
     ("steps", include_str!("migrations/0006_steps.sql")),
+    ("limits", include_str!("migrations/0007_limits.sql")),
 ];
 
 /// The controller's memory. Every method may block for a write to disk.
@@ -250,7 +254,15 @@ mod tests {
 
     pub(super) fn store_with_task() -> (tempfile::TempDir, Store, String) {
         let (folder, store, machine) = store_with_machine();
-        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: false, plan: None };
+        let new = NewTask {
+            name: "web",
+            machine: &machine,
+            output: "/vm",
+            request: "{}",
+            waits: false,
+            plan: None,
+            bytes_per_second: None,
+        };
         let id = store.create_task(&new, "uid 0").unwrap();
         (folder, store, id)
     }

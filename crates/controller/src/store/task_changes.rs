@@ -237,7 +237,15 @@ mod tests {
     #[test]
     fn two_unfinished_tasks_never_make_the_same_result() {
         let (_folder, store, machine) = store_with_machine();
-        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: false, plan: None };
+        let new = NewTask {
+            name: "web",
+            machine: &machine,
+            output: "/vm",
+            request: "{}",
+            waits: false,
+            plan: None,
+            bytes_per_second: None,
+        };
         let first = store.create_task(&new, "uid 0").unwrap();
         assert_eq!(store.create_task(&new, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
         let lease = begin(&store, &first).unwrap();
@@ -254,7 +262,15 @@ mod tests {
     #[test]
     fn a_task_waits_for_its_machine_and_then_for_a_yes_and_is_not_begun_before() {
         let (_folder, store, machine) = store_with_machine();
-        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: true, plan: None };
+        let new = NewTask {
+            name: "web",
+            machine: &machine,
+            output: "/vm",
+            request: "{}",
+            waits: true,
+            plan: None,
+            bytes_per_second: None,
+        };
         let id = store.create_task(&new, "uid 0").unwrap();
         let state = || store.task(&id).unwrap().unwrap().state;
         assert_eq!(state(), TaskState::Waiting);
@@ -287,7 +303,15 @@ mod tests {
     #[test]
     fn a_waiting_task_is_cancelled_and_tried_again_as_it_was() {
         let (_folder, store, machine) = store_with_machine();
-        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: true, plan: None };
+        let new = NewTask {
+            name: "web",
+            machine: &machine,
+            output: "/vm",
+            request: "{}",
+            waits: true,
+            plan: None,
+            bytes_per_second: None,
+        };
         let id = store.create_task(&new, "uid 0").unwrap();
         assert_eq!(store.request_cancel(&id, "uid 0").unwrap(), TaskState::Waiting);
         assert_eq!(store.task(&id).unwrap().unwrap().state, TaskState::Cancelled);
@@ -301,7 +325,15 @@ mod tests {
     #[test]
     fn batches_are_kept_whole_or_not_at_all() {
         let (_folder, store, machine) = store_with_machine();
-        let new = |name| NewTask { name, machine: &machine, output: "/vm", request: "{}", waits: false, plan: None };
+        let new = |name| NewTask {
+            name,
+            machine: &machine,
+            output: "/vm",
+            request: "{}",
+            waits: false,
+            plan: None,
+            bytes_per_second: None,
+        };
         let twice = [vec![new("a")], vec![new("b"), new("a")]];
         assert_eq!(store.create_batches(&twice, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
         assert!(store.tasks().unwrap().is_empty());
@@ -314,7 +346,15 @@ mod tests {
     #[test]
     fn a_task_ends_once() {
         let (_folder, store, machine) = store_with_machine();
-        let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: false, plan: None };
+        let new = NewTask {
+            name: "web",
+            machine: &machine,
+            output: "/vm",
+            request: "{}",
+            waits: false,
+            plan: None,
+            bytes_per_second: None,
+        };
         let id = store.create_task(&new, "uid 0").unwrap();
         let lease = begin(&store, &id).unwrap();
         assert!(store.task_progress(&lease, 1 << 40, 1 << 41).unwrap());
@@ -334,8 +374,15 @@ mod tests {
         let (_folder, store, machine) = store_with_machine();
         let (now, due) = (Timestamp::now(), Timestamp(Timestamp::now().0 + 3_600_000));
         let plan = Plan::new(Schedule::default(), false, now);
-        let new =
-            NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits: false, plan: Some(&plan) };
+        let new = NewTask {
+            name: "web",
+            machine: &machine,
+            output: "/vm",
+            request: "{}",
+            waits: false,
+            plan: Some(&plan),
+            bytes_per_second: None,
+        };
         let id = store.create_task(&new, "uid 0").unwrap();
         let task = || store.task(&id).unwrap().unwrap();
         assert_eq!((task().state, task().plan().unwrap()), (TaskState::Queued, Some(plan.clone())));
@@ -463,7 +510,7 @@ mod tests {
             actions in prop::collection::vec(action(), 1..40), waits in any::<bool>(),
         ) {
             let (folder, mut store, machine) = store_with_machine();
-            let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits, plan: None };
+            let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits, plan: None, bytes_per_second: None };
             let id = store.create_task(&new, "uid 0").unwrap();
             let state = if waits { TaskState::Waiting } else { TaskState::Queued };
             let mut model = Model { state, cancel: false, pause: false, under_pause: state };

@@ -9,7 +9,7 @@ use crate::schedule::Plan;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 const COLUMNS: &str = "id, name, machine, output, request, state, cancel_requested, step, done_bytes, total_bytes, error, \
-     outcome, created_at, started_at, finished_at, waits_for, batch, plan, due_at, paused";
+     outcome, created_at, started_at, finished_at, waits_for, batch, plan, due_at, paused, bytes_per_second";
 
 /// Where a task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -50,6 +50,8 @@ pub struct NewTask<'a> {
     pub waits: bool,
     /// When it is to be begun, where that is not as soon as there is room.
     pub plan: Option<&'a Plan>,
+    /// Bytes a second that may come in for it.
+    pub bytes_per_second: Option<u64>,
 }
 
 /// A task as it is kept.
@@ -93,6 +95,8 @@ pub struct TaskRecord {
     pub plan: Option<String>,
     /// While it is scheduled: when it is looked at again, and not begun before.
     pub due_at: Option<Timestamp>,
+    /// Bytes a second that may come in for it; as fast as it goes without.
+    pub bytes_per_second: Option<u64>,
 }
 
 impl TaskRecord {
@@ -228,8 +232,8 @@ fn insert(connection: &Connection, task: &NewTask<'_>, batch: Option<&str>, acto
     let plan = task.plan.map(|plan| to_json("schedule", plan)).transpose()?;
     connection
         .execute(
-            "INSERT INTO tasks (id, name, machine, output, request, state, created_at, waits_for, batch, plan)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8, ?9)",
+            "INSERT INTO tasks (id, name, machine, output, request, state, created_at, waits_for, batch, plan,
+             bytes_per_second) VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8, ?9, ?10)",
             params![
                 id,
                 task.name,
@@ -239,7 +243,8 @@ fn insert(connection: &Connection, task: &NewTask<'_>, batch: Option<&str>, acto
                 now.0,
                 task.waits.then_some("machine"),
                 batch,
-                plan
+                plan,
+                task.bytes_per_second.map(u64::cast_signed)
             ],
         )
         .map_err(|e| taken(e, task.name, task.output, context))?;
@@ -293,5 +298,6 @@ fn record(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         batch: row.get(16)?,
         plan: row.get(17)?,
         due_at,
+        bytes_per_second: row.get::<_, Option<i64>>(20)?.map(i64::cast_unsigned),
     })
 }

@@ -6,7 +6,9 @@
 //! One with a schedule is begun at its time. Whenever tasks are started, each is asked when that is ([`Plan::look`]), and a
 //! thread wakes up at the earliest of these moments; the clock is looked at often, since it can be set meanwhile.
 
+mod preflight;
 mod run;
+mod settings;
 mod wish;
 
 use std::collections::{HashMap, HashSet};
@@ -16,14 +18,17 @@ use std::time::{Duration, Instant};
 
 use conversion::{Cancel, Observer, Request, Source};
 
+use crate::bandwidth::{Bandwidth, TaskBandwidth};
+use crate::limits::Limits;
 use crate::progress::{Meter, Progress};
 use crate::schedule::{Plan, Schedule};
 use crate::sessions::Sessions;
 use crate::store::{Lease, LogLevel, NewTask, Store, TaskRecord, TaskState};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
+pub use settings::Settings;
 pub use wish::{Batch, BatchKind, Wish};
-use wish::{Checked, check_schedule};
+use wish::{Checked, check_rate, check_schedule};
 
 /// How long a stop waits for tasks to come to a safe point. What is durable stays anyway.
 const STOP_WAIT: Duration = Duration::from_secs(20);
@@ -52,6 +57,8 @@ struct Shared {
     sessions: Sessions,
     converter: Arc<dyn Converter>,
     lease: Duration,
+    /// What may come in for all tasks.
+    bandwidth: Bandwidth,
     running: Mutex<Running>,
     /// Goes with `running`: a task ended.
     ended: Condvar,
@@ -74,14 +81,15 @@ struct Running {
 struct Run {
     cancel: Cancel,
     meter: Arc<Mutex<Meter>>,
+    bandwidth: TaskBandwidth,
     lease: Lease,
     /// The lease was lost: nothing is written for it any more.
     is_lost: Arc<AtomicBool>,
 }
 
 impl Run {
-    fn new(lease: Lease) -> Self {
-        Self { cancel: Cancel::default(), meter: Arc::default(), lease, is_lost: Arc::default() }
+    fn new(lease: Lease, bandwidth: TaskBandwidth) -> Self {
+        Self { cancel: Cancel::default(), meter: Arc::default(), bandwidth, lease, is_lost: Arc::default() }
     }
 
     /// Somebody else may work on the task by now: this run ends as soon as it can, and silently.
@@ -101,7 +109,16 @@ impl Tasks {
     /// None running yet. Who stands still for longer than `lease` loses what it works on.
     pub fn new(store: Arc<Store>, sessions: Sessions, converter: Arc<dyn Converter>, lease: Duration) -> Self {
         let (ended, alarm_set) = (Condvar::new(), Condvar::new());
-        Self(Arc::new(Shared { store, sessions, converter, lease, running: Mutex::default(), ended, alarm_set }))
+        Self(Arc::new(Shared {
+            store,
+            sessions,
+            converter,
+            lease,
+            bandwidth: Bandwidth::default(),
+            running: Mutex::default(),
+            ended,
+            alarm_set,
+        }))
     }
 
     /// Keeps a conversion of a machine as a task and starts it as soon as there is room. Returns its id; it is on disk.
@@ -174,7 +191,8 @@ impl Tasks {
             .map_err(|e| Error::with(ErrorKind::Storage, "the task's request cannot be understood", e))?;
         let wait = self.0.sessions.kind_of(&task.machine).is_none();
         let request = Request { name: name.to_owned(), ..request };
-        self.create(&Wish { machine: task.machine, request, wait, schedule: None }, actor)
+        let bytes_per_second = task.bytes_per_second;
+        self.create(&Wish { machine: task.machine, request, wait, schedule: None, bytes_per_second }, actor)
     }
 
     /// Forgets a task that is over. With `discard`, what it left half-made goes too; a result that is whole stays.
@@ -198,6 +216,30 @@ impl Tasks {
     fn has_heir(&self, task: &TaskRecord) -> Result<bool> {
         let same = |other: &TaskRecord| other.name == task.name && other.output == task.output && other.id != task.id;
         Ok(self.0.store.tasks()?.iter().any(|other| same(other) && !other.state.is_final()))
+    }
+
+    /// Limits what runs, from now on. What runs beyond a lower number goes on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], [`ErrorKind::Storage`].
+    pub fn set_limits(&self, limits: &Limits, actor: &str) -> Result<()> {
+        limits.check()?;
+        self.0.store.set_limits(limits, actor)?;
+        self.0.bandwidth.set(limits.rate(Timestamp::now()));
+        self.fill()
+    }
+
+    /// Limits what comes in for a task, from now on; `None` is as fast as it goes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Invalid`], [`ErrorKind::Conflict`] where it is over, [`ErrorKind::Storage`].
+    pub fn set_rate(&self, id: &str, rate: Option<u64>, actor: &str) -> Result<()> {
+        check_rate(rate)?;
+        self.0.store.set_task_rate(id, rate, actor)?;
+        if let Some(run) = self.running().tasks.get(id) {
+            run.bandwidth.set(rate);
+        }
+        Ok(())
     }
 
     fn interrupt(&self, id: &str) {

@@ -12,14 +12,15 @@ use crate::schedule::{Look, Plan, Run as DueRun};
 use crate::store::{End, Lease, LogLevel, Store, TaskRecord, TaskState};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
-/// Tasks that run at the same time; the others wait in the order in which they were asked for.
-const RUNNING_MAX: usize = 4;
 /// Pause between two writes of a task's progress into the store.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest pause between two looks at the clock while tasks are scheduled: it can be set in between.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(20);
 /// Pause between two looks whether the machine of a task that is due is there.
 const ABSENT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Pause between two looks at which rate the hour has.
+const RATE_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Tasks {
     /// Starts tasks when their time has come, until the controller is stopped.
@@ -52,6 +53,7 @@ impl Tasks {
 
     /// Starts what waits, as far as its time has come and there is room.
     pub(super) fn fill(&self) -> Result<()> {
+        let limits = self.0.store.limits()?;
         let mut running = self.running();
         let mut alarm: Option<Timestamp> = None;
         for task in self.0.store.unfinished_tasks()? {
@@ -73,7 +75,7 @@ impl Tasks {
                     continue;
                 }
             };
-            if running.tasks.len() >= RUNNING_MAX {
+            if running.tasks.len() >= limits.running as usize {
                 continue;
             }
             // One that was begun before waits for its machine where it is; no other takes a place from those that can work.
@@ -91,7 +93,7 @@ impl Tasks {
             let Some(lease) = self.0.store.begin_task(&task.id, plan.as_deref(), &steps, self.0.lease)? else {
                 continue;
             };
-            let (tasks, run) = (self.clone(), Run::new(lease));
+            let (tasks, run) = (self.clone(), Run::new(lease, self.0.bandwidth.task(task.bytes_per_second)));
             running.tasks.insert(task.id.clone(), run.clone());
             let (name, id) = (task.id.clone(), task.id.clone());
             let ours = run.clone();
@@ -163,7 +165,8 @@ impl Tasks {
 
     fn convert(&self, task: &TaskRecord, run: &Run) -> Result<serde_json::Value> {
         let request = request_of(task)?;
-        let machine = self.0.sessions.connected_machine(&task.machine, &task.id)?;
+        let machine = self.0.sessions.connected_machine(&task.machine, &task.id, run.bandwidth.clone())?;
+        self.check_before_copy(run, &conversion::RemoteMachine::machine(&machine), &request)?;
         let recorder = Recorder { store: &self.0.store, run, written: Mutex::default() };
         // What was asked for before the thread was there.
         let (cancel, pause) = self.0.store.wanted_of(&task.id)?;
@@ -220,12 +223,17 @@ impl Tasks {
         Ok(())
     }
 
-    /// Renews the leases of what runs, until the controller is stopped and nothing runs any more. What was lost is taken up
+    /// Renews the leases of what runs and keeps to the rates of the hour, until the controller is stopped and nothing runs any more. What was lost is taken up
     /// again, if nobody else has.
     pub(super) fn keep_leases(&self) {
         let mut running = self.running();
         while !(running.stopping && running.tasks.is_empty()) {
-            running = self.0.ended.wait_timeout(running, self.0.lease / 3).unwrap_or_else(PoisonError::into_inner).0;
+            running = self
+                .0
+                .ended
+                .wait_timeout(running, (self.0.lease / 3).min(RATE_INTERVAL))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
             let runs: Vec<Run> = running.tasks.values().cloned().collect();
             drop(running);
             let leases: Vec<Lease> = runs.iter().map(|run| run.lease.clone()).collect();
@@ -233,6 +241,10 @@ impl Tasks {
                 // A run that has just ended has no lease either.
                 Ok(lost) => runs.iter().filter(|run| lost.contains(&&run.lease)).for_each(|run| self.lose(run)),
                 Err(error) => tracing::error!("leases cannot be renewed: {}", error.chain()),
+            }
+            match self.0.store.limits() {
+                Ok(limits) => self.0.bandwidth.set(limits.rate(Timestamp::now())),
+                Err(error) => tracing::error!("{}", error.chain()),
             }
             if let Err(error) = self.take_over() {
                 tracing::error!("tasks that nobody works on cannot be taken up: {}", error.chain());

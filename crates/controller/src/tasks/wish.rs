@@ -23,6 +23,8 @@ pub struct Wish {
     pub wait: bool,
     /// When it is to be begun, where that is not as soon as there is room.
     pub schedule: Option<Schedule>,
+    /// Bytes a second that may come in for it.
+    pub bytes_per_second: Option<u64>,
 }
 
 /// Tasks of one kind that were asked for together.
@@ -55,6 +57,7 @@ pub(super) struct Checked {
     pub(super) waits: bool,
     pub(super) is_cold: bool,
     plan: Option<Plan>,
+    bytes_per_second: Option<u64>,
 }
 
 impl Checked {
@@ -66,6 +69,7 @@ impl Checked {
             request: &self.json,
             waits: self.waits,
             plan: self.plan.as_ref(),
+            bytes_per_second: self.bytes_per_second,
         }
     }
 }
@@ -84,6 +88,7 @@ impl Tasks {
             );
             return Err(Error::new(ErrorKind::Conflict, context));
         }
+        check_rate(wish.bytes_per_second)?;
         let plan = wish.schedule.clone().map(plan_of).transpose()?;
         let output = output_folder(&wish.request)?;
         let request = Request { output: output.clone().into(), ..wish.request.clone() };
@@ -98,7 +103,18 @@ impl Tasks {
             waits: wish.wait && !is_ready,
             is_cold: is_ready || wish.wait,
             plan,
+            bytes_per_second: wish.bytes_per_second,
         })
+    }
+}
+
+pub(super) fn check_rate(rate: Option<u64>) -> Result<()> {
+    match rate {
+        Some(0) => {
+            let context = "a rate of 0 bytes a second stops the task: pause it instead";
+            Err(Error::new(ErrorKind::Invalid, context))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -123,7 +139,7 @@ pub(super) fn check_schedule(schedule: &Schedule) -> Result<()> {
 }
 
 /// The canonical path of the output folder, if the result's name is free in it.
-fn output_folder(request: &Request) -> Result<String> {
+pub(super) fn output_folder(request: &Request) -> Result<String> {
     let shown = request.output.display();
     if !request.output.is_absolute() {
         return Err(Error::new(ErrorKind::Invalid, format!("output folder {shown}: expected an absolute path")));

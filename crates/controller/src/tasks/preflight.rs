@@ -1,0 +1,61 @@
+//! What is known of a task before anything is touched.
+
+use conversion::{Preflight, Request, Severity};
+use machine::Machine;
+
+use super::wish::output_folder;
+use super::{Run, Tasks, Wish};
+use crate::store::{LogLevel, StepState};
+use crate::{Error, ErrorKind, Result};
+
+impl Tasks {
+    /// Looks at a wish, without keeping it: what would keep it from being fulfilled, and what should be known.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for the machine, [`ErrorKind::Storage`].
+    pub fn preflight(&self, wish: &Wish) -> Result<Preflight> {
+        let id = &wish.machine;
+        let known = self.0.store.machine(id)?;
+        let known = known.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no machine {id}")))?;
+        let mut found = conversion::preflight(&known.report, &wish.request);
+        if let Err(error) = output_folder(&wish.request) {
+            found.find(
+                "output",
+                Severity::Blocker,
+                error.chain(),
+                "name an existing folder of the controller, and a free name",
+            );
+        }
+        let (name, output) = (wish.request.name.as_str(), wish.request.output.as_path());
+        let same = |task: &crate::store::TaskRecord| task.name == name && std::path::Path::new(&task.output) == output;
+        if let Some(task) = self.0.store.tasks()?.into_iter().find(|task| !task.state.is_final() && same(task)) {
+            let says = format!("task {} makes {name} in {} already", task.id, task.output);
+            found.find("name", Severity::Blocker, says, "choose another name, or cancel that task");
+        }
+        if self.0.sessions.kind_of(id).is_none() {
+            let severity = if wish.wait { Severity::Info } else { Severity::Blocker };
+            let remedy = "start it from the boot image, or let the task wait for it";
+            found.find("connection", severity, format!("machine {id} is not connected"), remedy);
+        }
+        Ok(found)
+    }
+
+    /// Before a task copies for the first time: what is found goes into its log.
+    pub(super) fn check_before_copy(&self, run: &Run, machine: &Machine, request: &Request) -> Result<()> {
+        let steps = self.0.store.task_steps(&run.lease.task)?;
+        let copies = |step: &crate::store::TaskStep| step.step == conversion::Step::Copy;
+        if request.dry_run || steps.iter().any(|step| copies(step) && step.state != StepState::Pending) {
+            return Ok(());
+        }
+        let found = conversion::preflight(machine, request);
+        for finding in &found.findings {
+            let level = if finding.severity == Severity::Info { LogLevel::Info } else { LogLevel::Warning };
+            let says = format!("{}: {}", finding.found, finding.remedy);
+            self.0.store.task_says(&run.lease, level, &says)?;
+        }
+        match found.blockers().next() {
+            None => Ok(()),
+            Some(blocker) => Err(Error::new(ErrorKind::Conversion, format!("{}: {}", blocker.found, blocker.remedy))),
+        }
+    }
+}

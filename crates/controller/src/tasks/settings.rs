@@ -1,0 +1,79 @@
+//! Settings of a conversion that may be left open, and then come from a profile.
+
+use std::path::PathBuf;
+
+use conversion::{OutputFormat, Request};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::schedule::Window;
+use crate::{Error, ErrorKind, Result};
+
+/// Settings that do not depend on the machine. What is `None` is left to the profile, and then to the conversion itself.
+/// Those that do not apply to a conversion are ignored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Settings {
+    /// Existing folder in which the result appears.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<PathBuf>,
+    /// Format of the disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<OutputFormat>,
+    /// Compare hashes of the source's used blocks with the replica's after copying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<bool>,
+    /// Record unreadable extents, fill them with zeros, and mark the result incomplete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_unreadable: Option<bool>,
+    /// Start the VM in isolation and see it come up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prove_boot: Option<bool>,
+    /// Seconds that the VM may take to show evidence, from its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_time_s: Option<u32>,
+    /// Bytes a second that may come in for the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub bytes_per_second: Option<u64>,
+    /// Begin only while one of these is open, where the task has no schedule of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows: Option<Vec<Window>>,
+}
+
+impl Settings {
+    /// These, and where they are open, those of `other`.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            output: self.output.or(other.output),
+            format: self.format.or(other.format),
+            verify: self.verify.or(other.verify),
+            skip_unreadable: self.skip_unreadable.or(other.skip_unreadable),
+            prove_boot: self.prove_boot.or(other.prove_boot),
+            proof_time_s: self.proof_time_s.or(other.proof_time_s),
+            bytes_per_second: self.bytes_per_second.or(other.bytes_per_second),
+            windows: self.windows.or(other.windows),
+        }
+    }
+
+    /// The request for a VM of this name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where no output folder is named.
+    pub fn request(self, name: String, disks: Vec<String>, dry_run: bool) -> Result<Request> {
+        let missing = || {
+            let context = "output: expected a folder, in the request or in its profile";
+            Error::new(ErrorKind::Invalid, context)
+        };
+        Ok(Request {
+            name,
+            output: self.output.ok_or_else(missing)?,
+            format: self.format.unwrap_or_default(),
+            disks,
+            verify: self.verify.unwrap_or_default(),
+            skip_unreadable: self.skip_unreadable.unwrap_or_default(),
+            prove_boot: self.prove_boot,
+            proof_time_s: self.proof_time_s,
+            dry_run,
+        })
+    }
+}

@@ -1,0 +1,296 @@
+//! What can be known of a conversion before anything is touched: what keeps it from being made, what will not be as one
+//! would expect, and what to do about it.
+
+use std::path::Path;
+
+use machine::{ByteCount, Disk, Family, FirmwareKind, Machine};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::fixup::with_disks;
+use crate::pipeline::select_disks;
+use crate::{Request, programs};
+
+/// What the result takes beside the used blocks: overlays of the fix-ups and of the boot proof, logs, the record.
+const SCAFFOLDING: ByteCount = ByteCount::gib(1);
+/// Of the used blocks, what an image adds to them: qcow2's tables, and blocks that are widened to 64 KiB.
+const IMAGE_SHARE: u64 = 50;
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// The result needs somebody's attention.
+    Warning,
+    /// It cannot be made like this.
+    Blocker,
+}
+
+/// Something that is known beforehand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Finding {
+    /// Stable name of the rule: `space`, `encryption`.
+    pub rule: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What was found, and where.
+    pub found: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// What is known before a conversion.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Preflight {
+    /// Bytes that are to be read: the used blocks of the disks that are taken.
+    pub bytes: ByteCount,
+    /// Bytes that are free where the result will be; `None` where that cannot be known.
+    pub free_bytes: Option<ByteCount>,
+    /// What was found, what matters most first.
+    pub findings: Vec<Finding>,
+}
+
+impl Preflight {
+    /// What keeps the conversion from being made.
+    pub fn blockers(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Blocker)
+    }
+
+    /// One more finding, in its place.
+    pub fn find(&mut self, rule: &str, severity: Severity, found: impl Into<String>, remedy: impl Into<String>) {
+        let finding = Finding { rule: rule.into(), severity, found: found.into(), remedy: remedy.into() };
+        let place = self.findings.partition_point(|other| other.severity >= severity);
+        self.findings.insert(place, finding);
+    }
+}
+
+/// Looks at what is known of a machine, and at the place of the result. Nothing is written.
+pub fn preflight(machine: &Machine, request: &Request) -> Preflight {
+    let mut preflight = Preflight::default();
+    let selected = match select_disks(&machine.disks, &request.disks) {
+        Ok(selected) => selected,
+        Err(error) => {
+            preflight.find("disks", Severity::Blocker, error.to_string(), "name disks that the machine has");
+            return preflight;
+        }
+    };
+    let left = machine.disks.iter().enumerate().filter(|(index, _)| !selected.contains(index));
+    let left: Vec<&str> = left.map(|(_, disk)| disk.path.as_str()).collect();
+    if !left.is_empty() {
+        let found = format!("{} left out: what the guest has there will be missing", left.join(", "));
+        preflight.find("disks", Severity::Info, found, "nothing, if that is meant");
+    }
+    let machine = with_disks(machine, &selected);
+    preflight.bytes = machine.disks.iter().flat_map(|disk| &disk.layout.volumes).map(|volume| volume.used_bytes).sum();
+    space(&mut preflight, request);
+    if let Err(error) = programs::check(&machine, request) {
+        preflight.find("programs", Severity::Blocker, error.to_string(), "install them where the conversion runs");
+    }
+    for disk in &machine.disks {
+        volumes(&mut preflight, disk);
+    }
+    guest(&mut preflight, &machine);
+    preflight
+}
+
+/// Whether the result will fit. The bound is what is used, not what compresses.
+fn space(preflight: &mut Preflight, request: &Request) {
+    let Some(free) = free_bytes(&request.output) else { return };
+    preflight.free_bytes = Some(free);
+    let bytes = preflight.bytes;
+    let needed = ByteCount(bytes.0.saturating_add(bytes.0 / IMAGE_SHARE).saturating_add(SCAFFOLDING.0));
+    let shown = request.output.display();
+    let found = format!("{shown} has {free} free, and {needed} are needed at most: {bytes} are used on the disks");
+    if free < bytes {
+        preflight.find("space", Severity::Blocker, found, "make room there, or choose another output folder");
+    } else if free < needed {
+        preflight.find("space", Severity::Warning, found, "zeros are not written, so it may fit; else make room");
+    }
+}
+
+fn free_bytes(folder: &Path) -> Option<ByteCount> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    Some(ByteCount(found.f_bavail.saturating_mul(found.f_frsize)))
+}
+
+/// What lies on a disk and is not as one would expect.
+fn volumes(preflight: &mut Preflight, disk: &Disk) {
+    if disk.logical_sector_size.bytes() != 512 {
+        let found = format!("{} has sectors of {} bytes", disk.path, disk.logical_sector_size.bytes());
+        preflight.find("sectors", Severity::Info, found, "the VM gets the same; its hypervisor must know such disks");
+    }
+    for volume in &disk.layout.volumes {
+        let place = match volume.number {
+            Some(number) => format!("partition {number} of {}", disk.path),
+            None => disk.path.clone(),
+        };
+        let kinds = std::iter::once((place.clone(), volume.kind.as_str()))
+            .chain(volume.parts.iter().map(|part| (format!("{} on {place}", part.name), part.kind.as_str())));
+        for (place, kind) in kinds {
+            if let Some((rule, severity, says, remedy)) = rule_of(kind) {
+                preflight.find(rule, severity, format!("{place} {says}"), remedy);
+            }
+        }
+    }
+}
+
+type Rule = (&'static str, Severity, &'static str, &'static str);
+
+/// What a kind of content (as blkid names it) means for a conversion.
+fn rule_of(kind: &str) -> Option<Rule> {
+    use Severity::{Info, Warning};
+    Some(match kind {
+        "crypto_LUKS" => (
+            "encryption",
+            Warning,
+            "is encrypted (LUKS): it is copied whole, and cannot be fixed up",
+            "have the passphrase at hand: the VM asks for it at its console, and its boot proof will be inconclusive",
+        ),
+        "BitLocker" => (
+            "encryption",
+            Warning,
+            "is encrypted (BitLocker): it is copied whole, and cannot be fixed up",
+            "suspend the protection before (manage-bde -protectors -disable), or have the recovery key at hand",
+        ),
+        "swsuspend" => (
+            "hibernation",
+            Warning,
+            "holds a hibernated system: what was open then is not on the disks",
+            "start the machine and shut it down before it is converted",
+        ),
+        "linux_raid_member" => (
+            "layout",
+            Info,
+            "is a member of a Linux software RAID: it is copied whole",
+            "take all members; in the VM the set may be dissolved later",
+        ),
+        "isw_raid_member" | "ddf_raid_member" => (
+            "layout",
+            Warning,
+            "is a member of a firmware RAID that is not put together",
+            "look at the machine's warnings for the reason",
+        ),
+        "zfs_member" | "bcache" | "bcachefs" | "btrfs" | "xfs" | "ReFS" | "jfs" | "reiserfs" | "nilfs2" | "f2fs" => (
+            "layout",
+            Info,
+            "has a filesystem whose used blocks are not known: it is copied whole",
+            "nothing; it takes longer",
+        ),
+        "VMFS" | "VMFS_volume_member" | "vxfs" | "ocfs2" | "gfs2" => (
+            "layout",
+            Warning,
+            "belongs to a cluster: others may write there during the copy",
+            "take only the machine's own disks (--disk)",
+        ),
+        _ => return None,
+    })
+}
+
+fn guest(preflight: &mut Preflight, machine: &Machine) {
+    match machine.guest.family {
+        Family::Unknown => preflight.find(
+            "guest",
+            Severity::Warning,
+            "no operating system was recognised on the disks",
+            "they are converted as they are; look at the boot proof",
+        ),
+        Family::Windows => preflight.find(
+            "licence",
+            Severity::Warning,
+            "Windows that came with the hardware (OEM) may have to be activated again, and so may what is bound to a dongle or a MAC",
+            "have the licence at hand",
+        ),
+        Family::Linux => {}
+    }
+    if machine.firmware.kind == FirmwareKind::Uefi && machine.firmware.secure_boot == Some(true) {
+        preflight.find(
+            "secure-boot",
+            Severity::Info,
+            "Secure Boot is on",
+            "the VM starts without; switch it on in its definition where its keys are enrolled",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use machine::{ByteOffset, DiskIdentity, DiskLayout, Guest, Part, SectorSize, Volume};
+
+    use super::*;
+
+    fn volume(kind: &str, used: ByteCount) -> Volume {
+        Volume {
+            offset: ByteOffset(1 << 20),
+            size: ByteCount::gib(8),
+            number: Some(1),
+            partition_type: None,
+            partition_uuid: None,
+            kind: kind.into(),
+            label: None,
+            uuid: None,
+            used_bytes: used,
+            parts: Vec::new(),
+        }
+    }
+
+    fn machine(volumes: Vec<Volume>) -> Machine {
+        let disk = Disk {
+            path: "/dev/sda".into(),
+            format: "raw".into(),
+            virtual_size: ByteCount::gib(8),
+            logical_sector_size: SectorSize::B512,
+            identity: DiskIdentity::default(),
+            layout: DiskLayout { volumes, ..DiskLayout::default() },
+        };
+        let guest = Guest { family: Family::Linux, ..Guest::default() };
+        Machine { disks: vec![disk], guest, ..Machine::default() }
+    }
+
+    fn rules(found: &Preflight) -> Vec<(&str, Severity)> {
+        let of_this_machine = |finding: &&Finding| finding.rule != "programs";
+        found.findings.iter().filter(of_this_machine).map(|one| (one.rule.as_str(), one.severity)).collect()
+    }
+
+    #[test]
+    fn what_lies_on_the_disks_is_said_with_what_to_do_about_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let request = Request { name: "vm".into(), output: folder.path().into(), ..Request::default() };
+        assert_eq!(rules(&preflight(&machine(vec![volume("ext4", ByteCount(5))]), &request)), []);
+
+        let mut lvm = volume("LVM2_member", ByteCount(7));
+        let part = |name: &str, kind: &str| Part {
+            name: name.into(),
+            size: ByteCount::gib(1),
+            kind: kind.into(),
+            label: None,
+            uuid: None,
+            used_bytes: ByteCount(3),
+        };
+        lvm.parts = vec![part("vg0/root", "xfs"), part("vg0/swap", "swsuspend")];
+        let found = preflight(&machine(vec![volume("crypto_LUKS", ByteCount(5)), lvm]), &request);
+        for finding in &found.findings {
+            println!("{:?} {}: {}; {}", finding.severity, finding.rule, finding.found, finding.remedy);
+        }
+        let expected =
+            [("encryption", Severity::Warning), ("hibernation", Severity::Warning), ("layout", Severity::Info)];
+        assert_eq!(rules(&found), expected);
+        assert_eq!((found.bytes, found.free_bytes.is_some()), (ByteCount(12), true));
+        assert!(found.findings.iter().any(|one| one.found.starts_with("vg0/swap on partition 1 of /dev/sda holds")));
+    }
+
+    #[test]
+    fn what_cannot_be_is_a_blocker() {
+        let folder = tempfile::tempdir().unwrap();
+        let request = Request { name: "vm".into(), output: folder.path().into(), ..Request::default() };
+        let huge = preflight(&machine(vec![volume("ext4", ByteCount(1 << 60))]), &request);
+        assert_eq!(rules(&huge), [("space", Severity::Blocker)]);
+        assert_eq!(
+            huge.blockers().count(),
+            huge.findings.iter().filter(|one| one.severity == Severity::Blocker).count()
+        );
+        let other = Request { disks: vec!["/dev/sdz".into()], ..request };
+        assert_eq!(rules(&preflight(&machine(vec![]), &other)), [("disks", Severity::Blocker)]);
+    }
+}

@@ -1,0 +1,92 @@
+//! `vconverter preflight`: a readiness report.
+
+use clap::Args;
+use controller::api::{CONVERSIONS_MAX, MachineView, NewBatches, NewConversion, NewRequest, PreflightView};
+use conversion::Severity;
+
+use crate::client::{Client, segment};
+use crate::conversion_settings::ConversionSettings;
+use crate::failure::{Code, Failure, Result};
+use crate::table::plain;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Nothing is touched: it looks at what is known of the machines and at the place of the results. The exit code is 4 where
+something keeps a machine from being converted.
+
+Examples:
+  vconverter preflight web1 --output /srv/vms
+  vconverter preflight --all --profile nightly")]
+pub(crate) struct PreflightArguments {
+    /// Machines, by id or host name
+    #[arg(value_name = "MACHINE", required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) machines: Vec<String>,
+    /// All machines that are known
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) settings: ConversionSettings,
+    /// Take what is not said here from this profile [default: the default profile; "none" for none]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// A machine that is not there will be waited for
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+pub(crate) fn preflight(client: &Client, arguments: &PreflightArguments, json: bool) -> Result<()> {
+    let machines: Vec<MachineView> = match arguments.all {
+        true => client.list::<MachineView>("/machines")?.into_iter().filter(|machine| machine.id.is_some()).collect(),
+        false => {
+            let find = |name: &String| client.get(&format!("/machines/{}", segment(name)));
+            arguments.machines.iter().map(find).collect::<Result<_>>()?
+        }
+    };
+    let mut reports: Vec<PreflightView> = Vec::new();
+    for some in machines.chunks(CONVERSIONS_MAX) {
+        let mut conversions = Vec::new();
+        for machine in some {
+            let hostname = machine.report.as_ref().and_then(|report| report.guest.hostname.clone());
+            let id = machine.id.clone().unwrap_or_else(|| machine.name.clone());
+            let settings = arguments.settings.settings()?;
+            let request =
+                NewRequest { name: hostname.unwrap_or_else(|| id.clone()), settings, ..NewRequest::default() };
+            let (profile, wait) = (arguments.profile.clone(), arguments.wait);
+            conversions.push(NewConversion { machine: id, request, profile, wait, schedule: None });
+        }
+        reports.extend(client.post::<Vec<PreflightView>>("/preflight", &NewBatches { conversions })?);
+    }
+    let blocked = reports.iter().filter(|report| report.preflight.blockers().next().is_some()).count();
+    match json {
+        true => crate::print_json(&reports)?,
+        false => crate::print(&reports.iter().map(describe).collect::<String>())?,
+    }
+    match blocked {
+        0 => Ok(()),
+        _ => Err(Failure::new(
+            Code::Refused,
+            format!("{blocked} of {} machines cannot be converted like this", reports.len()),
+        )),
+    }
+}
+
+fn describe(report: &PreflightView) -> String {
+    let findings = &report.preflight.findings;
+    let worst = findings.iter().map(|finding| finding.severity).max();
+    let verdict = match worst {
+        Some(Severity::Blocker) => "cannot be converted like this",
+        Some(Severity::Warning) => "ready, with warnings",
+        _ => "ready",
+    };
+    let (machine, name) = (&report.machine, &report.name);
+    let mut text = format!("{machine} ({}): {verdict}; {} to be read\n", plain(name), report.preflight.bytes);
+    for finding in findings {
+        let severity = match finding.severity {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Blocker => "BLOCKER",
+        };
+        text.push_str(&format!("  {severity:<8}{}\n          {}\n", plain(&finding.found), plain(&finding.remedy)));
+    }
+    text
+}
