@@ -11,6 +11,7 @@ mod console;
 mod data_directory;
 pub mod driver_library;
 mod error;
+mod https;
 pub mod identity;
 pub mod limits;
 mod metrics;
@@ -26,6 +27,7 @@ pub mod trust;
 
 pub use data_directory::{DataDirectory, LockedDataDirectory};
 pub use error::{Error, ErrorKind, Result, chain};
+pub use https::{CONSOLE_PORT, CertificateFiles, ConsoleConfig};
 pub use pxe::{PxeConfig, PxeStation};
 pub use serve::{Config, Controller, LEASE, ca_fingerprint};
 pub use timestamp::Timestamp;

@@ -10,7 +10,7 @@ use netboot::{BootFiles, Choice, Client, Finding, Interface, Policy, Ruling, Ser
 use tokio::sync::oneshot;
 
 use crate::api::pxe_router;
-use crate::serve::serve_api;
+use crate::serve::{api_runtime, serve_api};
 use crate::store::{PxePolicy, Store};
 use crate::{DataDirectory, Error, ErrorKind, LockedDataDirectory, Result};
 
@@ -121,7 +121,8 @@ impl PxeStation {
         let store = Arc::new(Store::open(&directory.database())?);
         let service = start_service(&store, config, true)?;
         let (stop_api, stopped) = oneshot::channel();
-        let api = serve_api(&directory, pxe_router(store, Arc::clone(service.log())), stopped)?;
+        let router = pxe_router(store, Arc::clone(service.log()));
+        let api = serve_api(api_runtime()?, &directory, router, None, stopped)?;
         Ok(Self { service, stop_api, api, _directory: directory })
     }
 

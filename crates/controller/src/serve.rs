@@ -8,14 +8,17 @@ use std::time::Duration;
 use axum::Router;
 use netboot::Service;
 use protocol::tls::ControllerTls;
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use crate::api::{Api, Events, Peer, Status, bind, for_the_owner, router};
+use crate::api::{Api, Events, Peer, Status, bind, for_everybody, for_the_owner, router};
 use crate::driver_library::DriverLibrary;
+use crate::https::{ConsoleConfig, Https};
 use crate::pxe::{PxeConfig, start_service};
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::tasks::{Converter, Tasks};
+use crate::trust::{Access, SetupCode, Unlock, Vault};
 use crate::{DataDirectory, Error, ErrorKind, LockedDataDirectory, Result, Timestamp};
 
 /// The lease of a controller: a machine that swaps or migrates stands still for seconds.
@@ -33,11 +36,23 @@ pub struct Config {
     pub lease: Duration,
     /// Brings machines to the boot image over the network.
     pub pxe: Option<PxeConfig>,
+    /// The port of console and API; without it there is only the Unix socket.
+    pub console: Option<ConsoleConfig>,
+    /// What opens the credentials.
+    pub unlock: Unlock,
+}
+
+impl Config {
+    /// Without a PXE service and without a port for browsers.
+    pub fn new(data_directory: DataDirectory, listen: SocketAddr, converter: Arc<dyn Converter>) -> Self {
+        Self { data_directory, listen, converter, lease: LEASE, pxe: None, console: None, unlock: Unlock::default() }
+    }
 }
 
 /// A running controller. It works until it is stopped; dropping it stops the API only.
 pub struct Controller {
     status: Status,
+    access: Arc<Access>,
     tasks: Tasks,
     stop_api: oneshot::Sender<()>,
     api: JoinHandle<()>,
@@ -55,16 +70,28 @@ impl Controller {
         let directory = config.data_directory.lock()?;
         let store = Arc::new(Store::open(&directory.database())?);
         let tls = load_identity(&directory)?;
+        let vault = Vault::open(&directory, &store, &config.unlock)?;
+        let access = Arc::new(Access::new(store.clone(), vault, Arc::new(Timestamp::now)));
         let listener = TcpListener::bind(config.listen)
             .map_err(|e| Error::with(ErrorKind::Network, format!("agent port {}: cannot listen", config.listen), e))?;
         let agent_address =
             listener.local_addr().map_err(|e| Error::with(ErrorKind::Network, "agent port has no address", e))?;
         let sessions = Sessions::new(store.clone(), tls);
         let tasks = Tasks::new(store.clone(), sessions.clone(), config.converter, config.lease);
+        let runtime = api_runtime()?;
+        let https = config
+            .console
+            .map(|console| {
+                let _inside = runtime.enter();
+                Https::bind(&console, &directory)
+            })
+            .transpose()?;
+        let (https, console_address) = https.map_or((None, None), |(https, address)| (Some(https), Some(address)));
         let status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             agent_address,
+            console_address,
             ca_fingerprint: sessions.ca_fingerprint().to_string(),
             data_dir: directory.path().display().to_string(),
             started_at: Timestamp::now(),
@@ -72,6 +99,7 @@ impl Controller {
         let pxe = config.pxe.map(|config| start_service(&store, &config, false)).transpose()?;
         let api = Arc::new(Api {
             store,
+            access: access.clone(),
             sessions: sessions.clone(),
             drivers: DriverLibrary::new(&directory),
             tasks: tasks.clone(),
@@ -82,16 +110,30 @@ impl Controller {
         });
         Events::follow(&api)?;
         let (stop_api, stopped) = oneshot::channel();
-        let api = serve_api(&directory, for_the_owner(router(&api)), stopped)?;
+        let router = router(&api);
+        let https = https.map(|https| (https, for_everybody(router.clone(), access.clone())));
+        let api = serve_api(runtime, &directory, for_the_owner(router), https, stopped)?;
         sessions.listen(listener)?;
         tasks.take_up()?;
         tracing::info!(%agent_address, data_dir = %status.data_dir, "the controller works");
-        Ok(Self { status, tasks, stop_api, api, pxe, _directory: directory })
+        Ok(Self { status, access, tasks, stop_api, api, pxe, _directory: directory })
     }
 
     /// Where it listens, and what it is known by.
     pub fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// The code that makes the first administrator on this start, for whoever started it; `None` where there is a user, or
+    /// no console.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`], [`ErrorKind::Io`] without random numbers.
+    pub fn make_setup_code(&self) -> Result<Option<SetupCode>> {
+        if self.status.console_address.is_none() {
+            return Ok(None);
+        }
+        self.access.make_setup_code()
     }
 
     /// Brings tasks to a safe point and stops the API. Tasks go on with the next controller.
@@ -116,18 +158,24 @@ fn load_identity(directory: &DataDirectory) -> Result<ControllerTls> {
         .map_err(|e| Error::with(ErrorKind::Io, "the controller's identity", e))
 }
 
-/// Serves `router` on the data directory's socket until `stopped`.
-pub(crate) fn serve_api(
-    directory: &LockedDataDirectory,
-    router: Router,
-    stopped: oneshot::Receiver<()>,
-) -> Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+/// The threads of the API.
+pub(crate) fn api_runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
         .max_blocking_threads(16)
         .enable_all()
         .build()
-        .map_err(|e| Error::io("no threads for the API", e))?;
+        .map_err(|e| Error::io("no threads for the API", e))
+}
+
+/// Serves `router` on the data directory's socket, and another on a port, until `stopped`.
+pub(crate) fn serve_api(
+    runtime: Runtime,
+    directory: &LockedDataDirectory,
+    router: Router,
+    https: Option<(Https, Router)>,
+    stopped: oneshot::Receiver<()>,
+) -> Result<JoinHandle<()>> {
     let listener = {
         let _inside = runtime.enter();
         bind(directory)?
@@ -136,6 +184,9 @@ pub(crate) fn serve_api(
     std::thread::Builder::new()
         .name("api".into())
         .spawn(move || {
+            if let Some((https, router)) = https {
+                runtime.spawn(https.serve(router));
+            }
             let served = async {
                 // Not the graceful end: a client that watches would hold it up, and every answer was durable before.
                 tokio::select! {

@@ -183,6 +183,30 @@ fn a_key_on_another_machine_is_denied() {
 }
 
 /// Opens one stream and returns what it carries as text.
+#[test]
+fn a_forgotten_machine_is_cut_off_and_its_key_gets_nowhere_any_more() {
+    let (_folder, data) = folder();
+    let controller = start(&data, nothing());
+    let agent = Agent::new(controller.status());
+    let (connection, id) = agent.enrol(&data, &machine("S1"));
+    let (status, _, answer) = http(&data, "DELETE", &format!("/machines/{id}"), "");
+    assert_eq!((status, answer["keys"].as_array().unwrap().len()), (200, 1), "{answer}");
+    assert!(is_closed(&connection));
+    let (status, _, _) = http(&data, "DELETE", &format!("/machines/{id}"), "");
+    assert_eq!(status, 404);
+    let refused = agent.hello().err().expect("a revoked key is refused");
+    println!("{refused}");
+    assert!(refused.to_string().contains("revoked"), "{refused}");
+    assert_eq!(list(&data, "/machines").as_array().unwrap().len(), 0);
+
+    let (_, another) = Agent::new(controller.status()).enrol(&data, &machine("S1"));
+    assert_ne!(another, id, "with another key it is approved anew");
+    assert_eq!(
+        get(&data, "/audit?limit=9").as_array().unwrap().iter().filter(|l| l["action"] == "machine forgotten").count(),
+        1
+    );
+}
+
 fn read_a_stream(source: &Source, cancel: &Cancel) -> conversion::Result<Value> {
     let Source::Remote(remote) = source else { panic!("a task has a remote source") };
     assert_eq!(remote.machine().disks.len(), 1);
@@ -410,13 +434,8 @@ fn a_dead_controllers_socket_is_replaced_and_a_living_controller_is_left_alone()
     drop(std::os::unix::net::UnixListener::bind(data.join("controller.sock")).unwrap());
     let controller = start(&data, nothing());
     assert_eq!(get(&data, "/status")["pid"], std::process::id());
-    let config = controller::Config {
-        data_directory: controller::DataDirectory::new(&data),
-        listen: ([127, 0, 0, 1], 0).into(),
-        converter: nothing(),
-        lease: controller::LEASE,
-        pxe: None,
-    };
+    let directory = controller::DataDirectory::new(&data);
+    let config = controller::Config::new(directory, ([127, 0, 0, 1], 0).into(), nothing());
     let Err(error) = controller::Controller::start(config) else { panic!("two controllers in one data directory") };
     assert_eq!(error.kind, ErrorKind::Locked);
     assert_eq!(get(&data, "/status")["pid"], std::process::id());

@@ -59,7 +59,7 @@ impl Site {
         let log = self.folder.join("controller.log");
         let log = File::options().create(true).append(true).open(&log).map_err(|e| Error::file(&log, e))?;
         let mut command = self.program("vconverter");
-        command.args(["serve", "--listen", &self.controller_address()]).env("RUST_LOG", "info");
+        command.args(["serve", "--no-console", "--listen", &self.controller_address()]).env("RUST_LOG", "info");
         if let Some(boot_image) = &self.pxe {
             command.args(["--pxe", "--boot-image"]).arg(boot_image);
         }

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -148,11 +148,15 @@ impl Identity {
     }
 
     fn save(&self, path: &Path) -> Result<()> {
+        write_secret(path, self.text().as_bytes())
+    }
+
+    fn text(&self) -> String {
         let mut text = pem("PRIVATE KEY", self.key.secret_der());
         for certificate in &self.chain {
             text.push_str(&pem("CERTIFICATE", certificate));
         }
-        write_secret(path, text.as_bytes())
+        text
     }
 }
 
@@ -162,8 +166,11 @@ impl AgentTls {
     /// # Errors
     /// [`ErrorKind::Identity`] when key and certificate do not fit together.
     pub fn new(identity: &Identity, trust: Trust) -> Result<Self> {
-        let verifier =
-            ControllerVerifier { trust, algorithms: provider::default_provider().signature_verification_algorithms };
+        let verifier = ControllerVerifier {
+            trust,
+            clock_matters: false,
+            algorithms: provider::default_provider().signature_verification_algorithms,
+        };
         let mut config = ClientConfig::builder_with_provider(crypto())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(unmade)?
@@ -256,6 +263,101 @@ impl ControllerTls {
     }
 }
 
+/// The certificate chain and key of the controller's console, for browsers: signed by the CA of `identity_dir`, for these
+/// names and addresses. It is kept in `console.pem`, so that what a browser was told to trust stays, and made anew where
+/// names, CA or time ask for it.
+///
+/// # Errors
+/// [`ErrorKind::Identity`], naming the file; also where there is no CA yet.
+pub fn web_identity(
+    identity_dir: &Path,
+    names: &[String],
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let (ca_path, path) = (identity_dir.join("ca.pem"), identity_dir.join("console.pem"));
+    let ca = Identity::load(&ca_path)?.ok_or_else(|| unreadable(&ca_path))?;
+    // A line before the first block is none of PEM's (RFC 7468, section 2).
+    let heading = format!("names: {}\n", names.join(" "));
+    if let Some(kept) = Identity::load(&path)?
+        && kept.chain.get(1) == ca.chain.first()
+        && read_secret(&path)?.is_some_and(|text| text.starts_with(heading.as_bytes()))
+        && is_recent(&path)
+    {
+        return Ok((kept.chain, kept.key));
+    }
+    let issuer = Issuer::new(authority_params()?, KeyPair::try_from(&ca.key).map_err(unmade)?);
+    let key = KeyPair::generate().map_err(unmade)?;
+    let mut params = CertificateParams::new(names.to_vec()).map_err(unmade)?;
+    params.distinguished_name.push(DnType::CommonName, "vconverter console");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    let now = SystemTime::now();
+    params.not_before = (now - WEB_BEFORE).into();
+    params.not_after = (now + WEB_LIFE).into();
+    let certificate = params.signed_by(&key, &issuer).map_err(unmade)?;
+    let mut chain = vec![certificate.der().clone()];
+    chain.extend(ca.chain);
+    let made = Identity { chain, key: private(&key) };
+    write_secret(&path, format!("{heading}{}", made.text()).as_bytes())?;
+    Ok((made.chain, made.key))
+}
+
+/// An operator's certificate chain and private key, of PEM files; others must not be able to read the key.
+///
+/// # Errors
+/// [`ErrorKind::Identity`], naming the file.
+pub fn load_web_identity(chain: &Path, key: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let missing = |path: &Path| Error::new(ErrorKind::Identity, format!("{}: no such file", path.display()));
+    let wrong = |path: &Path, e: rustls::pki_types::pem::Error| unreadable(path).because(e);
+    let text = read_secret(key)?.ok_or_else(|| missing(key))?;
+    let private = PrivateKeyDer::from_pem_slice(&text).map_err(|e| wrong(key, e))?;
+    let metadata = fs::metadata(chain).map_err(|e| unreadable(chain).because(e))?;
+    if metadata.len() > PEM_BYTES_MAX {
+        return Err(unreadable(chain));
+    }
+    let text = fs::read(chain).map_err(|e| unreadable(chain).because(e))?;
+    let certificates = CertificateDer::pem_slice_iter(&text).collect::<std::result::Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|e| wrong(chain, e))?;
+    if certificates.is_empty() {
+        return Err(unreadable(chain));
+    }
+    Ok((certificates, private))
+}
+
+/// The certificates of a PEM file of authorities; what is none is left out.
+pub fn load_authorities(pem: &[u8]) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem).filter_map(std::result::Result::ok).collect()
+}
+
+/// What a client of the console's port trusts: a server whose certificate the CA with this fingerprint signed, by whatever
+/// name it is called.
+///
+/// # Errors
+/// [`ErrorKind::Identity`].
+pub fn pinned_client(authority: Fingerprint) -> Result<ClientConfig> {
+    let algorithms = provider::default_provider().signature_verification_algorithms;
+    let verifier = ControllerVerifier { trust: Trust::Authority(authority), clock_matters: true, algorithms };
+    Ok(ClientConfig::builder_with_provider(crypto())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(unmade)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth())
+}
+
+/// Clocks differ a little.
+const WEB_BEFORE: Duration = Duration::from_secs(24 * 3600);
+/// Browsers take no certificate for more than 398 days.
+const WEB_LIFE: Duration = Duration::from_secs(396 * 24 * 3600);
+/// It is made anew long before its end.
+const WEB_KEPT: Duration = Duration::from_secs(300 * 24 * 3600);
+
+fn is_recent(path: &Path) -> bool {
+    let age =
+        fs::metadata(path).and_then(|metadata| metadata.modified()).map(|at| SystemTime::now().duration_since(at));
+    matches!(age, Ok(Ok(age)) if age < WEB_KEPT)
+}
+
 fn create_authority() -> Result<Identity> {
     let key = KeyPair::generate().map_err(unmade)?;
     let certificate = authority_params()?.self_signed(&key).map_err(unmade)?;
@@ -313,6 +415,8 @@ fn crypto() -> Arc<CryptoProvider> {
 #[derive(Debug)]
 struct ControllerVerifier {
     trust: Trust,
+    /// The console's certificates end, as browsers want it; those of the agent port do not.
+    clock_matters: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -327,8 +431,9 @@ impl ServerCertVerifier for ControllerVerifier {
         others: &[CertificateDer<'_>],
         _name: &ServerName<'_>,
         _ocsp: &[u8],
-        _now: UnixTime,
+        now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        let now = if self.clock_matters { now } else { ANY_TIME };
         let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
         let ca = match self.trust {
             Trust::Authority(pin) => others.iter().find(|certificate| Fingerprint::of(certificate) == pin),
@@ -341,7 +446,7 @@ impl ServerCertVerifier for ControllerVerifier {
         webpki::EndEntityCert::try_from(leaf)
             .and_then(|leaf| {
                 let usage = webpki::KeyUsage::server_auth();
-                leaf.verify_for_usage(self.algorithms.all, &[anchor], &[], ANY_TIME, usage, None, None).map(|_| ())
+                leaf.verify_for_usage(self.algorithms.all, &[anchor], &[], now, usage, None, None).map(|_| ())
             })
             .map_err(wrong)?;
         Ok(ServerCertVerified::assertion())

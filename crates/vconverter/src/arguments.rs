@@ -1,5 +1,7 @@
 //! What can be typed.
 
+mod users;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -10,6 +12,10 @@ use crate::conversion_settings::{ConversionSettings, Rate};
 use crate::limits::LimitsArguments;
 use crate::preflight::PreflightArguments;
 use crate::profiles::Profiles;
+
+pub(crate) use users::{
+    Credentials, CredentialsAction, Remote, SetCredential, Tokens, TokensAction, Users, UsersAction,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -45,6 +51,8 @@ pub(crate) struct Arguments {
     /// The configuration file [default: /etc/vconverter/vconverter.toml, where it is there]
     #[arg(long, global = true, value_name = "FILE", env = "VCONVERTER_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
     /// Print JSON; what takes time prints one JSON object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -75,6 +83,12 @@ pub(crate) enum Command {
     Limits(LimitsArguments),
     /// Drivers for machines in the boot image whose disk or network card has none
     Drivers(Drivers),
+    /// Users of the console and the API, and what they may do
+    Users(Users),
+    /// API tokens: for programs, and for this command line on another machine
+    Tokens(Tokens),
+    /// Credentials for sources and targets; encrypted at rest, never shown again
+    Credentials(Credentials),
     /// Show what is on disk images or block devices, without changing or mounting them
     Inspect(Inspect),
     /// Make the boot image from which machines are cold-cloned
@@ -104,6 +118,25 @@ pub(crate) struct Serve {
     /// Where to listen for agents [default: 0.0.0.0:7770]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Where to serve the console and the API, by TLS [default: 0.0.0.0:8443]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) console: Option<SocketAddr>,
+    /// Serve no console: only the Unix socket in the data directory
+    #[arg(long, conflicts_with = "console")]
+    pub(crate) no_console: bool,
+    /// Certificate chain of the console (PEM), with --tls-key [default: one that the controller's own CA signs]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key of the console's certificate (PEM, mode 0600)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Lock the credentials at rest with the passphrase in this file [default: the systemd credential
+    /// `vconverter-passphrase`, else a key file in the data directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Forget all credentials at rest, where their key or passphrase is lost
+    #[arg(long)]
+    pub(crate) forget_credentials: bool,
     /// Bring machines to the boot image over the network too (see `vconverter pxe --help`)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) pxe: Option<bool>,
@@ -212,6 +245,11 @@ pub(crate) enum MachinesAction {
     Approve {
         /// As on the machine's screen: XXXX-XXXX
         code: String,
+    },
+    /// Revoke the keys of a machine's agents, end its sessions, and forget it
+    Forget {
+        /// Id, or host name where only one has it
+        machine: String,
     },
     /// Show a machine: firmware, processors, NICs, disks and what is on them
     Show {

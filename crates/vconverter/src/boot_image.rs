@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::arguments::Build;
 use crate::client::Client;
 use crate::failure::{Code, Failure, Result};
+use crate::place::Place;
 
 pub(crate) fn build(arguments: &Build, directory: &DataDirectory, json: bool) -> Result<()> {
     let mut say = |line: &str| eprintln!("{line}");
@@ -152,7 +153,7 @@ fn fingerprint(arguments: &Build, directory: &DataDirectory, say: &mut dyn FnMut
         // Other tools print it with colons.
         return Ok(Some(typed.replace(':', "").to_ascii_lowercase()));
     }
-    if let Ok(status) = Client::new(directory)?.get::<Status>("/status") {
+    if let Ok(status) = Client::new(&Place::socket(directory))?.get::<Status>("/status") {
         return Ok(Some(status.ca_fingerprint));
     }
     if directory.has_identity() {

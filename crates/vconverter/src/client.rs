@@ -1,10 +1,7 @@
 //! A client of the controller's API: one connection for each request, so that a controller may come and go.
 
-use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use controller::DataDirectory;
 use controller::api::{LIMIT_MAX, Page, Problem};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -12,27 +9,27 @@ use hyper::{Method, Request, Uri, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use crate::failure::{Code, Failure, Result};
+use crate::place::Place;
 
 /// Longest wait for an answer. An approval waits for the machine's report, which takes seconds.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest answer in bytes.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
-/// Speaks to the controller of a data directory.
+/// Speaks to a controller.
 pub(crate) struct Client {
-    socket: PathBuf,
+    place: Place,
     runtime: Runtime,
 }
 
 impl Client {
-    pub(crate) fn new(directory: &DataDirectory) -> Result<Self> {
+    pub(crate) fn new(place: &Place) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::io("no runtime", &e))?;
-        Ok(Self { socket: directory.socket(), runtime })
+        Ok(Self { place: place.clone(), runtime })
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
@@ -71,14 +68,14 @@ impl Client {
         self.runtime.block_on(async {
             match tokio::time::timeout(TIMEOUT, self.exchange(method, path, body)).await {
                 Ok(answer) => answer,
-                Err(_) => Err(self.unreachable(&format!("no answer within {} s", TIMEOUT.as_secs()))),
+                Err(_) => Err(self.place.unreachable(&format!("no answer within {} s", TIMEOUT.as_secs()))),
             }
         })
     }
 
     async fn exchange<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T> {
-        let lost = |e: hyper::Error| self.unreachable(&controller::chain(&e));
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.no_controller(&e))?;
+        let lost = |e: hyper::Error| self.place.unreachable(&controller::chain(&e));
+        let stream = self.place.connect().await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
         tokio::spawn(connection);
@@ -88,34 +85,24 @@ impl Client {
         let request = Request::builder()
             .method(method)
             .uri(uri)
-            .header(header::HOST, "controller")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|e| Failure::new(Code::Failed, format!("request: {e}")))?;
+            .header(header::HOST, self.place.host())
+            .header(header::CONTENT_TYPE, "application/json");
+        let request = match self.place.authorization() {
+            Some(authorization) => request.header(header::AUTHORIZATION, authorization),
+            None => request,
+        };
+        let request = request.body(Full::new(body)).map_err(|e| Failure::new(Code::Failed, format!("request: {e}")))?;
         let response = sender.send_request(request).await.map_err(lost)?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|e| self.unreachable(&e.to_string()))?.to_bytes();
-        let strange = |e| self.unreachable(&format!("an answer of another version: {e}"));
+        let body = body.map_err(|e| self.place.unreachable(&e.to_string()))?.to_bytes();
+        let strange = |e| self.place.unreachable(&format!("an answer of another version: {e}"));
         match status.is_success() {
+            // No content (204) is nothing.
+            true if body.is_empty() => serde_json::from_slice(b"null").map_err(strange),
             true => serde_json::from_slice(&body).map_err(strange),
             false => Err(serde_json::from_slice::<Problem>(&body).map_err(strange)?.into()),
         }
-    }
-
-    fn unreachable(&self, why: &str) -> Failure {
-        Failure::new(Code::Unreachable, format!("controller at {}: {why}", self.socket.display()))
-    }
-
-    fn no_controller(&self, error: &io::Error) -> Failure {
-        let why = match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                "it is not running; start it with `vconverter serve`, or name another --data-dir".to_owned()
-            }
-            io::ErrorKind::PermissionDenied => "only for the user who runs it, and root".to_owned(),
-            _ => error.to_string(),
-        };
-        self.unreachable(&why)
     }
 }
 

@@ -31,8 +31,20 @@ pub(crate) struct Configuration {
 pub(crate) struct Tables {
     pub(crate) data_dir: Option<Spanned<PathBuf>>,
     pub(crate) listen: Option<Spanned<SocketAddr>>,
+    pub(crate) passphrase_file: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    pub(crate) console: ConsoleTable,
     #[serde(default)]
     pub(crate) pxe: PxeTable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ConsoleTable {
+    pub(crate) enabled: Option<Spanned<bool>>,
+    pub(crate) listen: Option<Spanned<SocketAddr>>,
+    pub(crate) tls_cert: Option<Spanned<PathBuf>>,
+    pub(crate) tls_key: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use controller::DataDirectory;
 use controller::api::{BatchView, MachineView, NewBatches, NewConversion, NewRequest, TaskSchedule, TaskView};
 use controller::progress::Meter;
 use controller::store::TaskState;
@@ -29,10 +28,10 @@ enum Meant {
     Machines(Vec<String>),
 }
 
-pub(crate) fn convert(arguments: &Convert, directory: &DataDirectory, json: bool) -> Result<()> {
+pub(crate) fn convert(arguments: &Convert, connect: &dyn Fn() -> Result<Client>, json: bool) -> Result<()> {
     match tell_apart(&arguments.sources)? {
         Meant::Local(paths) => convert_local(arguments, paths, json),
-        Meant::Machines(names) => convert_machines(arguments, &names, directory, json),
+        Meant::Machines(names) => convert_machines(arguments, &names, connect, json),
     }
 }
 
@@ -126,8 +125,13 @@ fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result
     }
 }
 
-fn convert_machines(arguments: &Convert, names: &[String], directory: &DataDirectory, json: bool) -> Result<()> {
-    let client = Client::new(directory)?;
+fn convert_machines(
+    arguments: &Convert,
+    names: &[String],
+    connect: &dyn Fn() -> Result<Client>,
+    json: bool,
+) -> Result<()> {
+    let client = connect()?;
     if names.len() > 1 && (arguments.name.is_some() || !arguments.disks.is_empty()) {
         let message = "--name and --disk are for one machine: several are named as they are, with all their disks";
         return Err(Failure::new(Code::Usage, message));

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use controller::api::{BootMedium, MachineState, MachineView};
+use controller::api::{BootMedium, ForgottenMachine, MachineState, MachineView};
 use controller::sessions::Approval;
 use machine::ByteCount;
 use serde_json::json;
@@ -46,6 +46,14 @@ pub(crate) fn list(client: &Client, json: bool) -> Result<()> {
         text.push_str("\nvconverter machines approve CODE, with the code on the machine's screen\n");
     }
     crate::print(&text)
+}
+
+pub(crate) fn forget(client: &Client, machine: &str, json: bool) -> Result<()> {
+    let forgotten: ForgottenMachine = client.delete(&format!("/machines/{}", segment(machine)))?;
+    if json {
+        return crate::print_json(&forgotten);
+    }
+    crate::print(&format!("{} is forgotten, {} keys revoked\n", forgotten.machine, forgotten.keys.len()))
 }
 
 /// Id and name, the cells that one group has, and what all have.

@@ -18,16 +18,19 @@ mod limits;
 mod machines;
 mod manual;
 mod outcome;
+mod place;
 mod preflight;
 mod profiles;
 mod progress_line;
 mod pxe;
 mod readiness;
+mod secret_input;
 mod serve;
 mod settings;
 mod signals;
 mod table;
 mod tasks;
+mod users;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -45,6 +48,7 @@ use arguments::{
 use client::Client;
 use configuration::Configuration;
 use failure::{Code, Failure, Result};
+use place::Place;
 use profiles::ProfilesAction;
 use settings::{PxeSettings, Settings};
 
@@ -94,6 +98,7 @@ fn run(arguments: Arguments) -> Result<()> {
     let configuration = Configuration::load(named.map(PathBuf::as_path), is_needed)?;
     let data_dir = settings::data_dir(arguments.data_dir, &configuration);
     let directory = DataDirectory::new(&data_dir.value);
+    let connect = || Client::new(&Place::of(&arguments.remote, &directory)?);
     match arguments.command {
         Command::Serve(serve) => serve::serve(&Settings::of(&serve, data_dir, &configuration), json),
         Command::Config(config) => {
@@ -103,18 +108,19 @@ fn run(arguments: Arguments) -> Result<()> {
                 ConfigAction::Show => settings::show(&settings, json),
             }
         }
-        Command::Status => serve::status(&Client::new(&directory)?, json),
+        Command::Status => serve::status(&connect()?, json),
         Command::Machines(machines) => {
-            let client = Client::new(&directory)?;
+            let client = connect()?;
             match machines.action {
                 None => machines::list(&client, json),
                 Some(MachinesAction::Approve { code }) => machines::approve(&client, &code, json),
+                Some(MachinesAction::Forget { machine }) => machines::forget(&client, &machine, json),
                 Some(MachinesAction::Show { machine }) => machines::show(&client, &machine, json),
             }
         }
-        Command::Convert(convert) => convert::convert(&convert, &directory, json),
+        Command::Convert(convert) => convert::convert(&convert, &connect, json),
         Command::Tasks(tasks) => {
-            let client = Client::new(&directory)?;
+            let client = connect()?;
             match tasks.action {
                 None => tasks::list(&client, json),
                 Some(TasksAction::Watch { id }) => tasks::watch(&client, &id, json),
@@ -135,21 +141,21 @@ fn run(arguments: Arguments) -> Result<()> {
                 let service = PxeSettings::of(&arguments.service, &configuration);
                 pxe::serve(&service, arguments.controller.as_deref(), directory, json)
             }
-            Some(PxeAction::Log { follow }) => pxe::log(&Client::new(&directory)?, follow, json),
-            Some(PxeAction::Policy(policy)) => pxe::policy(&Client::new(&directory)?, &policy, json),
+            Some(PxeAction::Log { follow }) => pxe::log(&connect()?, follow, json),
+            Some(PxeAction::Policy(policy)) => pxe::policy(&connect()?, &policy, json),
         },
-        Command::Preflight(arguments) => preflight::preflight(&Client::new(&directory)?, &arguments, json),
+        Command::Preflight(arguments) => preflight::preflight(&connect()?, &arguments, json),
         Command::Profiles(profiles) => {
-            let client = Client::new(&directory)?;
+            let client = connect()?;
             match profiles.action {
                 None => profiles::list(&client, json),
                 Some(ProfilesAction::Set(new)) => profiles::set(&client, &new, json),
                 Some(ProfilesAction::Delete { name }) => profiles::delete(&client, &name, json),
             }
         }
-        Command::Limits(change) => limits::limits(&Client::new(&directory)?, &change, json),
+        Command::Limits(change) => limits::limits(&connect()?, &change, json),
         Command::Drivers(arguments) => {
-            let client = Client::new(&directory)?;
+            let client = connect()?;
             match arguments.action {
                 None | Some(DriversAction::List) => drivers::list(&client, json),
                 Some(DriversAction::Add { files }) => drivers::add(&client, &files, json),
@@ -157,6 +163,9 @@ fn run(arguments: Arguments) -> Result<()> {
                 Some(DriversAction::Push { machine, names }) => drivers::push(&client, &machine, &names, json),
             }
         }
+        Command::Users(users) => users::users(&connect()?, users.action, json),
+        Command::Tokens(tokens) => users::tokens(&connect()?, tokens.action, json),
+        Command::Credentials(credentials) => users::credentials(&connect()?, credentials.action, json),
         Command::BootImage(boot_image) => match boot_image.action {
             BootImageAction::Build(build) => boot_image::build(&build, &directory, json),
             BootImageAction::Inspect(inspect) => boot_image_inspect::inspect(&inspect, json),

@@ -1,11 +1,15 @@
 //! `vconverter serve`.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use controller::api::Status;
 use controller::tasks::Converter;
+use controller::trust::SetupCode;
 use controller::{Config, Controller, DataDirectory, LEASE};
 use conversion::{Cancel, Observer, Request, Source};
+use serde::{Serialize, Serializer};
 
 use crate::client::Client;
 use crate::failure::Result;
@@ -31,24 +35,64 @@ impl Converter for Pipeline {
     }
 }
 
+/// What a controller says when it begins to work.
+#[derive(Serialize)]
+struct Started<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    /// Makes the first administrator; it is shown this once, and only while there is no user.
+    #[serde(serialize_with = "shown", skip_serializing_if = "Option::is_none")]
+    setup_code: Option<SetupCode>,
+}
+
+fn shown<S: Serializer>(code: &Option<SetupCode>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    match code {
+        Some(code) => serializer.collect_str(code),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl fmt::Display for Started<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, setup_code } = self;
+        writeln!(f, "agents: {}", status.agent_address)?;
+        if let Some(address) = status.console_address {
+            writeln!(f, "console: {}", url(address))?;
+        }
+        writeln!(f, "CA fingerprint: {}\ndata directory: {}", status.ca_fingerprint, status.data_dir)?;
+        if let Some(code) = setup_code {
+            writeln!(f, "setup code: {code} (makes the first administrator in the console, within an hour)")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a browser finds the console: by this machine's name where it listens on all addresses.
+fn url(address: SocketAddr) -> String {
+    let port = address.port();
+    match address.ip().is_unspecified() {
+        true => format!("https://{}:{port}/", rustix::system::uname().nodename().to_string_lossy()),
+        false => format!("https://{address}/"),
+    }
+}
+
 pub(crate) fn serve(settings: &Settings, json: bool) -> Result<()> {
     let config = Config {
         data_directory: DataDirectory::new(&settings.data_dir.value),
         listen: settings.listen.value,
         converter: Arc::new(Pipeline),
         lease: LEASE,
+        console: settings.console.config()?,
+        unlock: settings.unlock()?,
         pxe: if settings.pxe_enabled.value { Some(settings.pxe.config()?) } else { None },
     };
     let signals = Signals::listen()?;
     let controller = Controller::start(config)?;
-    let status = controller.status();
+    let started = Started { status: controller.status(), setup_code: controller.make_setup_code()? };
     if json {
-        crate::print_json_line(status)?;
+        crate::print_json_line(&started)?;
     } else {
-        crate::print(&format!(
-            "agents: {}\nCA fingerprint: {}\ndata directory: {}\n",
-            status.agent_address, status.ca_fingerprint, status.data_dir
-        ))?;
+        crate::print(&started.to_string())?;
     }
     readiness::notify(readiness::READY);
     let waited = signals.wait_to_stop();
@@ -63,8 +107,9 @@ pub(crate) fn status(client: &Client, json: bool) -> Result<()> {
     if json {
         return crate::print_json(&status);
     }
+    let console = status.console_address.map_or_else(|| "none".to_owned(), url);
     crate::print(&format!(
-        "controller  version {}, process {}, since {}\nagents      {}\nCA          {}\ndata        {}\n",
+        "controller  version {}, process {}, since {}\nagents      {}\nconsole     {console}\nCA          {}\ndata        {}\n",
         status.version, status.pid, status.started_at, status.agent_address, status.ca_fingerprint, status.data_dir
     ))
 }

@@ -1,9 +1,11 @@
 //! The settings in force, made of options, environment and configuration file; `vconverter config`.
 
+use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use controller::{DataDirectory, PxeConfig};
+use controller::trust::{SECRET_BYTES_MAX, Secret, Unlock};
+use controller::{CertificateFiles, ConsoleConfig, DataDirectory, PxeConfig};
 use serde_json::{Value, json};
 
 use crate::arguments::{PxeService, Serve};
@@ -13,12 +15,26 @@ use crate::failure::{Code, Failure, Result};
 /// Variable of the environment for the data directory.
 const DATA_VARIABLE: &str = "VCONVERTER_DATA";
 
+/// Name of the systemd credential that holds the passphrase.
+const PASSPHRASE_CREDENTIAL: &str = "vconverter-passphrase";
+
 /// What `serve` works with.
 pub(crate) struct Settings {
     pub(crate) data_dir: Setting<PathBuf>,
     pub(crate) listen: Setting<SocketAddr>,
+    pub(crate) console: ConsoleSettings,
+    passphrase_file: Setting<Option<PathBuf>>,
+    forget_credentials: bool,
     pub(crate) pxe_enabled: Setting<bool>,
     pub(crate) pxe: PxeSettings,
+}
+
+/// The port of console and API.
+pub(crate) struct ConsoleSettings {
+    enabled: Setting<bool>,
+    listen: Setting<SocketAddr>,
+    tls_cert: Setting<Option<PathBuf>>,
+    tls_key: Setting<Option<PathBuf>>,
 }
 
 /// What the PXE service works with.
@@ -47,6 +63,13 @@ impl Settings {
         Self {
             data_dir,
             listen: configuration.setting(("--listen", serve.listen), tables.listen.as_ref(), everywhere),
+            console: ConsoleSettings::of(serve, configuration),
+            passphrase_file: optional(
+                configuration,
+                ("--passphrase-file", serve.passphrase_file.as_ref()),
+                tables.passphrase_file.as_ref(),
+            ),
+            forget_credentials: serve.forget_credentials,
             pxe_enabled: configuration.setting(("--pxe", serve.pxe), tables.pxe.enabled.as_ref(), || false),
             pxe: PxeSettings::of(&serve.pxe_service, configuration),
         }
@@ -54,12 +77,18 @@ impl Settings {
 
     /// Name as in the file, value, and origin of each; `None` where nothing is set.
     fn all(&self) -> Vec<(&'static str, Option<Value>, &Origin)> {
-        let pxe = &self.pxe;
+        let (pxe, console) = (&self.pxe, &self.console);
+        let path = |setting: &Setting<Option<PathBuf>>| setting.value.as_ref().map(|path| json!(path));
         vec![
             ("data-dir", Some(json!(self.data_dir.value)), &self.data_dir.origin),
             ("listen", Some(json!(self.listen.value)), &self.listen.origin),
+            ("passphrase-file", path(&self.passphrase_file), &self.passphrase_file.origin),
+            ("console.enabled", Some(json!(console.enabled.value)), &console.enabled.origin),
+            ("console.listen", Some(json!(console.listen.value)), &console.listen.origin),
+            ("console.tls-cert", path(&console.tls_cert), &console.tls_cert.origin),
+            ("console.tls-key", path(&console.tls_key), &console.tls_key.origin),
             ("pxe.enabled", Some(json!(self.pxe_enabled.value)), &self.pxe_enabled.origin),
-            ("pxe.boot-image", pxe.boot_image.value.as_ref().map(|path| json!(path)), &pxe.boot_image.origin),
+            ("pxe.boot-image", path(&pxe.boot_image), &pxe.boot_image.origin),
             ("pxe.interfaces", Some(json!(pxe.interfaces.value)), &pxe.interfaces.origin),
             ("pxe.http-port", Some(json!(pxe.http_port.value)), &pxe.http_port.origin),
         ]
@@ -72,6 +101,21 @@ impl Settings {
         let (data_dir, pxe) = (&self.data_dir, &self.pxe);
         if !data_dir.value.is_absolute() {
             fault("data-dir", &data_dir.origin, "expected a path that begins with /".into());
+        }
+        let console = &self.console;
+        for (name, setting) in [
+            ("passphrase-file", &self.passphrase_file),
+            ("console.tls-cert", &console.tls_cert),
+            ("console.tls-key", &console.tls_key),
+        ] {
+            if let Some(path) = setting.value.as_ref().filter(|path| !path.is_file()) {
+                fault(name, &setting.origin, format!("{} is no file", path.display()));
+            }
+        }
+        if let (Some(_), None, alone) | (None, Some(_), alone) =
+            (&console.tls_cert.value, &console.tls_key.value, &console.tls_cert)
+        {
+            fault("console.tls-cert", &alone.origin, "it goes with console.tls-key".into());
         }
         match &pxe.boot_image.value {
             Some(path) if !path.is_dir() => {
@@ -91,6 +135,74 @@ impl Settings {
             }
         }
         faults
+    }
+}
+
+impl Settings {
+    /// What opens the credentials: the passphrase of a file, or of systemd's credential.
+    pub(crate) fn unlock(&self) -> Result<Unlock> {
+        let of_systemd = || {
+            let folder = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)?;
+            Some(folder.join(PASSPHRASE_CREDENTIAL)).filter(|path| path.is_file())
+        };
+        let file = self.passphrase_file.value.clone().or_else(of_systemd);
+        let passphrase = file.map(|path| read_secret(&path)).transpose()?;
+        Ok(Unlock { passphrase, forget: self.forget_credentials })
+    }
+}
+
+/// A secret in the first line of a file.
+pub(crate) fn read_secret(path: &Path) -> Result<Secret> {
+    let unreadable = |e| Failure::io(&format!("{}", path.display()), &e);
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(SECRET_BYTES_MAX as u64).read_to_string(&mut text).map_err(unreadable)?;
+    let line = text.lines().next().unwrap_or_default();
+    if line.is_empty() {
+        return Err(Failure::new(Code::Usage, format!("{}: its first line is empty", path.display())));
+    }
+    Ok(Secret::new(line.to_owned()))
+}
+
+fn optional(
+    configuration: &Configuration,
+    (name, given): (&'static str, Option<&PathBuf>),
+    in_file: Option<&toml::Spanned<PathBuf>>,
+) -> Setting<Option<PathBuf>> {
+    if given.is_none() && in_file.is_none() {
+        return Setting { value: None, origin: Origin::Default };
+    }
+    let found = configuration.setting((name, given.cloned()), in_file, PathBuf::new);
+    Setting { value: Some(found.value), origin: found.origin }
+}
+
+impl ConsoleSettings {
+    fn of(serve: &Serve, configuration: &Configuration) -> Self {
+        let table = &configuration.tables.console;
+        let everywhere = || SocketAddr::from(([0, 0, 0, 0], controller::CONSOLE_PORT));
+        let off = serve.no_console.then_some(false);
+        // Whoever says where it is to be wants one.
+        let on = serve.console.map(|_| true);
+        let option = if off.is_some() { ("--no-console", off) } else { ("--console", on) };
+        Self {
+            enabled: configuration.setting(option, table.enabled.as_ref(), || true),
+            listen: configuration.setting(("--console", serve.console), table.listen.as_ref(), everywhere),
+            tls_cert: optional(configuration, ("--tls-cert", serve.tls_cert.as_ref()), table.tls_cert.as_ref()),
+            tls_key: optional(configuration, ("--tls-key", serve.tls_key.as_ref()), table.tls_key.as_ref()),
+        }
+    }
+
+    /// What the port is started with; `None` where there is to be none.
+    pub(crate) fn config(&self) -> Result<Option<ConsoleConfig>> {
+        let certificate = match (&self.tls_cert.value, &self.tls_key.value) {
+            (Some(chain), Some(key)) => Some(CertificateFiles { chain: chain.clone(), key: key.clone() }),
+            (None, None) => None,
+            _ => {
+                let message = "console.tls-cert and console.tls-key go together: a certificate and its key";
+                return Err(Failure::new(Code::Usage, message));
+            }
+        };
+        Ok(self.enabled.value.then_some(ConsoleConfig { listen: self.listen.value, certificate }))
     }
 }
 

@@ -47,7 +47,7 @@ struct Served(Child, Status);
 
 impl Served {
     fn start(data: &Path) -> Self {
-        let arguments = ["serve", "--listen", "127.0.0.1:0", "--json"];
+        let arguments = ["serve", "--no-console", "--listen", "127.0.0.1:0", "--json"];
         let mut child = vconverter(data, &arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

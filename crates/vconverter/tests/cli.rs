@@ -47,7 +47,7 @@ struct Served {
 
 impl Served {
     fn start(data: &Path) -> Self {
-        let mut child = vconverter(data, &["serve", "--listen", "127.0.0.1:0", "--json"])
+        let mut child = vconverter(data, &["serve", "--no-console", "--listen", "127.0.0.1:0", "--json"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -98,7 +98,7 @@ fn wrong_usage_is_2() {
         &["convert", "/dev/null"],
         &["convert", "web1,web2", "-o", ".", "--name", "both"],
         &["convert", "disk.img", "-o", ".", "--format", "vmdk"],
-        &["serve", "--listen", "everywhere"],
+        &["serve", "--no-console", "--listen", "everywhere"],
         &["boot-image", "build", "--output", "b", "--gateway", "192.0.2.1"],
     ];
     for arguments in cases {
@@ -162,18 +162,18 @@ fn a_controller_that_cannot_start_says_why() {
     let (folder, data) = folder();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let (code, message) = fail(&file.join("data"), &["serve", "--listen", "127.0.0.1:0"]);
+    let (code, message) = fail(&file.join("data"), &["serve", "--no-console", "--listen", "127.0.0.1:0"]);
     assert!(code == 1 && message.contains("data directory"), "{code} {message}");
 
     std::fs::create_dir(&data).unwrap();
     std::fs::set_permissions(&data, PermissionsExt::from_mode(0o777)).unwrap();
-    let (code, message) = fail(&data, &["serve", "--listen", "127.0.0.1:0"]);
+    let (code, message) = fail(&data, &["serve", "--no-console", "--listen", "127.0.0.1:0"]);
     assert!(code == 2 && message.contains("others can write into it"), "{code} {message}");
 
     std::fs::set_permissions(&data, PermissionsExt::from_mode(0o700)).unwrap();
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = busy.local_addr().unwrap().to_string();
-    let (code, message) = fail(&data, &["serve", "--listen", &address]);
+    let (code, message) = fail(&data, &["serve", "--no-console", "--listen", &address]);
     assert!(code == 1 && message.contains(&format!("agent port {address}: cannot listen")), "{code} {message}");
 }
 
@@ -182,7 +182,7 @@ fn a_running_controller_answers_and_keeps_a_second_one_out() {
     let (_folder, data) = folder();
     let served = Served::start(&data);
     assert_eq!(data.join("controller.sock").metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    let (code, message) = fail(&data, &["serve", "--listen", "127.0.0.1:0"]);
+    let (code, message) = fail(&data, &["serve", "--no-console", "--listen", "127.0.0.1:0"]);
     assert_eq!(code, 4);
     assert!(message.contains(&format!("process {}", served.child.id())), "{message}");
     assert_eq!(json(&data, &["machines", "--json"]), serde_json::json!([]));

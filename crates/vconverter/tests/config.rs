@@ -40,7 +40,7 @@ fn serve_takes_the_file_and_its_options_go_before_it() {
     let notify = folder.path().join("notify");
     let heard = UnixDatagram::bind(&notify).unwrap();
     heard.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let mut child = vconverter(&file, &["serve", "--listen", "127.0.0.1:0", "--json"])
+    let mut child = vconverter(&file, &["serve", "--no-console", "--listen", "127.0.0.1:0", "--json"])
         .env("NOTIFY_SOCKET", &notify)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::input::{At, Body, Parameters};
 use super::page::PageQuery;
@@ -22,6 +22,15 @@ pub(super) struct OneMachine {
     pub(super) machine: String,
 }
 
+/// A machine that was forgotten.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ForgottenMachine {
+    /// Its id.
+    pub machine: String,
+    /// The keys that were revoked.
+    pub keys: Vec<String>,
+}
+
 pub(super) fn routes() -> Routes<Arc<Api>> {
     Routes::new()
         .get(
@@ -30,6 +39,11 @@ pub(super) fn routes() -> Routes<Arc<Api>> {
             list,
         )
         .get("/machines/{machine}", about(Role::Viewer, "get_machine", "One machine"), one)
+        .delete(
+            "/machines/{machine}",
+            about(Role::Operator, "forget_machine", "Revokes the keys of a machine's agents and forgets it"),
+            forget,
+        )
         .post(
             "/machines/approve",
             about(Role::Operator, "approve_machine", "Approves the machine that shows this pairing code"),
@@ -46,6 +60,15 @@ async fn list(
 
 async fn one(State(api): State<Arc<Api>>, At(at): At<OneMachine>) -> Answer<Json<MachineView>> {
     blocking(move || find_machine(&api, &at.machine)).await
+}
+
+async fn forget(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneMachine>) -> Answer<Json<ForgottenMachine>> {
+    blocking(move || {
+        let machine = known_id(find_machine(&api, &at.machine)?)?;
+        let keys = api.sessions.forget(&machine, &caller.actor)?;
+        Ok(ForgottenMachine { machine, keys })
+    })
+    .await
 }
 
 async fn approve(State(api): State<Arc<Api>>, caller: Caller, Body(typed): Body<TypedCode>) -> Answer<Json<Approval>> {

@@ -4,12 +4,14 @@
 //! `crates/controller/openapi.json`. On the Unix socket in the data directory it is for the controller's owner and root.
 //! What fails is answered with a problem (RFC 9457), see [`Problem`].
 
+mod authentication;
 mod caller;
 mod controller;
 mod drivers;
 mod events;
 mod input;
 mod limits;
+mod login;
 mod machines;
 mod metrics;
 mod page;
@@ -21,6 +23,7 @@ mod pxe;
 mod routes;
 mod socket;
 mod tasks;
+mod users;
 mod views;
 
 use std::sync::Arc;
@@ -36,21 +39,26 @@ use crate::metrics::Family;
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::tasks::Tasks;
+use crate::trust::Access;
 
 pub use crate::trust::Role;
 pub use drivers::NewPush;
+pub use login::{SessionView, SetupState};
+pub use machines::ForgottenMachine;
 pub use page::{LIMIT_MAX, Page};
 pub use preflight::PreflightView;
 pub use problem::{Problem, ProblemKind};
 pub use profiles::NewProfile;
 pub use protocol::message::BootMedium;
 pub use pxe::NewPxeRule;
+pub use users::{MadeToken, NewToken};
 pub use views::{
     BatchView, CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewClone, NewConversion, NewRequest, Status,
     TaskRate, TaskSchedule, TaskView,
 };
 
 pub(crate) use crate::trust::Caller;
+pub(crate) use authentication::Origin;
 pub(crate) use events::Events;
 pub(crate) use pxe::pxe_router;
 pub(crate) use socket::{Peer, bind};
@@ -58,6 +66,7 @@ pub(crate) use socket::{Peer, bind};
 /// What the routes work on.
 pub(crate) struct Api {
     pub(crate) store: Arc<Store>,
+    pub(crate) access: Arc<Access>,
     pub(crate) sessions: Sessions,
     pub(crate) drivers: DriverLibrary,
     pub(crate) tasks: Tasks,
@@ -81,6 +90,8 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .merge_with(limits::routes())
         .merge_with(profiles::routes())
         .merge_with(events::routes())
+        .merge_with(login::routes())
+        .merge_with(users::routes())
         .with_state(Arc::clone(api))
         .merge_with(pxe)
         .finish()
@@ -100,5 +111,14 @@ async fn elsewhere(method: Method, uri: Uri, headers: HeaderMap) -> Response {
 
 /// An API for those who reach the socket: its owner and root, who may do everything.
 pub(crate) fn for_the_owner(router: Router) -> Router {
-    router.layer(middleware::from_fn(socket::only_for_the_owner))
+    router.layer(middleware::from_fn(socket::only_for_the_owner)).layer(middleware::from_fn(routes::with_whole_body))
+}
+
+/// An API for everybody who reaches it over the network: who they are is seen by cookie or token, and what they may do by
+/// the role of each route.
+pub(crate) fn for_everybody(router: Router, access: Arc<Access>) -> Router {
+    router
+        .layer(middleware::from_fn_with_state(access, authentication::authenticate))
+        .layer(middleware::from_fn(authentication::with_security_headers))
+        .layer(middleware::from_fn(routes::with_whole_body))
 }

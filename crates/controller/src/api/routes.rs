@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{ApiMethodRouter, delete_with, get_with, post_with, put_with};
@@ -25,6 +26,9 @@ use super::{Problem, ProblemKind, Role};
 /// Longest body of a request in bytes, where a route has no other bound.
 const BODY_BYTES_MAX: usize = 256 << 10;
 
+/// Time for a short body to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
 pub(super) type Answer<T> = std::result::Result<T, Problem>;
 
 /// What a route is.
@@ -43,6 +47,11 @@ pub(super) struct About {
 /// A route for whoever has a role.
 pub(super) const fn about(role: Role, id: &'static str, summary: &'static str) -> About {
     About { role: Some(role), id, summary, body_bytes_max: BODY_BYTES_MAX }
+}
+
+/// A route for everybody who reaches it.
+pub(super) const fn open(id: &'static str, summary: &'static str) -> About {
+    About { role: None, id, summary, body_bytes_max: BODY_BYTES_MAX }
 }
 
 impl About {
@@ -133,9 +142,13 @@ pub(super) async fn with_whole_body(request: Request, next: Next) -> Response {
     if body.size_hint().upper().is_none_or(|bytes| bytes > BODY_BYTES_MAX as u64) {
         return next.run(Request::from_parts(head, body)).await;
     }
-    match axum::body::to_bytes(body, BODY_BYTES_MAX).await {
-        Ok(bytes) => next.run(Request::from_parts(head, bytes.into())).await,
-        Err(e) => invalid(&format!("the body breaks off: {e}")).into_response(),
+    match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, BODY_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(head, bytes.into())).await,
+        Ok(Err(e)) => invalid(&format!("the body breaks off: {e}")).into_response(),
+        Err(_) => {
+            let detail = format!("the body did not come within {} s", BODY_TIMEOUT.as_secs());
+            Problem::new(StatusCode::REQUEST_TIMEOUT, ProblemKind::Invalid, detail).into_response()
+        }
     }
 }
 

@@ -24,6 +24,9 @@ pub struct Status {
     pub pid: u32,
     /// Where it listens for agents.
     pub agent_address: SocketAddr,
+    /// Where it listens for browsers and programs, if it does.
+    #[serde(default)]
+    pub console_address: Option<SocketAddr>,
     /// Fingerprint of its CA: `boot-image build --ca-fingerprint`.
     pub ca_fingerprint: String,
     /// Its data directory.

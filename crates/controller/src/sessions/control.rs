@@ -13,7 +13,7 @@ use protocol::pairing::{Pairing, PairingCode, Role};
 
 use super::registry::{Admission, Caller, Phase, SessionId};
 use super::{Connection, Error, ErrorKind, Link, Pass, Result, Sessions, VersionRange, WRITE_TIMEOUT, label};
-use crate::store::Sighting;
+use crate::store::{KeyStanding, Sighting};
 
 /// Version of this controller.
 const PROGRAM: &str = env!("CARGO_PKG_VERSION");
@@ -48,7 +48,13 @@ impl Sessions {
             return link.refuse(&reason, Some(remedy)).map_err(network);
         };
         let key = link.agent_key();
-        let approved = self.0.store.is_approved(&key.to_string())?;
+        let standing = self.0.store.key_standing(&key.to_string())?;
+        if standing == KeyStanding::Revoked {
+            tracing::warn!(%key, %address, "refused: its key was revoked");
+            let remedy = "restart the machine from the boot image, or remove the agent's state folder: it gets another";
+            return link.refuse("this machine's key was revoked", Some(remedy)).map_err(network);
+        }
+        let approved = standing == KeyStanding::Approved;
         if approved && !pass.approve() {
             return link.refuse("too many connections", None).map_err(network);
         }

@@ -239,6 +239,25 @@ impl Sessions {
         Ok(Approval { key: key.to_string(), about, machine: self.wait_for_report(key) })
     }
 
+    /// Revokes the keys of a machine, ends its sessions, and forgets it unless tasks tell of it. Returns the keys.
+    ///
+    /// # Errors
+    /// Those of [`Store::forget_machine`].
+    pub fn forget(&self, machine: &str, actor: &str) -> Result<Vec<String>> {
+        let keys = self.0.store.forget_machine(machine, actor)?;
+        for key in keys.iter().filter_map(|key| key.parse::<Fingerprint>().ok()) {
+            let ended = self.registry().end(key);
+            if let Some(session) = ended {
+                let reason = "this machine was forgotten by an operator".to_owned();
+                let _ = write_message(&*session.link, &ControllerMessage::Denied { reason });
+                session.link.finish();
+                session.link.abort();
+            }
+        }
+        self.0.changed.notify_all();
+        Ok(keys)
+    }
+
     fn wrong_code(&self, waiting: usize, closed: Vec<registry::Session<Link>>, actor: &str) -> Error {
         let detail = format!("{waiting} machines waiting, {} closed", closed.len());
         if let Err(error) = self.0.store.write_audit(actor, "wrong pairing code", "", &detail) {

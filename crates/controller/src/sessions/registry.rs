@@ -119,6 +119,11 @@ impl<L: Clone> Registry<L> {
         }
     }
 
+    /// Ends whatever session a key has.
+    pub(super) fn end(&mut self, key: Fingerprint) -> Option<Session<L>> {
+        self.sessions.remove(&key)
+    }
+
     /// The agent said something. `false` where its session was replaced or closed.
     pub(super) fn heard(&mut self, key: Fingerprint, id: SessionId, now: Instant) -> bool {
         self.session_mut(key, id).map(|session| session.last_heard = now).is_some()

@@ -1,6 +1,7 @@
 //! Tokens of programs: a name, a role not above its owner's, an end.
 
 use rusqlite::{OptionalExtension, Row, params};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::users::role_of;
@@ -15,7 +16,7 @@ const USED_EVERY_MS: i64 = 60_000;
 const COLUMNS: &str = "id, name, user, role, created_at, expires_at, used_at, revoked_at";
 
 /// A token as the API shows it: everything but itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ApiToken {
     /// `k-` and eight hexadecimal digits.
     pub id: String,

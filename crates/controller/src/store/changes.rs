@@ -36,7 +36,7 @@ pub struct Changed {
 pub(super) fn watch(connection: &Connection) -> Arc<Mutex<Changes>> {
     let changes = Arc::new(Mutex::new(Changes::default()));
     let seen = Arc::clone(&changes);
-    connection.update_hook(Some(move |_: Action, _: &str, table: &str, row: i64| {
+    connection.update_hook(Some(move |action: Action, _: &str, table: &str, row: i64| {
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         let rows = match table {
             "machines" => &mut seen.machines,
@@ -44,7 +44,9 @@ pub(super) fn watch(connection: &Connection) -> Arc<Mutex<Changes>> {
             _ => return,
         };
         rows.insert(row);
-        seen.overflowed |= rows.len() > ROWS_MAX;
+        // A machine that is forgotten is not there to be named.
+        let is_forgotten = table == "machines" && action == Action::SQLITE_DELETE;
+        seen.overflowed |= is_forgotten || rows.len() > ROWS_MAX;
         if seen.overflowed {
             (seen.machines, seen.tasks) = Default::default();
         }

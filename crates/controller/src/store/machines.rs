@@ -32,6 +32,17 @@ pub struct KnownMachine {
     pub ready_since: Option<Timestamp>,
 }
 
+/// What a key of an agent may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyStanding {
+    /// It can wait for an operator's approval.
+    Unknown,
+    /// An operator approved it.
+    Approved,
+    /// It was approved once and never will be again.
+    Revoked,
+}
+
 /// What an agent says when it connects.
 #[derive(Clone, Debug)]
 pub struct Sighting<'a> {
@@ -90,13 +101,17 @@ impl Store {
     /// transaction.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`], [`ErrorKind::ReadOnly`].
+    /// [`ErrorKind::Conflict`] for a key that was revoked, [`ErrorKind::Storage`], [`ErrorKind::ReadOnly`].
     pub fn approve_key(&self, key: &str, label: &str, actor: &str) -> Result<()> {
         let context = "approval cannot be written";
         let now = Timestamp::now();
         let mut connection = self.connection();
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
+        if standing(&transaction, key)? == KeyStanding::Revoked {
+            let context = "the key of this machine was revoked: it needs another (restart it from the boot image)";
+            return Err(Error::new(ErrorKind::Conflict, context));
+        }
         transaction
             .execute(
                 "INSERT INTO agent_keys (fingerprint, label, approved_at) VALUES (?1, ?2, ?3)
@@ -108,16 +123,58 @@ impl Store {
         transaction.commit().map_err(|e| storage(context, e))
     }
 
-    /// Whether a key was approved.
+    /// What a key may do.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
-    pub fn is_approved(&self, key: &str) -> Result<bool> {
-        self.connection()
-            .query_row("SELECT 1 FROM agent_keys WHERE fingerprint = ?1", [key], |_| Ok(()))
+    pub fn key_standing(&self, key: &str) -> Result<KeyStanding> {
+        standing(&self.connection(), key)
+    }
+
+    /// Revokes all keys that speak for a machine, with a line in the audit log, and forgets the machine, unless tasks
+    /// tell of it: then its record stays. Returns the keys.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] where a task of it is not over; [`ErrorKind::Storage`].
+    pub fn forget_machine(&self, id: &str, actor: &str) -> Result<Vec<String>> {
+        let context = "machine cannot be forgotten";
+        let now = Timestamp::now();
+        let mut connection = self.connection();
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
+        if query(&transaction, "id = ?1", [id])?.is_empty() {
+            return Err(Error::new(ErrorKind::NotFound, format!("no machine {id}")));
+        }
+        let unfinished: Option<String> = transaction
+            .query_row(
+                "SELECT id FROM tasks WHERE machine = ?1 AND state NOT IN ('done', 'failed', 'cancelled') LIMIT 1",
+                [id],
+                |row| row.get(0),
+            )
             .optional()
-            .map(|found| found.is_some())
-            .map_err(|e| storage("agent keys cannot be read", e))
+            .map_err(|e| storage(context, e))?;
+        if let Some(task) = unfinished {
+            let context = format!("task {task} of machine {id} is not over: cancel it first");
+            return Err(Error::new(ErrorKind::Conflict, context));
+        }
+        let mut statement = transaction
+            .prepare(
+                "UPDATE agent_keys SET machine = NULL, revoked_at = ?2 WHERE machine = ?1 AND revoked_at IS NULL
+                 RETURNING fingerprint",
+            )
+            .map_err(|e| storage(context, e))?;
+        let keys = statement
+            .query_map(params![id, now.0], |row| row.get(0))
+            .and_then(Iterator::collect::<rusqlite::Result<Vec<String>>>)
+            .map_err(|e| storage(context, e))?;
+        drop(statement);
+        transaction
+            .execute("DELETE FROM machines WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM tasks WHERE machine = ?1)", [id])
+            .map_err(|e| storage(context, e))?;
+        let detail = format!("{} keys revoked", keys.len());
+        super::logs::write_audit(&transaction, now, actor, "machine forgotten", id, &detail)?;
+        transaction.commit().map_err(|e| storage(context, e))?;
+        Ok(keys)
     }
 
     /// Keeps what an approved agent reported. Its machine is the one that its key speaks for already, else the one with
@@ -134,7 +191,11 @@ impl Store {
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
         let owner: Option<String> = transaction
-            .query_row("SELECT machine FROM agent_keys WHERE fingerprint = ?1", [sighting.key], |row| row.get(0))
+            .query_row(
+                "SELECT machine FROM agent_keys WHERE fingerprint = ?1 AND revoked_at IS NULL",
+                [sighting.key],
+                |row| row.get(0),
+            )
             .optional()
             .map_err(|e| storage(context, e))?
             .ok_or_else(|| Error::new(ErrorKind::NotFound, "the agent's key was not approved"))?;
@@ -184,6 +245,18 @@ impl Store {
             .map(drop)
             .map_err(|e| storage("machine cannot be updated", e))
     }
+}
+
+fn standing(connection: &Connection, key: &str) -> Result<KeyStanding> {
+    let found: Option<Option<i64>> = connection
+        .query_row("SELECT revoked_at FROM agent_keys WHERE fingerprint = ?1", [key], |row| row.get(0))
+        .optional()
+        .map_err(|e| storage("agent keys cannot be read", e))?;
+    Ok(match found {
+        None => KeyStanding::Unknown,
+        Some(None) => KeyStanding::Approved,
+        Some(Some(_)) => KeyStanding::Revoked,
+    })
 }
 
 impl Sighting<'_> {
@@ -300,7 +373,8 @@ mod tests {
         for key in ["aa", "bb", "cc"] {
             store.approve_key(key, "PowerEdge", "uid 0").unwrap();
         }
-        assert!(store.is_approved("aa").unwrap() && !store.is_approved("dd").unwrap());
+        assert_eq!(store.key_standing("aa").unwrap(), KeyStanding::Approved);
+        assert_eq!(store.key_standing("dd").unwrap(), KeyStanding::Unknown);
         let uuid = "4c4c4544-0042-3510-8052-b4c04f4e3132";
         let report = machine(uuid, "B5BRN12");
         let sighting =

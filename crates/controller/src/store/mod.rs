@@ -39,7 +39,7 @@ pub use changes::Changed;
 pub use credentials::{SealedCredential, VaultLock};
 pub use leases::{End, Lease};
 pub use logs::{AuditEntry, LogEntry, LogLevel};
-pub use machines::{KnownMachine, Sighting};
+pub use machines::{KeyStanding, KnownMachine, Sighting};
 pub use profiles::Profile;
 pub use pxe::{PxePolicy, PxeRule};
 pub(crate) use snapshot::{Examined, examine, schema_known, snapshot};

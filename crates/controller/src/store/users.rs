@@ -1,6 +1,7 @@
 //! Users, and what ends their sessions.
 
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, storage};
@@ -11,7 +12,7 @@ use crate::{Error, ErrorKind, Result, Timestamp};
 const USERS_MAX: i64 = 10_000;
 
 /// A user as the API shows one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct User {
     /// What they log in with.
     pub name: String,

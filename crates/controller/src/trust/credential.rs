@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
@@ -12,7 +13,7 @@ use crate::{Error, ErrorKind, Result, Timestamp};
 const NAME_BYTES_MAX: usize = 128;
 
 /// A credential as the API shows it: everything but the secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Credential {
     /// What tasks and machines refer to.
     pub name: String,
@@ -27,7 +28,7 @@ pub struct Credential {
 }
 
 /// A credential that is set.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewCredential {
     /// What the secret is.
@@ -40,7 +41,7 @@ pub struct NewCredential {
 }
 
 /// What a secret is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CredentialKind {
     /// Password of a Unix user.

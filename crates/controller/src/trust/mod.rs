@@ -27,4 +27,5 @@ pub use throttle::Throttle;
 pub use token::{Token, TokenHash};
 pub use vault::{Unlock, Vault};
 
-pub(crate) use password::hash_password;
+use password::hash_password;
+pub(crate) use token::equal_in_constant_time;

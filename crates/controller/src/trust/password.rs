@@ -47,7 +47,7 @@ impl Drop for Place {
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] for one that is too short or too long, [`ErrorKind::TooMany`] while many are hashed.
-pub(crate) fn hash_password(password: &Secret) -> Result<String> {
+pub(super) fn hash_password(password: &Secret) -> Result<String> {
     check(password)?;
     let _place = Place::take()?;
     hash(password.expose().as_bytes())

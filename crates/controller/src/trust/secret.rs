@@ -51,6 +51,18 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
+impl schemars::JsonSchema for Secret {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string", "format": "password", "writeOnly": true, "maxLength": SECRET_BYTES_MAX
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,8 +7,6 @@ use crate::{Error, ErrorKind, Result};
 
 /// What an API token begins with, so that tools that look for leaked secrets know it.
 const API_PREFIX: &str = "vct_";
-/// What a token of enrolment begins with.
-const ENROLMENT_PREFIX: &str = "vce_";
 const DIGITS: usize = 64;
 
 /// A token as its holder has it.
@@ -36,14 +34,6 @@ impl Token {
         Self::new(API_PREFIX)
     }
 
-    /// A new token that enrols one machine: `vce_…`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`] without random numbers.
-    pub fn for_enrolment() -> Result<Self> {
-        Self::new(ENROLMENT_PREFIX)
-    }
-
     /// Reads the token of a session; `None` for what cannot be one.
     pub fn parse_session(text: &str) -> Option<Self> {
         Self::parse(text, "")
@@ -52,11 +42,6 @@ impl Token {
     /// Reads an API token; `None` for what cannot be one.
     pub fn parse_api(text: &str) -> Option<Self> {
         Self::parse(text, API_PREFIX)
-    }
-
-    /// Reads a token of enrolment; `None` for what cannot be one.
-    pub fn parse_enrolment(text: &str) -> Option<Self> {
-        Self::parse(text, ENROLMENT_PREFIX)
     }
 
     fn new(prefix: &str) -> Result<Self> {
@@ -89,7 +74,7 @@ impl Token {
 }
 
 /// Compares in a time that does not tell where two texts differ.
-pub(super) fn equal_in_constant_time(a: &str, b: &str) -> bool {
+pub(crate) fn equal_in_constant_time(a: &str, b: &str) -> bool {
     let difference =
         a.bytes().zip(b.bytes()).fold(0_u8, |difference, (a, b)| std::hint::black_box(difference | (a ^ b)));
     a.len() == b.len() && difference == 0
@@ -138,7 +123,6 @@ mod tests {
             assert!(Token::parse_api(wrong).is_none(), "{wrong}");
         }
         assert!(Token::parse_session(token.expose()).is_none());
-        assert!(Token::parse_enrolment(token.expose()).is_none());
     }
 
     #[test]

@@ -53,8 +53,9 @@ pub(crate) fn start(data: &Path, converter: Arc<dyn Converter>) -> Controller {
 /// One that loses its tasks when it stands still for longer than `lease`.
 pub(crate) fn start_with(data: &Path, converter: Arc<dyn Converter>, lease: Duration) -> Controller {
     let listen = ([127, 0, 0, 1], 0).into();
-    let data_directory = DataDirectory::new(data);
-    Controller::start(Config { data_directory, listen, converter, lease, pxe: None }).unwrap()
+    let mut config = Config::new(DataDirectory::new(data), listen, converter);
+    config.lease = lease;
+    Controller::start(config).unwrap()
 }
 
 /// One request; the answer's status, content type and JSON.

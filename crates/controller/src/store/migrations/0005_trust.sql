@@ -45,14 +45,4 @@ CREATE TABLE vault (
     proof BLOB NOT NULL -- a known text, sealed with the key
 ) STRICT;
 
-CREATE TABLE enrolment_tokens (
-    id TEXT PRIMARY KEY, -- e- and eight hexadecimal digits
-    token TEXT NOT NULL UNIQUE, -- SHA-256 of it
-    label TEXT NOT NULL,
-    created_at INTEGER NOT NULL,
-    expires_at INTEGER NOT NULL,
-    used_at INTEGER,
-    used_by TEXT -- fingerprint of the key that it approved
-) STRICT;
-
 ALTER TABLE agent_keys ADD COLUMN revoked_at INTEGER;
