@@ -273,6 +273,7 @@ Examples:
   vconverter convert web1,web2,db1 --output /srv/vms
   vconverter convert web1 --name web1 --output /srv/vms --wait      # then start web1 from the boot image
   vconverter convert web1,web2 --output /srv/vms --start-at '2026-12-01T22:00[Europe/Berlin]'
+  vconverter convert --from wave1.csv --profile nightly --dry-run     # checks all, and asks for nothing
   vconverter convert web1 --output /srv/vms --window 'Sat 22:00-06:00 Europe/Berlin' --window 'daily 01:00-05:00 UTC'
 
 A TIME is one of a zone's clocks (IANA name), daylight saving included, or a moment: 2026-12-01T21:00Z. A WINDOW that ends before
@@ -283,8 +284,12 @@ The result is the folder DIR/NAME; it gets its name when everything in it is who
 failed goes on where it was when the same command is given again.")]
 pub(crate) struct Convert {
     /// Disk images or block devices here, or machines of the controller (ids or host names)
-    #[arg(value_name = "SOURCE|MACHINE", required = true)]
+    #[arg(value_name = "SOURCE|MACHINE", required_unless_present = "from")]
     pub(crate) sources: Vec<String>,
+    /// Convert the machines of this table instead (CSV): columns machine, name, output, profile, format, verify, disks,
+    /// start_at, window, bandwidth, wait; what a row does not say is said here or by its profile
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sources", "name", "disks"])]
+    pub(crate) from: Option<PathBuf>,
     /// Name of the VM [default for local sources: the name of the first, without extension; for machines: theirs]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,

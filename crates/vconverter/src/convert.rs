@@ -17,7 +17,7 @@ use crate::failure::{Code, Failure, Result};
 use crate::progress_line::ProgressLine;
 use crate::signals::Signals;
 use crate::table::plain;
-use crate::{outcome, tasks};
+use crate::{outcome, tasks, waves};
 
 /// What was typed, told apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,6 +29,9 @@ enum Meant {
 }
 
 pub(crate) fn convert(arguments: &Convert, connect: &dyn Fn() -> Result<Client>, json: bool) -> Result<()> {
+    if let Some(file) = &arguments.from {
+        return waves::convert(&connect()?, file, arguments, json);
+    }
     match tell_apart(&arguments.sources)? {
         Meant::Local(paths) => convert_local(arguments, paths, json),
         Meant::Machines(names) => convert_machines(arguments, &names, connect, json),
@@ -253,7 +256,7 @@ fn convert_several(client: &Client, conversions: Vec<NewConversion>, detach: boo
     worst.map_or(Ok(()), |code| Err(Failure::silent(code)))
 }
 
-fn describe_batches(batches: &[BatchView]) -> String {
+pub(crate) fn describe_batches(batches: &[BatchView]) -> String {
     let mut text = String::new();
     if batches.len() > 1 {
         text.push_str("split into two batches: machines in the boot image are converted apart from those that run\n");

@@ -31,6 +31,7 @@ mod signals;
 mod table;
 mod tasks;
 mod users;
+mod waves;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;

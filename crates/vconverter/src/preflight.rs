@@ -56,21 +56,26 @@ pub(crate) fn preflight(client: &Client, arguments: &PreflightArguments, json: b
         }
         reports.extend(client.post::<Vec<PreflightView>>("/preflight", &NewBatches { conversions })?);
     }
-    let blocked = reports.iter().filter(|report| report.preflight.blockers().next().is_some()).count();
     match json {
         true => crate::print_json(&reports)?,
         false => crate::print(&reports.iter().map(describe).collect::<String>())?,
     }
+    refuse_blocked(&reports)
+}
+
+/// An error where something keeps a machine from being converted.
+pub(crate) fn refuse_blocked(reports: &[PreflightView]) -> Result<()> {
+    let blocked = reports.iter().filter(|report| report.preflight.blockers().next().is_some()).count();
     match blocked {
         0 => Ok(()),
-        _ => Err(Failure::new(
-            Code::Refused,
-            format!("{blocked} of {} machines cannot be converted like this", reports.len()),
-        )),
+        _ => {
+            let message = format!("{blocked} of {} machines cannot be converted like this", reports.len());
+            Err(Failure::new(Code::Refused, message))
+        }
     }
 }
 
-fn describe(report: &PreflightView) -> String {
+pub(crate) fn describe(report: &PreflightView) -> String {
     let findings = &report.preflight.findings;
     let worst = findings.iter().map(|finding| finding.severity).max();
     let verdict = match worst {
