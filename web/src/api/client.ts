@@ -2,7 +2,7 @@
 
 import createClient, { type Middleware } from 'openapi-fetch';
 import type { paths } from './schema';
-import type { Driver, NewConversion, PxePolicy, Session, TaskSchedule } from './types';
+import type { Driver, NewConversion, NewToken, NewUser, PxePolicy, TaskSchedule, UserChange } from './types';
 
 /** What the controller answered instead of what was asked for (RFC 9457). */
 export class Problem extends Error {
@@ -28,7 +28,7 @@ export function onSignedOut(callback: () => void): void {
 }
 
 /** What is asked without a session, or to find out whether there is one. */
-const ENTRANCE = ['/api/v1/session', '/api/v1/login', '/api/v1/setup'];
+const ENTRANCE = ['/api/v1/session', '/api/v1/login', '/api/v1/setup', '/api/v1/session/password'];
 
 const session: Middleware = {
   onRequest({ request }) {
@@ -87,7 +87,27 @@ async function all<T>(page: (query: { limit: number; after?: string }) => Promis
 
 const task = (id: string) => ({ params: { path: { id } } });
 
+const named = (name: string) => ({ params: { path: { name } } });
+
 export const api = {
+  setupNeeded: () => answer(client.GET('/api/v1/setup')),
+  setUp: (body: { code: string; name: string; password: string }) =>
+    answer(client.POST('/api/v1/setup', { body })),
+  session: () => answer(client.GET('/api/v1/session')),
+  login: (body: { name: string; password: string }) => answer(client.POST('/api/v1/login', { body })),
+  logout: () => answer(client.POST('/api/v1/logout')),
+  changePassword: (body: { old: string; new: string }) =>
+    answer(client.POST('/api/v1/session/password', { body })),
+
+  users: () => answer(client.GET('/api/v1/users')),
+  addUser: (body: NewUser) => answer(client.POST('/api/v1/users', { body })),
+  changeUser: (name: string, body: UserChange) =>
+    answer(client.POST('/api/v1/users/{name}', { ...named(name), body })),
+  removeUser: (name: string) => answer(client.DELETE('/api/v1/users/{name}', named(name))),
+  tokens: () => answer(client.GET('/api/v1/tokens')),
+  makeToken: (body: NewToken) => answer(client.POST('/api/v1/tokens', { body })),
+  revokeToken: (id: string) => answer(client.DELETE('/api/v1/tokens/{name}', named(id))),
+
   status: () => answer(client.GET('/api/v1/status')),
   audit: (limit: number) => answer(client.GET('/api/v1/audit', { params: { query: { limit } } })),
 
@@ -99,8 +119,14 @@ export const api = {
   taskLog: (id: string, after: number) =>
     answer(client.GET('/api/v1/tasks/{id}/log', { params: { path: { id }, query: { after } } })),
   proof: (id: string) => answer(client.GET('/api/v1/tasks/{id}/proof', task(id))),
+  profiles: () => answer(client.GET('/api/v1/profiles')),
+  preflight: (conversion: NewConversion) =>
+    answer(client.POST('/api/v1/preflight', { body: { conversions: [conversion] } })),
   convert: (body: NewConversion) => answer(client.POST('/api/v1/tasks', { body })),
   cancel: (id: string) => answer(client.POST('/api/v1/tasks/{id}/cancel', task(id))),
+  pause: (id: string) => answer(client.POST('/api/v1/tasks/{id}/pause', task(id))),
+  remove: (id: string, discard: boolean) =>
+    answer(client.DELETE('/api/v1/tasks/{id}', { params: { path: { id }, query: { discard } } })),
   retry: (id: string) => answer(client.POST('/api/v1/tasks/{id}/retry', task(id))),
   resume: (id: string) => answer(client.POST('/api/v1/tasks/{id}/resume', task(id))),
   startNow: (id: string) => answer(client.POST('/api/v1/tasks/{id}/start', task(id))),
@@ -123,35 +149,10 @@ export const api = {
         headers: { 'content-type': 'application/octet-stream' },
       }),
     ),
-  removeDriver: (name: string) =>
-    answer(client.DELETE('/api/v1/drivers/{name}', { params: { path: { name } } })),
+  removeDriver: (name: string) => answer(client.DELETE('/api/v1/drivers/{name}', named(name))),
 };
 
 /** Where the browser fetches what the boot proof left of a task. */
 export function proofUrl(id: string, what: 'screenshot' | 'serial-log'): string {
   return `/api/v1/tasks/${encodeURIComponent(id)}/proof/${what}`;
 }
-
-/** Signing in, with routes that the document does not have yet. */
-async function enter<T>(method: string, path: string, body?: unknown): Promise<T> {
-  const request = new Request(`/api/v1${path}`, {
-    method,
-    headers: { 'content-type': 'application/json', 'x-csrf-token': csrfToken },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-  });
-  const response = await fetch(request).catch(() => {
-    throw new Problem(0, 'The controller does not answer. Is it running, and is the network there?');
-  });
-  const text = await response.text();
-  if (!response.ok)
-    throw new Problem(response.status, detailOf(text) ?? `the controller answered ${response.status}`);
-  return (text ? JSON.parse(text) : null) as T;
-}
-
-export const entrance = {
-  setupNeeded: () => enter<{ needed: boolean }>('GET', '/setup'),
-  setUp: (first: { code: string; name: string; password: string }) => enter<unknown>('POST', '/setup', first),
-  session: () => enter<Session>('GET', '/session'),
-  login: (who: { name: string; password: string }) => enter<Session>('POST', '/login', who),
-  logout: () => enter<unknown>('POST', '/logout'),
-};

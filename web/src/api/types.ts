@@ -18,6 +18,10 @@ export type TaskState = Schemas['TaskState'];
 export type TaskSchedule = Schemas['TaskSchedule'];
 export type NewConversion = Schemas['NewConversion'];
 export type OutputFormat = Schemas['OutputFormat'];
+export type TaskStep = Schemas['TaskStep'];
+export type Profile = Schemas['Profile'];
+export type Preflight = Schemas['PreflightView'];
+export type Finding = Schemas['Finding'];
 export type LogEntry = Schemas['LogEntry'];
 export type Outcome = NonNullable<Task['outcome']>;
 export type Proof = Schemas['Proof'];
@@ -30,10 +34,10 @@ export type Driver = Schemas['Driver'];
 export type AuditEntry = Schemas['AuditEntry'];
 export type Status = Schemas['Status'];
 
-export type Role = 'viewer' | 'operator' | 'administrator';
-
-export interface Session {
-  name: string;
-  role: Role;
-  csrf_token: string;
-}
+export type Session = Schemas['SessionView'];
+export type Role = Schemas['Role'];
+export type User = Schemas['User'];
+export type NewUser = Schemas['NewUser'];
+export type UserChange = Schemas['UserChange'];
+export type ApiToken = Schemas['ApiToken'];
+export type NewToken = Schemas['NewToken'];

@@ -105,6 +105,7 @@ export const inventory = {
   task: (id: string): Task | undefined => tasks.get(id),
   /** The answer to a change is newer than what was known. */
   putTask: (task: Task): void => void tasks.set(task.id, task),
+  dropTask: (id: string): void => void tasks.delete(id),
   refresh,
 
   /** Follows the controller until the returned function is called. */

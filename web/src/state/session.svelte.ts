@@ -1,6 +1,6 @@
 /** Who sits before the page, and what they may do. The controller refuses what is not allowed in any case. */
 
-import { entrance, onSignedOut, Problem, setCsrfToken } from '../api/client';
+import { api, onSignedOut, Problem, setCsrfToken } from '../api/client';
 import type { Role, Session } from '../api/types';
 
 type Phase = 'asking' | 'first-start' | 'signed-out' | 'signed-in' | 'unreachable';
@@ -10,7 +10,7 @@ let user = $state<Session | null>(null);
 let trouble = $state('');
 
 function enter(session: Session): void {
-  setCsrfToken(session.csrf_token);
+  setCsrfToken(session.csrf_token ?? '');
   user = session;
   phase = 'signed-in';
 }
@@ -45,7 +45,7 @@ export const session = {
 
   async load(): Promise<void> {
     try {
-      enter(await entrance.session());
+      enter(await api.session());
       return;
     } catch (error) {
       if (!(error instanceof Problem) || error.status !== 401) {
@@ -55,24 +55,28 @@ export const session = {
       }
     }
     try {
-      phase = (await entrance.setupNeeded()).needed ? 'first-start' : 'signed-out';
+      phase = (await api.setupNeeded()).needed ? 'first-start' : 'signed-out';
     } catch {
       phase = 'signed-out';
     }
   },
 
   async signIn(name: string, password: string): Promise<void> {
-    enter(await entrance.login({ name, password }));
+    enter(await api.login({ name, password }));
   },
 
   async setUp(code: string, name: string, password: string): Promise<void> {
-    await entrance.setUp({ code, name, password });
-    enter(await entrance.login({ name, password }));
+    enter(await api.setUp({ code, name, password }));
+  },
+
+  /** Another password ends all sessions of the user, and begins another one here. */
+  async changePassword(old: string, password: string): Promise<void> {
+    enter(await api.changePassword({ old, new: password }));
   },
 
   async signOut(): Promise<void> {
     try {
-      await entrance.logout();
+      await api.logout();
     } finally {
       leave();
     }

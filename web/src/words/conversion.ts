@@ -1,8 +1,8 @@
 /** A conversion as the Convert dialog holds it, as the API takes it, and in words. */
 
-import type { Machine, NewConversion, OutputFormat } from '../api/types';
+import type { Machine, NewConversion, OutputFormat, Profile } from '../api/types';
 import { usedBytes } from './filesystem';
-import { bytes, plural } from './quantity';
+import { bytes, plural, rate } from './quantity';
 import { scheduleOf, scheduleText, type When } from './schedule';
 
 export interface Form {
@@ -16,6 +16,23 @@ export interface Form {
   verify: boolean;
   proves: boolean;
   skipsUnreadable: boolean;
+  /** What only a profile sets. */
+  bytesPerSecond: number | null;
+  proofTime: number | null;
+  /** Of a profile: it begins only while one is open, where nothing else is chosen. */
+  windows: string[];
+}
+
+/** Copies what a profile says; later changes of the profile do not reach the task. */
+export function applyProfile(form: Form, { settings }: Profile): void {
+  form.output = settings.output ?? form.output;
+  form.format = settings.format ?? form.format;
+  form.verify = settings.verify ?? form.verify;
+  form.proves = settings.prove_boot ?? form.proves;
+  form.skipsUnreadable = settings.skip_unreadable ?? form.skipsUnreadable;
+  form.bytesPerSecond = settings.bytes_per_second ?? null;
+  form.proofTime = settings.proof_time_s ?? null;
+  form.windows = settings.windows ?? [];
 }
 
 /** What a result may be called; the same rule is the controller's. */
@@ -40,7 +57,12 @@ export function asWish(machine: Machine, form: Form): NewConversion {
       verify: form.verify,
       skip_unreadable: form.skipsUnreadable,
       prove_boot: form.proves ? null : false,
+      bytes_per_second: form.bytesPerSecond,
+      proof_time_s: form.proofTime,
+      windows: form.when.kind === 'now' && form.windows.length > 0 ? form.windows : null,
     },
+    // Its values are in the request already, as the form shows them.
+    profile: 'none',
     wait: form.kind === 'wait',
     schedule: scheduleOf(form.when),
   };
@@ -71,6 +93,7 @@ export function inWords(machine: Machine, form: Form): string[] {
         ? ` ${list(left.map((disk) => disk.path))} ${left.length === 1 ? 'is' : 'are'} left out: what lies there the VM will miss.`
         : ''),
   );
+  if (form.bytesPerSecond) said.push(`No more than ${rate(form.bytesPerSecond)} comes in for it.`);
   if (form.skipsUnreadable)
     said.push(
       'Sectors that cannot be read are filled with zeros and listed; the result is then called incomplete.',
@@ -94,7 +117,9 @@ function beginning(form: Form): string {
   const begins = form.kind === 'wait' ? 'After your yes it begins' : 'It begins';
   switch (form.when.kind) {
     case 'now':
-      return `${begins} as soon as there is room among the running tasks.`;
+      return form.windows.length > 0
+        ? `${begins} ${scheduleText({ windows: form.windows })}.`
+        : `${begins} as soon as there is room among the running tasks.`;
     case 'at':
       return form.when.at
         ? `${begins} ${scheduleText(scheduleOf(form.when))}, if the controller runs then, else as soon as it does.`

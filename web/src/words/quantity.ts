@@ -55,6 +55,7 @@ export function relative(at: string, now: number): string {
   const length = Math.abs(seconds);
   if (length < 45) return seconds > 20 ? 'in a moment' : 'just now';
   const steps = [
+    [31_557_600, 'y'],
     [86_400, 'd'],
     [3600, 'h'],
     [60, 'min'],

@@ -1,6 +1,6 @@
 /** What a task's states and steps are called, and how far it is. */
 
-import type { Task, TaskState } from '../api/types';
+import type { Task, TaskState, TaskStep } from '../api/types';
 import type { IconName } from '../parts/Icon.svelte';
 
 export type Tone = 'busy' | 'ok' | 'warn' | 'bad' | 'idle';
@@ -17,6 +17,7 @@ const STATES: Record<TaskState, StateWords> = {
   scheduled: { text: 'Scheduled', icon: 'clock', tone: 'idle' },
   queued: { text: 'Queued', icon: 'queue', tone: 'idle' },
   running: { text: 'Running', icon: 'busy', tone: 'busy' },
+  paused: { text: 'Paused', icon: 'pause', tone: 'warn' },
   done: { text: 'Done', icon: 'done', tone: 'ok' },
   failed: { text: 'Failed', icon: 'failed', tone: 'bad' },
   cancelled: { text: 'Cancelled', icon: 'stopped', tone: 'idle' },
@@ -25,6 +26,8 @@ const STATES: Record<TaskState, StateWords> = {
 export function stateWords(task: Task): StateWords {
   if (task.state === 'running' && task.cancel_requested)
     return { text: 'Cancelling', icon: 'stopped', tone: 'warn' };
+  if (task.state === 'running' && task.pause_requested)
+    return { text: 'Pausing', icon: 'pause', tone: 'warn' };
   if (task.state === 'done' && task.outcome?.proof?.verdict === 'failed')
     return { text: 'Done, does not boot', icon: 'warning', tone: 'bad' };
   return STATES[task.state] ?? { text: task.state, icon: 'info', tone: 'idle' };
@@ -34,43 +37,36 @@ export const isOver = (task: Task): boolean => ['done', 'failed', 'cancelled'].i
 export const isRunning = (task: Task): boolean => task.state === 'running';
 export const isNotBegun = (task: Task): boolean =>
   ['waiting', 'unconfirmed', 'scheduled', 'queued'].includes(task.state);
+/** Whether it waits for a time that can still be changed. */
+export const canBeScheduled = (task: Task): boolean => isNotBegun(task) && !task.started_at;
 
-interface StepWords {
-  /** As the API names it. */
-  id: string;
-  title: string;
-  about: string;
+type StepId = TaskStep['step'];
+
+const STEPS: Record<StepId, { title: string; about: string }> = {
+  check: { title: 'Check', about: 'everything that can be refused before anything is written' },
+  copy: { title: 'Copy', about: 'used blocks of the disks, over TLS' },
+  verify: { title: 'Verify', about: 'hashes of the source compared with the copy' },
+  'fix-up': { title: 'Fix up', about: 'drivers and boot files for the new hardware' },
+  define: { title: 'Define', about: 'the virtual machine is written down' },
+  prove: { title: 'Prove', about: 'it is started in isolation and seen to come up' },
+};
+const ORDER = Object.keys(STEPS) as StepId[];
+
+/** The steps of a task; of one that was not begun, those that are ahead. */
+export function stepsOf(task: Task): TaskStep[] {
+  if (task.steps.length > 0) return task.steps;
+  const { verify, prove_boot } = task.request;
+  const ahead = ORDER.filter(
+    (step) => (step !== 'verify' || verify) && (step !== 'prove' || prove_boot !== false),
+  );
+  return ahead.map((step) => ({ step, state: 'pending' }));
 }
 
-const STEPS: readonly StepWords[] = [
-  { id: 'check', title: 'Check', about: 'everything that can be refused before anything is written' },
-  { id: 'copy', title: 'Copy', about: 'used blocks of the disks, over TLS' },
-  { id: 'verify', title: 'Verify', about: 'hashes of the source compared with the copy' },
-  { id: 'fix up', title: 'Fix up', about: 'drivers and boot files for the new hardware' },
-  { id: 'define', title: 'Define', about: 'the virtual machine is written down' },
-  { id: 'prove', title: 'Prove', about: 'it is started in isolation and seen to come up' },
-];
+export const stepWords = (step: StepId): { title: string; about: string } =>
+  STEPS[step] ?? { title: step, about: '' };
 
-export function stepsOf(task: Task): StepWords[] {
-  return STEPS.filter(({ id }) => {
-    if (id === 'verify') return task.request.verify === true || task.step === 'verify';
-    if (id === 'prove') return task.request.prove_boot !== false;
-    return true;
-  });
-}
-
+/** Of the step that a task is in or ended in; the API names it with a space for the hyphen there. */
 export function stepTitle(step: string | null | undefined): string {
-  return STEPS.find(({ id }) => id === step)?.title ?? step ?? '–';
-}
-
-export type StepState = 'done' | 'now' | 'failed' | 'ahead';
-
-export function stepState(task: Task, step: string): StepState {
-  if (task.state === 'done') return 'done';
-  const order = STEPS.map(({ id }) => id);
-  const at = task.step ? order.indexOf(task.step) : -1;
-  const place = order.indexOf(step);
-  if (place < at) return 'done';
-  if (place > at) return 'ahead';
-  return task.state === 'failed' || task.state === 'cancelled' ? 'failed' : 'now';
+  if (!step) return '–';
+  return stepWords(step.replaceAll(' ', '-') as StepId).title;
 }

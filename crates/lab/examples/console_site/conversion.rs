@@ -1,12 +1,13 @@
 //! A conversion that copies nothing: its steps, its numbers and its boot proof are made up. The name decides: one that
 //! begins with `slow` takes its time, one with `fail` fails in the copy, one with `panic` is seen not to boot.
 
+use std::path::Path;
 use std::time::Duration;
 
 use controller::tasks::Converter;
 use conversion::{
-    Cancel, ConvertedDisk, CopyProgress, Error, ErrorKind, Event, FixUpOutcome, Observer, Outcome, Proof, Request,
-    Result, Source, Step, Verdict,
+    Cancel, ConvertedDisk, CopyProgress, Error, ErrorKind, Event, FixUpOutcome, Observer, Outcome, PROOF_FOLDER,
+    PROOF_RECORD, PROOF_SCREENSHOT, PROOF_SERIAL_LOG, Proof, Request, Result, Source, Step, Verdict, working_folder,
 };
 use machine::{ByteCount, SectorSize};
 
@@ -16,6 +17,7 @@ const SERIAL_LOG: &str = "[    0.000000] Linux version 5.10.0-33-amd64 (debian-k
     [    2.113457] virtio_blk virtio2: [vda] 937703088 512-byte logical blocks (480 GB/447 GiB)\r\n\
     [    3.880112] EXT4-fs (dm-0): mounted filesystem with ordered data mode\r\n\
     \r\nDebian GNU/Linux 11 web1 ttyS0\r\n\r\nweb1 login: ";
+const PANIC: &str = "kernel panic: unable to mount root fs";
 const ROUNDS: u64 = 16;
 
 pub(crate) struct Rehearsal;
@@ -32,9 +34,9 @@ impl Converter for Rehearsal {
         let say = |message: &str| observer.event(Event::Log { message: message.into() });
         observer.event(Event::Step { step: Step::Check });
         say("a rehearsal: nothing is copied, and what follows is made up");
-        say("2 disks, 1.1 TiB used of 2.3 TiB; 1.6 TiB are free in the output folder");
+        say("5.8 GiB in use of 447 GiB");
         observer.event(Event::Step { step: Step::Copy });
-        let total = 149 << 30;
+        let total = 5900 << 20;
         for round in 1..=ROUNDS {
             cancel.check()?;
             if is_slow && round > ROUNDS * 2 / 5 {
@@ -66,7 +68,19 @@ impl Converter for Rehearsal {
         say("boot proof: started with Tcg, no network, unprivileged, on throw-away disks, for 1200 s at most");
         std::thread::sleep(Duration::from_millis(200));
         let boots = !request.name.starts_with("panic");
-        publish(request, boots, total)
+        if !boots {
+            let folder = working_folder(&request.output, &request.name);
+            let kept = write_proof(&folder, false);
+            let context = format!(
+                "boot proof failed: {PANIC}; serial log and screenshot are in {}; the replica is kept, the same command tries again without copying",
+                folder.display()
+            );
+            return Err(match kept {
+                Ok(()) => Error::new(ErrorKind::NotProven, context),
+                Err(e) => Error::because(ErrorKind::Target, "the rehearsed proof cannot be written", e),
+            });
+        }
+        publish(request, total)
             .map_err(|e| Error::because(ErrorKind::Target, format!("output folder {}", request.output.display()), e))
     }
 }
@@ -76,7 +90,7 @@ fn wait_for_cancel(observer: &dyn Observer, cancel: &Cancel, total: u64) -> Resu
     loop {
         cancel.check()?;
         std::thread::sleep(Duration::from_millis(250));
-        done = (done + 28 * (1 << 20)).min(total - 1);
+        done = (done + (2 << 20)).min(total - 1);
         observer.event(Event::Progress { step: Step::Copy, progress: copied(done, total) });
     }
 }
@@ -92,11 +106,18 @@ fn copied(done: u64, total: u64) -> CopyProgress {
     }
 }
 
-fn publish(request: &Request, boots: bool, total: u64) -> std::io::Result<serde_json::Value> {
+/// What a proof leaves.
+fn write_proof(folder: &Path, boots: bool) -> std::io::Result<()> {
+    let folder = folder.join(PROOF_FOLDER);
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join(PROOF_SCREENSHOT), SCREEN)?;
+    std::fs::write(folder.join(PROOF_SERIAL_LOG), SERIAL_LOG)?;
+    std::fs::write(folder.join(PROOF_RECORD), serde_json::to_vec(&proof(boots))?)
+}
+
+fn publish(request: &Request, total: u64) -> std::io::Result<serde_json::Value> {
     let folder = request.output.join(&request.name);
-    std::fs::create_dir_all(folder.join("proof"))?;
-    std::fs::write(folder.join("proof/screen.png"), SCREEN)?;
-    std::fs::write(folder.join("proof/serial.log"), SERIAL_LOG)?;
+    write_proof(&folder, true)?;
     let file = format!("{}-disk0.{}", request.name, request.format.extension());
     let outcome = Outcome {
         name: request.name.clone(),
@@ -110,12 +131,12 @@ fn publish(request: &Request, boots: bool, total: u64) -> std::io::Result<serde_
             logical_sector_size: SectorSize::B512,
             copied: copied(total, total),
             unreadable_extents: Vec::new(),
-            copy_seconds: 1327.4,
+            copy_seconds: 52.4,
         }],
         incomplete: false,
         verified: request.verify.then_some(true),
         fixups: fixups(),
-        proof: proof(boots),
+        proof: proof(true),
         warnings: vec!["a serial console is configured for ttyS1, which the VM does not have".into()],
     };
     serde_json::to_value(outcome).map_err(Into::into)
@@ -151,11 +172,11 @@ fn fixups() -> Vec<FixUpOutcome> {
 fn proof(boots: bool) -> Proof {
     Proof {
         verdict: if boots { Verdict::Passed } else { Verdict::Failed },
-        evidence: if boots { "login prompt of web1" } else { "kernel panic: unable to mount root fs" }.into(),
+        evidence: if boots { "login prompt of web1" } else { PANIC }.into(),
         guest: boots
             .then(|| serde_json::json!({ "hostname": "web1", "kernel": "5.10.0-33-amd64", "state": "running" })),
-        serial_log: Some("proof/serial.log".into()),
-        screenshot: Some("proof/screen.png".into()),
+        serial_log: Some(format!("{PROOF_FOLDER}/{PROOF_SERIAL_LOG}")),
+        screenshot: Some(format!("{PROOF_FOLDER}/{PROOF_SCREENSHOT}")),
         seconds: 94.2,
     }
 }

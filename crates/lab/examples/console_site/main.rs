@@ -11,11 +11,12 @@ mod machines;
 #[path = "../../../controller/tests/support/mod.rs"]
 mod support;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller::Controller;
+use controller::{Config, ConsoleConfig, Controller, DataDirectory};
 use machine::Machine;
 use protocol::message::{
     About, AgentMessage, BootMedium, ControllerMessage, HEARTBEAT_SECONDS, MESSAGE_BYTES_MAX, Report, read_message,
@@ -26,20 +27,25 @@ use protocol::{Connection, message::AgentKind};
 use serde_json::json;
 
 use crate::machines::{Place, machines};
-use crate::support::{Agent, approve, eventually, get, receive, start};
+use crate::support::{Agent, approve, eventually, get, receive};
 
 fn main() {
     let folder = PathBuf::from(std::env::args_os().nth(1).expect("usage: console_site FOLDER"));
     let (data, output) = (folder.join("data"), folder.join("vms"));
     std::fs::create_dir_all(&output).unwrap();
-    let controller = start(&data, Arc::new(conversion::Rehearsal));
+    let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let mut config = Config::new(DataDirectory::new(&data), loopback, Arc::new(conversion::Rehearsal));
+    config.console = Some(ConsoleConfig { listen: loopback, certificate: None });
+    let controller = Controller::start(config).unwrap();
+    let setup_code = controller.make_setup_code().unwrap().expect("nobody has set it up yet").to_string();
+    let url = format!("https://{}", controller.status().console_address.unwrap());
     let mut waiting = Vec::new();
     for (machine, place) in machines() {
         let agent = agent(&controller, place);
         let connection = agent.hello().unwrap();
         let code = pair(&connection, &machine);
         if place == Place::Waiting {
-            waiting.push(json!({ "product": machine.smbios.product, "code": code }));
+            waiting.push(json!({ "name": product(&machine), "code": code }));
             std::thread::spawn(move || serve(&connection, &machine, place));
             continue;
         }
@@ -48,7 +54,7 @@ fn main() {
             std::thread::spawn(move || serve(&connection, &machine, place));
         }
     }
-    println!("{}", json!({ "data": data, "output": output, "waiting": waiting }));
+    println!("{}", json!({ "url": url, "setup_code": setup_code, "output": output, "waiting": waiting }));
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
     controller.stop();
 }
@@ -59,13 +65,17 @@ fn agent(controller: &Controller, place: Place) -> Agent {
     agent
 }
 
+fn product(machine: &Machine) -> String {
+    [&machine.smbios.manufacturer, &machine.smbios.product].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ")
+}
+
 /// The agent's side of a pairing; the code on its screen.
 fn pair(connection: &Connection, machine: &Machine) -> String {
     let ControllerMessage::PairingCommit { commitment } = receive(connection) else { panic!("no commitment") };
     let pairing = Pairing::start(Role::Agent, connection.binding().clone()).unwrap();
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let about = About {
-        product: format!("{} {}", text(&machine.smbios.manufacturer), text(&machine.smbios.product)),
+        product: product(machine),
         serial: text(&machine.smbios.serial),
         hostname: text(&machine.guest.hostname),
     };

@@ -1,0 +1,294 @@
+/**
+ * The console in a browser, from the first start to the boot proof: `node e2e/console.mjs SITE_PROGRAM PICTURES_FOLDER`.
+ * Every page is looked at by axe in both themes, and nothing may break the content security policy or ask another host.
+ */
+
+import assert from 'node:assert/strict';
+import { mkdir } from 'node:fs/promises';
+import { launch, look, openPage, startSite } from './site.mjs';
+
+const [program, pictures] = process.argv.slice(2);
+if (!program || !pictures) throw new Error('usage: node e2e/console.mjs SITE_PROGRAM PICTURES_FOLDER');
+await mkdir(pictures, { recursive: true });
+
+const ADMINISTRATOR = { name: 'admin', password: 'a long enough password' };
+const VIEWER = { name: 'night-shift', password: 'another long password' };
+const violations = [];
+const saw = (what) => console.log(`ok: ${what}`);
+
+const site = await startSite(program);
+const browser = await launch();
+try {
+  const { page, faults } = await openPage(browser, site.url);
+  const seen = async (name) => violations.push(...(await look(page, name, pictures)));
+  const button = (name) => page.getByRole('button', { name });
+  const row = (name) => page.getByRole('treeitem', { name });
+  const heading = (name) => page.getByRole('heading', { name, level: 1 });
+
+  await firstStart(page, seen, button, heading);
+  await browseByKeys(page, row, heading);
+  await approve(page, seen, button, row);
+  await convert(page, seen, button, row);
+  await endings(page, seen, button, row);
+  await schedule(page, seen, button, row);
+  await rest(page, seen, button, heading);
+  assert.deepEqual(faults, []);
+  saw('the policy was kept, and no other host was asked');
+  await viewerChangesNothing(browser);
+  assert.deepEqual(violations, []);
+  saw('axe found nothing on any page, light or dark');
+} finally {
+  await browser.close();
+  await site.stop();
+}
+
+async function firstStart(page, seen, button, heading) {
+  await heading('First start').waitFor();
+  await seen('first-start');
+  await page.getByLabel('Setup code').fill('0000-0000');
+  await page.getByLabel('Name').fill(ADMINISTRATOR.name);
+  await page.getByLabel('Password', { exact: true }).fill(ADMINISTRATOR.password);
+  await page.getByLabel('Password again').fill(ADMINISTRATOR.password);
+  await button('Make administrator and sign in').click();
+  await page.locator('.notice.bad').waitFor();
+  await page.getByLabel('Setup code').fill(site.setup_code);
+  await button('Make administrator and sign in').click();
+  await heading('Machines').waitFor();
+  saw('a wrong setup code is refused, the right one makes the first administrator');
+
+  await button('Sign out').click();
+  await signIn(page, { ...ADMINISTRATOR, password: 'not this password' });
+  await page.locator('.notice.bad').waitFor();
+  await seen('sign-in');
+  await signIn(page, ADMINISTRATOR);
+  await heading('Machines').waitFor();
+  saw('signed out, refused with a wrong password, and signed in');
+}
+
+async function signIn(page, { name, password }) {
+  await page.getByLabel('Name').fill(name);
+  await page.getByLabel('Password').fill(password);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+}
+
+async function browseByKeys(page, row, heading) {
+  const group = row('Cold Cloning Ready 3 machines');
+  await group.waitFor();
+  await group.focus();
+  await page.keyboard.press('ArrowLeft');
+  assert.equal(await group.getAttribute('aria-expanded'), 'false');
+  await page.keyboard.press('ArrowRight');
+  await page.keyboard.press('ArrowRight');
+  await page.keyboard.press('End');
+  await page.keyboard.press('Home');
+  await page.keyboard.press('ArrowDown');
+  await page.keyboard.press('Enter');
+  await heading('erp-db').waitFor();
+  await page.keyboard.press('w');
+  await page.keyboard.press('Enter');
+  await heading('web1').waitFor();
+  assert.equal(await row(/^web1 ?, Cold Cloning Ready/).getAttribute('aria-selected'), 'true');
+  await page.getByRole('searchbox', { name: 'Search machines' }).fill('windows 192.0.2.12');
+  await row(/^erp-db ?, Cold Cloning Ready/).waitFor();
+  assert.equal(await row(/^web1 ?, Cold Cloning Ready/).count(), 0);
+  await page.getByRole('searchbox', { name: 'Search machines' }).fill('');
+  saw('the Network Browser is gone through by keys, and searched by system and address');
+}
+
+async function approve(page, seen, button, row) {
+  const [machine] = site.waiting;
+  await row(machine.name).click();
+  await page.getByRole('heading', { name: 'It waits for approval' }).waitFor();
+  await seen('approval');
+  await page.getByLabel('Pairing code').fill(machine.code.toLowerCase());
+  await button('Approve').click();
+  await row('Cold Cloning Ready 4 machines').waitFor();
+  await page.getByRole('heading', { name: 'Disks' }).waitFor();
+  saw(`${machine.name} is approved by its code`);
+}
+
+async function openConversion(page, button, row, machine, name) {
+  await row(machine).click();
+  await button('Convert…').click();
+  const dialog = page.getByRole('dialog', { name: /^Convert / });
+  await dialog.getByLabel('Name of the VM').fill(name);
+  await dialog.getByLabel('Output folder').fill(site.output);
+  return dialog;
+}
+
+async function convert(page, seen, button, row) {
+  await row(/^web1 ?,/).click();
+  await page.getByRole('heading', { name: 'Disks' }).waitFor();
+  await seen('machine');
+  const dialog = await openConversion(page, button, row, /^web1 ?, /, 'web1');
+  await dialog.getByLabel('Verify the copy by hashes').check();
+  await dialog.getByRole('checkbox', { name: /\/dev\/sdb/ }).uncheck();
+  const words = await dialog.getByRole('region', { name: 'What will happen' }).innerText();
+  for (const said of [
+    'stays in the boot image',
+    '/dev/sdb is left out',
+    'by its hash',
+    `${site.output}/web1 appears`,
+  ]) {
+    assert.ok(words.includes(said), `${said}: ${words}`);
+  }
+  await seen('convert');
+  await dialog.getByRole('button', { name: 'Convert' }).click();
+  await page.getByText('It boots').waitFor();
+  const picture = page.getByRole('img', { name: /^Screen of the VM/ });
+  await picture.waitFor();
+  await page.waitForFunction(() => document.querySelector('figure img')?.naturalWidth === 720);
+  await page.getByText('login prompt of web1').waitFor();
+  await page.getByText('every used block of the replicas').waitFor();
+  await seen('task');
+  await button('Show the picture larger').click();
+  await page.getByRole('dialog', { name: 'Screen of the VM' }).waitFor();
+  await seen('picture');
+  await page.keyboard.press('Escape');
+  const [log] = await Promise.all([
+    page.context().waitForEvent('page'),
+    page.getByRole('link', { name: 'Text of the serial console' }).click(),
+  ]);
+  await log.waitForLoadState();
+  assert.match(await log.locator('body').innerText(), /web1 login:/);
+  await log.close();
+  saw('web1 is converted, and its boot proof is seen with its picture and the serial log');
+}
+
+async function endings(page, seen, button, row) {
+  let dialog = await openConversion(page, button, row, /^mail ?, /, 'fail-mail');
+  await dialog.getByRole('button', { name: 'Convert' }).click();
+  await page.getByText('No space left on device').first().waitFor();
+  await button('Try again').waitFor();
+  await seen('task-failed');
+  dialog = await openConversion(page, button, row, /^mail ?, /, 'panic-mail');
+  await dialog.getByRole('button', { name: 'Convert' }).click();
+  await page.getByText('It does not boot').waitFor();
+  await page.waitForFunction(() => document.querySelector('figure img')?.naturalWidth === 720);
+  await seen('task-not-proven');
+  saw('a failed task says why, and a failed boot proof shows its picture');
+
+  dialog = await openConversion(page, button, row, /^mail ?, /, 'slow-mail');
+  await dialog.getByRole('button', { name: 'Convert' }).click();
+  await page.locator('[role=progressbar][aria-valuenow="40"]').waitFor();
+  await seen('task-running');
+  await button('Cancel…').click();
+  await page.getByRole('dialog').waitFor();
+  await seen('cancel');
+  await button('Go on').click();
+  saw('a running task shows how far it is');
+}
+
+async function schedule(page, seen, button, row) {
+  let dialog = await openConversion(page, button, row, /^web1 ?, /, 'web1-weekend');
+  await dialog.getByLabel('In a maintenance window').check();
+  await dialog.getByText('Sun', { exact: true }).click();
+  await dialog.getByLabel('Time zone').selectOption('Europe/Berlin');
+  await seen('schedule');
+  await dialog.getByRole('button', { name: 'Schedule' }).click();
+  await page.getByText('only while a window is open: Sat,Sun 22:00-06:00 Europe/Berlin').waitFor();
+  await button('Another time…').click();
+  await page.getByRole('dialog').getByLabel('Start at').check();
+  await page.getByRole('dialog').getByLabel('Day and time').fill('2031-12-01T22:00');
+  await page.getByRole('button', { name: 'Set', exact: true }).click();
+  await page.getByText(/not before 2031-12-01 22:00 Europe\/Berlin/).waitFor();
+  dialog = await openConversion(page, button, row, /^ldap2 ?, /, 'ldap2');
+  await dialog.getByRole('button', { name: 'Schedule' }).click();
+  await page.getByText('Waits for its machine').first().waitFor();
+  saw('tasks are given a window, another time, and a machine to wait for');
+}
+
+async function rest(page, seen, button, heading) {
+  const section = (name) => page.getByRole('navigation', { name: 'Sections' }).getByRole('link', { name });
+  await section('Machines').click();
+  await heading('Machines').waitFor();
+  await seen('overview');
+  await section('Tasks').click();
+  await page.getByRole('link', { name: 'slow-mail' }).waitFor();
+  await seen('tasks');
+  await section('Network boot').click();
+  await page.getByLabel('Machine', { exact: true }).fill('52:54:00:4F:01:00');
+  await button('Set').click();
+  await page.getByRole('cell', { name: 'Boot once' }).waitFor();
+  await seen('network-boot');
+  await section('Drivers').click();
+  await heading('Drivers').waitFor();
+  await seen('drivers');
+  await section('Users').click();
+  await button('New user…').click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByLabel('Name').fill(VIEWER.name);
+  await dialog.getByLabel('Role').selectOption('viewer');
+  await dialog.getByLabel('Password').fill(VIEWER.password);
+  await seen('new-user');
+  await dialog.getByRole('button', { name: 'Make user' }).click();
+  await page.getByRole('cell', { name: VIEWER.name, exact: true }).waitFor();
+  await seen('users');
+  await page.goto(`${site.url}/account`);
+  await page.getByText('There is no token.').waitFor();
+  await seen('account');
+  await page.getByLabel('What it is for').fill('nightly report');
+  await button('Make token').click();
+  await page.getByText('It is shown this once').waitFor();
+  await seen('token');
+  await section('Audit').click();
+  await page
+    .getByRole('cell', { name: /machine approved|task created/ })
+    .first()
+    .waitFor();
+  await seen('audit');
+  await page.goto(`${site.url}/nowhere`);
+  await heading(/There is no such page/).waitFor();
+  await button('Dark colours').click();
+  assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), 'dark');
+  await page.reload();
+  await button('Light colours').click();
+  saw('rules, users, tokens and the audit log have their pages, and the theme that is chosen stays');
+}
+
+async function viewerChangesNothing(browser) {
+  const { page, faults } = await openPage(browser, site.url);
+  await signIn(page, VIEWER);
+  await page.getByRole('heading', { name: 'Machines', level: 1 }).waitFor();
+  const tasks = await page.evaluate(async () => (await (await fetch('/api/v1/tasks')).json()).items);
+  const machines = await page.evaluate(async () => (await (await fetch('/api/v1/machines')).json()).items);
+  const paths = [
+    '/',
+    '/tasks',
+    '/pxe',
+    '/drivers',
+    '/users',
+    '/audit',
+    ...tasks.map((task) => `/tasks/${task.id}`),
+    ...machines.map((machine) => `/machines/${machine.id ?? machine.key}`),
+  ];
+  const harmless = /^(All|Running|Waiting|Over) \d+$|^Show the picture larger$/;
+  for (const path of paths) {
+    await page.goto(`${site.url}${path}`);
+    await page.locator('main h1').waitFor();
+    const names = await page
+      .locator('main button')
+      .evaluateAll((all) =>
+        all.map((one) => one.getAttribute('aria-label') ?? one.textContent.replace(/\s+/g, ' ').trim()),
+      );
+    const changing = names.filter((name) => !harmless.test(name));
+    assert.deepEqual(changing, [], `${path} has buttons that change something`);
+    assert.equal(await page.locator('main form').count(), 0, `${path} has a form`);
+  }
+  const refused = await page.evaluate(async (task) => {
+    const { csrf_token } = await (await fetch('/api/v1/session')).json();
+    const headers = { 'content-type': 'application/json', 'x-csrf-token': csrf_token };
+    const post = async (path, body) =>
+      (await fetch(`/api/v1${path}`, { method: 'POST', headers, body: JSON.stringify(body) })).status;
+    return [
+      await post(`/tasks/${task}/cancel`),
+      await post('/machines/approve', { code: '0000-0000' }),
+      await post('/pxe/rules', { machine: '52:54:00:4f:01:00', policy: null }),
+      (await fetch('/api/v1/users')).status,
+      (await fetch('/api/v1/audit')).status,
+    ];
+  }, tasks[0].id);
+  assert.deepEqual(refused, [403, 403, 403, 403, 403]);
+  assert.deepEqual(faults, []);
+  saw(`a viewer finds nothing to change on ${paths.length} pages, and the controller refuses it`);
+}
