@@ -78,9 +78,9 @@ fn lists_come_in_pages_that_hold_each_item_once_and_are_searched() {
     assert_eq!((found("ssss"), found("SSSSS"), found("phys-a"), found("%25"), found("raw")), (2, 1, 1, 0, 0));
     assert_eq!(found(&ids[0]), 1);
 
-    for number in 0..5 {
+    for (number, id) in ids.iter().enumerate() {
         let request = json!({ "name": format!("vm{number}"), "output": folder.path() });
-        let body = json!({ "machine": ids[number], "request": request, "wait": true }).to_string();
+        let body = json!({ "machine": id, "request": request, "wait": true }).to_string();
         assert_eq!(http(&data, "POST", "/tasks", &body).0, 201);
     }
     let first = get(&data, "/tasks?limit=3");

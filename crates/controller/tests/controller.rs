@@ -194,7 +194,7 @@ fn a_forgotten_machine_is_cut_off_and_its_key_gets_nowhere_any_more() {
     assert!(is_closed(&connection));
     let (status, _, _) = http(&data, "DELETE", &format!("/machines/{id}"), "");
     assert_eq!(status, 404);
-    let refused = agent.hello().err().expect("a revoked key is refused");
+    let Err(refused) = agent.hello() else { panic!("a revoked key is let in") };
     println!("{refused}");
     assert!(refused.to_string().contains("revoked"), "{refused}");
     assert_eq!(list(&data, "/machines").as_array().unwrap().len(), 0);

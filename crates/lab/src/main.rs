@@ -118,6 +118,15 @@ fn demo(kind: Kind, folder: Option<PathBuf>) -> lab::Result<()> {
     println!("  look at it in a window:  sh {}/look.sh", clone.result.display());
     println!("  give it to libvirt:      virsh define {}/{}.xml", clone.result.display(), clone.machine.hostname);
     println!("  what was seen of it:     {}/proof/screen.png and serial.log", clone.result.display());
+    let program = std::env::current_exe().map_err(|e| lab::Error::file(&folder, e))?.with_file_name("vconverter");
+    let data = folder.join("data");
+    println!("Open the console, which shows the machine, the task and its boot proof:");
+    println!(
+        "  {} serve --data-dir {} --listen 127.0.0.1:0 --console 127.0.0.1:8443",
+        program.display(),
+        data.display()
+    );
+    println!("  then https://localhost:8443 with the setup code that it prints");
     println!(
         "Log in as root with the password {:?}. Remove {} when you have seen enough.",
         clone.machine.root_password,

@@ -29,7 +29,8 @@ pub struct NewPush {
 /// The routes below `/drivers`, and `/machines/{machine}/drivers`.
 pub(super) fn routes() -> Routes<Arc<Api>> {
     // What is more than this is refused by the library, with a reason.
-    const BYTES_MAX: usize = FILE_BYTES_MAX as usize + 1;
+    const BYTES_MAX: usize = (64 << 20) + 1;
+    const { assert!(BYTES_MAX as u64 == FILE_BYTES_MAX + 1) };
     Routes::new()
         .get("/drivers", about(Role::Viewer, "list_drivers", "The driver library"), list)
         .put(
