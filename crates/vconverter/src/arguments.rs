@@ -232,7 +232,8 @@ restarted or switched off, and after 18 seconds of silence.
 Examples:
   vconverter machines
   vconverter machines approve 7K2M-9QXD
-  vconverter machines show m-4f9c21ab --json"
+  vconverter machines show m-4f9c21ab --json
+  vconverter machines forget m-4f9c21ab"
 )]
 pub(crate) struct Machines {
     #[command(subcommand)]

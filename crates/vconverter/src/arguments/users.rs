@@ -33,6 +33,7 @@ Examples:
   vconverter users add ada --role administrator
   vconverter users change bob --role viewer
   vconverter users change bob --password
+  vconverter users remove bob
 
 A viewer sees, an operator also approves machines and converts them, an administrator also makes users and credentials. A
 password has at least 12 characters; it is asked for, or is the first line of standard input."
