@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::api::{Api, Events, Peer, Status, bind, for_everybody, for_the_owner, router};
 use crate::driver_library::DriverLibrary;
 use crate::https::{ConsoleConfig, Https};
+use crate::mail::{MailConfig, MailService, Mailer};
 use crate::pxe::{PxeConfig, start_service};
 use crate::sessions::Sessions;
 use crate::store::Store;
@@ -57,6 +58,8 @@ pub struct Controller {
     stop_api: oneshot::Sender<()>,
     api: JoinHandle<()>,
     pxe: Option<Service>,
+    store: Arc<Store>,
+    mail: Option<MailService>,
     _directory: LockedDataDirectory,
 }
 
@@ -98,7 +101,7 @@ impl Controller {
         };
         let pxe = config.pxe.map(|config| start_service(&store, &config, false)).transpose()?;
         let api = Arc::new(Api {
-            store,
+            store: Arc::clone(&store),
             access: access.clone(),
             sessions: sessions.clone(),
             drivers: DriverLibrary::new(&directory),
@@ -116,7 +119,7 @@ impl Controller {
         sessions.listen(listener)?;
         tasks.take_up()?;
         tracing::info!(%agent_address, data_dir = %status.data_dir, "the controller works");
-        Ok(Self { status, access, tasks, stop_api, api, pxe, _directory: directory })
+        Ok(Self { status, access, tasks, stop_api, api, pxe, store, mail: None, _directory: directory })
     }
 
     /// Where it listens, and what it is known by.
@@ -136,9 +139,23 @@ impl Controller {
         self.access.make_setup_code()
     }
 
+    /// Tells operators of tasks by e-mail from now on, with what was to be told before and could not be; `None`: no more.
+    ///
+    /// # Errors
+    /// Those of [`Mailer::new`]; [`ErrorKind::Storage`].
+    pub fn tell_by_mail(&mut self, config: Option<&MailConfig>) -> Result<()> {
+        self.mail = None;
+        match config {
+            Some(config) => self.mail = Some(MailService::start(Arc::clone(&self.store), Mailer::new(config)?)?),
+            None => self.store.want_mails(&[])?,
+        }
+        Ok(())
+    }
+
     /// Brings tasks to a safe point and stops the API. Tasks go on with the next controller.
     pub fn stop(self) {
         drop(self.pxe);
+        drop(self.mail);
         self.tasks.stop();
         let _ = self.stop_api.send(());
         let _ = self.api.join();

@@ -99,6 +99,8 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Bring a saved state back
     Restore(Restore),
+    /// Gather what somebody who helps needs to know, without secrets
+    SupportBundle(SupportBundle),
     /// Print a shell's completions of this command line
     Completions(Completions),
     /// Write the man pages
@@ -607,6 +609,7 @@ Examples:
   vconverter config check
   vconverter config check ./vconverter.toml
   vconverter config show --json
+  vconverter config test-mail
 
 The file is TOML; all of it is optional, and options of `vconverter serve` go before it:
   data-dir = \"/var/lib/vconverter\"
@@ -617,6 +620,16 @@ The file is TOML; all of it is optional, and options of `vconverter serve` go be
   boot-image = \"/srv/vconverter/boot\"
   interfaces = [\"eth0\"]
   http-port = 80
+
+  [mail]                                # when a task is done, has failed, or waits for a yes
+  server = \"mail.example.net\"
+  tls = \"starttls\"                      # or \"tls\", or \"none\" for a server here; port = 587, 465 or 25
+  user = \"vconverter\"
+  password-file = \"/etc/vconverter/mail-password\"
+  from = \"vconverter <vconverter@example.net>\"
+  to = [\"ops@example.net\"]
+  on = [\"done\", \"failed\", \"waiting\"]
+  ca-file = \"/etc/vconverter/mail-ca.pem\" # instead of the system's authorities
 
 A key that is not known is an error.")]
 pub(crate) struct Config {
@@ -634,6 +647,8 @@ pub(crate) enum ConfigAction {
     },
     /// Show all settings in force, and where each comes from
     Show,
+    /// Send a mail that says that it works, to all who get mail
+    TestMail,
 }
 
 #[derive(Debug, Args)]
@@ -672,6 +687,24 @@ pub(crate) struct Restore {
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Keep a state that is there aside, and take its place
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  vconverter support-bundle support.tar.zst && tar --zstd -xf support.tar.zst
+
+It holds versions, settings, the controller's log (where systemd keeps it), tasks with their logs, the audit log, reports of
+machines, names and sizes in the data directory, and free space; of a running controller or a stopped one. No password, key,
+token, credential or content of a disk is taken, and what looks like one in a log is removed. Names, addresses and serial
+numbers of machines are in it: look through it before you send it.")]
+pub(crate) struct SupportBundle {
+    /// File to make
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Take the place of a file that is there
     #[arg(long)]
     pub(crate) force: bool,
 }

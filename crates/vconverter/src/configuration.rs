@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use controller::mail::{MailEvent, MailTls};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -36,6 +37,8 @@ pub(crate) struct Tables {
     pub(crate) console: ConsoleTable,
     #[serde(default)]
     pub(crate) pxe: PxeTable,
+    #[serde(default)]
+    pub(crate) mail: MailTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -54,6 +57,20 @@ pub(crate) struct PxeTable {
     pub(crate) boot_image: Option<Spanned<PathBuf>>,
     pub(crate) interfaces: Option<Spanned<Vec<String>>>,
     pub(crate) http_port: Option<Spanned<u16>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct MailTable {
+    pub(crate) server: Option<Spanned<String>>,
+    pub(crate) port: Option<Spanned<u16>>,
+    pub(crate) tls: Option<Spanned<MailTls>>,
+    pub(crate) ca_file: Option<Spanned<PathBuf>>,
+    pub(crate) user: Option<Spanned<String>>,
+    pub(crate) password_file: Option<Spanned<PathBuf>>,
+    pub(crate) from: Option<Spanned<String>>,
+    pub(crate) to: Option<Spanned<Vec<String>>>,
+    pub(crate) on: Option<Spanned<Vec<MailEvent>>>,
 }
 
 /// Where a setting comes from.
@@ -136,6 +153,17 @@ impl Configuration {
                 Setting { value: spanned.get_ref().clone(), origin }
             }
             _ => Setting { value: default(), origin: Origin::Default },
+        }
+    }
+
+    /// What stands in the file alone, if it does.
+    pub(crate) fn optional<T: Clone>(&self, in_file: Option<&Spanned<T>>) -> Setting<Option<T>> {
+        match (in_file, &self.file) {
+            (Some(spanned), Some((path, text))) => {
+                let origin = Origin::File(path.clone(), line_of(text, spanned.span().start));
+                Setting { value: Some(spanned.get_ref().clone()), origin }
+            }
+            _ => Setting { value: None, origin: Origin::Default },
         }
     }
 }

@@ -16,6 +16,7 @@ mod help;
 mod inspect;
 mod limits;
 mod machines;
+mod mail_settings;
 mod manual;
 mod outcome;
 mod place;
@@ -28,6 +29,7 @@ mod secret_input;
 mod serve;
 mod settings;
 mod signals;
+mod support_bundle;
 mod table;
 mod tasks;
 mod users;
@@ -102,11 +104,16 @@ fn run(arguments: Arguments) -> Result<()> {
     let connect = || Client::new(&Place::of(&arguments.remote, &directory)?);
     match arguments.command {
         Command::Serve(serve) => serve::serve(&Settings::of(&serve, data_dir, &configuration), json),
+        Command::SupportBundle(bundle) => {
+            let settings = Settings::of(&Serve::default(), data_dir, &configuration);
+            support_bundle::write(&bundle, &settings, &directory, json)
+        }
         Command::Config(config) => {
             let settings = Settings::of(&Serve::default(), data_dir, &configuration);
             match config.action {
                 ConfigAction::Check { .. } => settings::check(&settings, &configuration, json),
                 ConfigAction::Show => settings::show(&settings, json),
+                ConfigAction::TestMail => mail_settings::test(&settings.mail, json),
             }
         }
         Command::Status => serve::status(&connect()?, json),

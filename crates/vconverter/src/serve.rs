@@ -87,7 +87,9 @@ pub(crate) fn serve(settings: &Settings, json: bool) -> Result<()> {
         pxe: if settings.pxe_enabled.value { Some(settings.pxe.config()?) } else { None },
     };
     let signals = Signals::listen()?;
-    let controller = Controller::start(config)?;
+    let mail = settings.mail.config()?;
+    let mut controller = Controller::start(config)?;
+    controller.tell_by_mail(mail.as_ref())?;
     let started = Started { status: controller.status(), setup_code: controller.make_setup_code()? };
     if json {
         crate::print_json_line(&started)?;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::arguments::{PxeService, Serve};
 use crate::configuration::{Configuration, Origin, Setting};
 use crate::failure::{Code, Failure, Result};
+use crate::mail_settings::MailSettings;
 
 /// Variable of the environment for the data directory.
 const DATA_VARIABLE: &str = "VCONVERTER_DATA";
@@ -27,6 +28,7 @@ pub(crate) struct Settings {
     forget_credentials: bool,
     pub(crate) pxe_enabled: Setting<bool>,
     pub(crate) pxe: PxeSettings,
+    pub(crate) mail: MailSettings,
 }
 
 /// The port of console and API.
@@ -72,6 +74,7 @@ impl Settings {
             forget_credentials: serve.forget_credentials,
             pxe_enabled: configuration.setting(("--pxe", serve.pxe), tables.pxe.enabled.as_ref(), || false),
             pxe: PxeSettings::of(&serve.pxe_service, configuration),
+            mail: MailSettings::of(configuration),
         }
     }
 
@@ -79,7 +82,7 @@ impl Settings {
     fn all(&self) -> Vec<(&'static str, Option<Value>, &Origin)> {
         let (pxe, console) = (&self.pxe, &self.console);
         let path = |setting: &Setting<Option<PathBuf>>| setting.value.as_ref().map(|path| json!(path));
-        vec![
+        let mut all = vec![
             ("data-dir", Some(json!(self.data_dir.value)), &self.data_dir.origin),
             ("listen", Some(json!(self.listen.value)), &self.listen.origin),
             ("passphrase-file", path(&self.passphrase_file), &self.passphrase_file.origin),
@@ -91,7 +94,9 @@ impl Settings {
             ("pxe.boot-image", path(&pxe.boot_image), &pxe.boot_image.origin),
             ("pxe.interfaces", Some(json!(pxe.interfaces.value)), &pxe.interfaces.origin),
             ("pxe.http-port", Some(json!(pxe.http_port.value)), &pxe.http_port.origin),
-        ]
+        ];
+        all.extend(self.mail.all());
+        all
     }
 
     /// What cannot work, each in a line that says what to do.
@@ -134,6 +139,7 @@ impl Settings {
                 fault("pxe.interfaces", &pxe.interfaces.origin, format!("this machine has no interface {name:?}"));
             }
         }
+        faults.extend(self.mail.fault());
         faults
     }
 }
@@ -253,20 +259,25 @@ pub(crate) fn check(settings: &Settings, configuration: &Configuration, json: bo
     }
 }
 
-/// `vconverter config show`: a configuration file again, with where each value comes from.
+/// `vconverter config show`.
 pub(crate) fn show(settings: &Settings, json: bool) -> Result<()> {
-    let all = settings.all();
     if json {
-        let values: serde_json::Map<String, Value> = all
+        let values: serde_json::Map<String, Value> = settings
+            .all()
             .into_iter()
             .map(|(name, value, origin)| (name.into(), json!({ "value": value, "from": origin.to_string() })))
             .collect();
         return crate::print_json(&values);
     }
+    crate::print(&shown(settings))
+}
+
+/// All settings as a configuration file again, with where each value comes from.
+pub(crate) fn shown(settings: &Settings) -> String {
     let mut lines: Vec<(String, &Origin)> = Vec::new();
     let mut table = "";
     let mut text = String::new();
-    for (name, value, origin) in all {
+    for (name, value, origin) in settings.all() {
         let (its_table, key) = name.split_once('.').unwrap_or(("", name));
         if its_table != table {
             text.push_str(&aligned(&std::mem::take(&mut lines)));
@@ -280,7 +291,7 @@ pub(crate) fn show(settings: &Settings, json: bool) -> Result<()> {
         lines.push((line, origin));
     }
     text.push_str(&aligned(&lines));
-    crate::print(&text)
+    text
 }
 
 fn aligned(lines: &[(String, &Origin)]) -> String {

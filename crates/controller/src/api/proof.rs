@@ -127,7 +127,7 @@ fn read(folder: &Path, name: &str, bytes_max: u64) -> Result<Vec<u8>> {
 macro_rules! files {
     ($($name:ident: $content_type:literal, $about:literal;)*) => {$(
         #[doc = $about]
-        struct $name(Vec<u8>);
+        pub(super) struct $name(pub(super) Vec<u8>);
 
         impl IntoResponse for $name {
             fn into_response(self) -> Response {

@@ -11,12 +11,14 @@ use super::input::{At, Body, Parameters};
 use super::machines::{find_machine, known_id};
 use super::page::PageQuery;
 use super::problem::invalid;
+use super::proof::Text;
 use super::routes::{About, Answer, Created, Routes, about, blocking};
 use super::{
     Api, BatchView, CONVERSIONS_MAX, Caller, NewBatches, NewClone, NewConversion, NewRequest, Page, Role, TaskRate,
     TaskSchedule, TaskView,
 };
 use crate::store::{LogEntry, TaskRecord};
+use crate::support::task_log_text;
 use crate::tasks::{Batch, Wish};
 use crate::{Error, ErrorKind, Result};
 
@@ -63,6 +65,7 @@ pub(super) fn routes() -> Routes<Arc<Api>> {
         )
         .get("/tasks/{id}", about(Role::Viewer, "get_task", "One task"), one)
         .get("/tasks/{id}/log", about(Role::Viewer, "get_task_log", "Lines of a task's log, the oldest first"), log)
+        .get("/tasks/{id}/log.txt", about(Role::Viewer, "get_task_log_text", "A task's log as a text"), log_text)
         .post("/tasks/{id}/cancel", operator("cancel_task", "Ends a task at its next safe point"), cancel)
         .post("/tasks/{id}/pause", operator("pause_task", "Pauses a task at its next safe point"), pause)
         .post("/tasks/{id}/clone", operator("clone_task", "Asks for the same for another VM of the machine"), clone)
@@ -166,6 +169,14 @@ async fn log(
         api.store.task_log(&at.id, query.after, LOG_LINES_MAX)
     })
     .await
+}
+
+async fn log_text(State(api): State<Arc<Api>>, At(at): At<OneTask>) -> Answer<Text> {
+    let text = blocking(move || {
+        find_task(&api, &at.id)?;
+        task_log_text(&api.store, &at.id)
+    });
+    Ok(Text(text.await?.0.into_bytes()))
 }
 
 async fn cancel(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneTask>) -> Answer<Json<TaskView>> {

@@ -13,9 +13,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::beside::{Beside, create_plain};
 use crate::data_directory::{DRIVERS, KEPT};
 use crate::store::{examine, snapshot};
 use crate::{DataDirectory, Error, ErrorKind, Result};
@@ -73,12 +74,8 @@ pub fn create(directory: &DataDirectory, file: &Path, options: BackupOptions) ->
         let context = format!("data directory {}: there is no controller's database", directory.path().display());
         return Err(Error::new(ErrorKind::NotFound, context));
     }
-    if !options.force && file.symlink_metadata().is_ok() {
-        let context = format!("backup {shown}: it is there already; take another name, or --force");
-        return Err(Error::new(ErrorKind::Conflict, context));
-    }
-    let unwritten = |e| Error::io(format!("backup {shown}: cannot be written"), e);
-    let beside = Beside::new(file)?;
+    let unwritten = |e| Error::io(format!("{shown}: cannot be written"), e);
+    let beside = Beside::new(file, options.force)?;
     let (database, kept) = consistent(directory, &beside, options.without_drivers)?;
     let paths: Vec<PathBuf> = std::iter::once(beside.database.clone())
         .chain(kept.iter().map(|file| directory.path().join(&file.path)))
@@ -89,16 +86,16 @@ pub fn create(directory: &DataDirectory, file: &Path, options: BackupOptions) ->
     files.extend(kept);
     let manifest = Manifest::new(database.schema, !options.without_drivers, files)?;
     let write = || {
-        let mut writer = Writer::new(io::BufWriter::new(&beside.archive), &manifest)?;
+        let mut writer = Writer::new(io::BufWriter::new(&beside.file), &manifest)?;
         for (number, (path, file)) in paths.iter().zip(&manifest.files).enumerate() {
             writer.file(number, file, open_plain(path)?)?;
         }
         writer.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
-        beside.archive.sync_all()?;
-        beside.archive.metadata().map(|metadata| metadata.len())
+        beside.file.sync_all()?;
+        beside.file.metadata().map(|metadata| metadata.len())
     };
     let size = write().map_err(unwritten)?;
-    beside.keep(file, options.force)?;
+    beside.keep(file)?;
     Ok(Backup { file: file.to_owned(), size, manifest })
 }
 
@@ -138,59 +135,6 @@ pub fn restore(directory: DataDirectory, file: &Path, force: bool) -> Result<Res
     })?;
     let before = placing::place(path, !manifest.drivers).map_err(failed)?;
     Ok(Restored { manifest, before, unfinished_tasks: found.unfinished_tasks })
-}
-
-/// The files that a backup is made in, beside its final name. A killed process leaves them to the next one.
-struct Beside {
-    archive: File,
-    archive_path: PathBuf,
-    database: PathBuf,
-}
-
-impl Beside {
-    fn new(file: &Path) -> Result<Self> {
-        let shown = file.display();
-        let name =
-            file.file_name().ok_or_else(|| Error::new(ErrorKind::Invalid, format!("backup {shown}: no file")))?;
-        let beside = |end: &str| {
-            let mut name = name.to_owned();
-            name.push(end);
-            file.with_file_name(name)
-        };
-        let (archive_path, database) = (beside(".new"), beside(".new.db"));
-        let failed = |e| Error::io(format!("backup {shown}: cannot be written"), e);
-        let archive = create_plain(&archive_path).map_err(failed)?;
-        if flock(&archive, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let context = format!("backup {shown}: another process is making it");
-            return Err(Error::new(ErrorKind::Conflict, context));
-        }
-        archive.set_len(0).map_err(failed)?;
-        Ok(Self { archive, archive_path, database })
-    }
-
-    fn keep(self, file: &Path, force: bool) -> Result<()> {
-        use rustix::fs::{CWD, RenameFlags, renameat_with};
-        let named = match force {
-            true => fs::rename(&self.archive_path, file),
-            false => match renameat_with(CWD, &self.archive_path, CWD, file, RenameFlags::NOREPLACE) {
-                // A file system without that: it was looked for at the beginning.
-                Err(rustix::io::Errno::INVAL) => fs::rename(&self.archive_path, file),
-                other => other.map_err(io::Error::from),
-            },
-        };
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        named
-            .and_then(|()| File::open(folder)?.sync_all())
-            .map_err(|e| Error::io(format!("backup {}: cannot be put in place", file.display()), e))
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.database);
-        // After `keep` nothing has this name.
-        let _ = fs::remove_file(&self.archive_path);
-    }
 }
 
 /// A copy of the database, and the files as they were before and after it was made.
@@ -256,12 +200,6 @@ fn collect(directory: &Path, below: &Path, depth: usize, files: &mut Vec<KeptFil
 fn open_plain(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)
-}
-
-fn create_plain(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
 }
 
 /// Unpacks into a folder; everything gets the owner of the data directory, whoever restores.

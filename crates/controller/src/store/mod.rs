@@ -13,6 +13,7 @@ mod leases;
 mod limits;
 mod logs;
 mod machines;
+mod mails;
 mod profiles;
 mod pxe;
 mod snapshot;
@@ -40,6 +41,7 @@ pub use credentials::{SealedCredential, VaultLock};
 pub use leases::{End, Lease};
 pub use logs::{AuditEntry, LogEntry, LogLevel};
 pub use machines::{KeyStanding, KnownMachine, Sighting};
+pub use mails::QueuedMail;
 pub use profiles::Profile;
 pub use pxe::{PxePolicy, PxeRule};
 pub(crate) use snapshot::{Examined, examine, schema_known, snapshot};
@@ -57,6 +59,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("trust", include_str!("migrations/0005_trust.sql")),
     ("steps", include_str!("migrations/0006_steps.sql")),
     ("limits", include_str!("migrations/0007_limits.sql")),
+    ("mail", include_str!("migrations/0008_mail.sql")),
 ];
 
 /// The controller's memory. Every method may block for a write to disk.
