@@ -51,12 +51,16 @@ impl Client {
     }
 
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
-        let body = serde_json::to_vec(body).map_err(|e| Failure::new(Code::Failed, format!("request: {e}")))?;
-        self.request(Method::POST, path, body.into())
+        self.request(Method::POST, path, json(body)?)
+    }
+
+    /// Puts a value as JSON.
+    pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, value: &impl Serialize) -> Result<T> {
+        self.request(Method::PUT, path, json(value)?)
     }
 
     /// Puts a file as it is.
-    pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, content: Vec<u8>) -> Result<T> {
+    pub(crate) fn put_file<T: DeserializeOwned>(&self, path: &str, content: Vec<u8>) -> Result<T> {
         self.request(Method::PUT, path, content.into())
     }
 
@@ -104,6 +108,10 @@ impl Client {
             false => Err(serde_json::from_slice::<Problem>(&body).map_err(strange)?.into()),
         }
     }
+}
+
+fn json(value: &impl Serialize) -> Result<Bytes> {
+    serde_json::to_vec(value).map(Bytes::from).map_err(|e| Failure::new(Code::Failed, format!("request: {e}")))
 }
 
 /// A path segment: what an operator typed cannot become another path.

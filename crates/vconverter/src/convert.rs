@@ -161,7 +161,7 @@ fn convert_machines(
     }
 }
 
-fn schedule(times: &Times) -> Option<TaskSchedule> {
+pub(crate) fn schedule(times: &Times) -> Option<TaskSchedule> {
     let schedule = TaskSchedule { start_at: times.start_at.clone(), windows: times.windows.clone() };
     (schedule != TaskSchedule::default()).then_some(schedule)
 }

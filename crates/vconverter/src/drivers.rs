@@ -26,7 +26,7 @@ pub(crate) fn add(client: &Client, files: &[PathBuf], json: bool) -> Result<()> 
             return Err(Failure::new(Code::Usage, context));
         }
         let content = std::fs::read(file).map_err(|e| Failure::io(&format!("read {shown}"), &e))?;
-        added.push(client.put::<Driver>(&format!("/drivers/{}", segment(name)), content)?);
+        added.push(client.put_file::<Driver>(&format!("/drivers/{}", segment(name)), content)?);
     }
     show(&added, json)
 }

@@ -47,7 +47,7 @@ pub(crate) fn limits(client: &Client, change: &LimitsArguments, json: bool) -> R
         limits.windows.push(parse_window(text)?);
     }
     if limits != before {
-        limits = client.put("/limits", serde_json::to_vec(&limits).unwrap_or_default())?;
+        limits = client.put("/limits", &limits)?;
     }
     match json {
         true => crate::print_json(&limits),

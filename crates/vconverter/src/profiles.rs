@@ -76,8 +76,7 @@ pub(crate) fn set(client: &Client, new: &SetProfile, json: bool) -> Result<()> {
     let windows = (!new.windows.is_empty()).then(|| new.windows.clone());
     let settings = Settings { windows, ..new.settings.settings()? };
     let body = NewProfile { settings, is_default: new.default };
-    let profile: Profile =
-        client.put(&format!("/profiles/{}", segment(&new.name)), serde_json::to_vec(&body).unwrap_or_default())?;
+    let profile: Profile = client.put(&format!("/profiles/{}", segment(&new.name)), &body)?;
     match json {
         true => crate::print_json(&profile),
         false => crate::print(&format!("{}: {}\n", plain(&profile.name), plain(&describe(&profile.settings)))),

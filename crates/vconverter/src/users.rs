@@ -109,7 +109,7 @@ pub(crate) fn credentials(client: &Client, action: Option<CredentialsAction>, js
                 _ => read_line(&format!("{kind} {name}"))?,
             };
             let body = json!({ "kind": kind, "user": user.unwrap_or_default(), "secret": secret });
-            let set: Credential = client.put(&path(&name), body.to_string().into_bytes())?;
+            let set: Credential = client.put(&path(&name), &body)?;
             told(json, &json!(set), &format!("{} is set\n", set.name))
         }
         Some(CredentialsAction::Remove { name }) => {

@@ -9,7 +9,7 @@ use conversion::OutputFormat;
 use crate::arguments::Convert;
 use crate::client::Client;
 use crate::conversion_settings::Rate;
-use crate::convert::describe_batches;
+use crate::convert::{describe_batches, schedule};
 use crate::failure::{Code, Failure, Result};
 use crate::preflight;
 
@@ -58,14 +58,12 @@ fn read(file: &Path, arguments: &Convert) -> Result<Vec<NewConversion>> {
 
 /// What the command line says for all rows.
 fn defaults(arguments: &Convert) -> Result<NewConversion> {
-    let schedule =
-        TaskSchedule { start_at: arguments.times.start_at.clone(), windows: arguments.times.windows.clone() };
     Ok(NewConversion {
         machine: String::new(),
         request: NewRequest { settings: arguments.settings.settings()?, ..NewRequest::default() },
         profile: arguments.profile.clone(),
         wait: arguments.wait,
-        schedule: (schedule != TaskSchedule::default()).then_some(schedule),
+        schedule: schedule(&arguments.times),
     })
 }
 

@@ -57,7 +57,7 @@ pub(super) fn routes() -> Routes<Arc<Api>> {
 
 async fn proof(State(api): State<Arc<Api>>, At(at): At<OneTask>) -> Answer<Json<Proof>> {
     blocking(move || {
-        let task = find(&api, &at.id)?;
+        let task = api.store.existing_task(&at.id)?;
         let broken =
             |e| Error::with(ErrorKind::Storage, format!("boot proof of task {} cannot be understood", at.id), e);
         if let Some(outcome) = &task.outcome {
@@ -72,7 +72,7 @@ async fn proof(State(api): State<Arc<Api>>, At(at): At<OneTask>) -> Answer<Json<
 
 async fn screenshot(State(api): State<Arc<Api>>, At(at): At<OneTask>) -> Answer<Picture> {
     let picture = blocking(move || {
-        let picture = read(&folder_of(&find(&api, &at.id)?), PROOF_SCREENSHOT, PICTURE_BYTES_MAX)?;
+        let picture = read(&folder_of(&api.store.existing_task(&at.id)?), PROOF_SCREENSHOT, PICTURE_BYTES_MAX)?;
         match picture.starts_with(b"\x89PNG\r\n\x1a\n") {
             true => Ok(picture),
             false => Err(Error::new(ErrorKind::NotFound, format!("picture of task {}: it is no PNG file", at.id))),
@@ -82,12 +82,8 @@ async fn screenshot(State(api): State<Arc<Api>>, At(at): At<OneTask>) -> Answer<
 }
 
 async fn serial_log(State(api): State<Arc<Api>>, At(at): At<OneTask>) -> Answer<Text> {
-    let text = blocking(move || read(&folder_of(&find(&api, &at.id)?), PROOF_SERIAL_LOG, TEXT_BYTES_MAX));
+    let text = blocking(move || read(&folder_of(&api.store.existing_task(&at.id)?), PROOF_SERIAL_LOG, TEXT_BYTES_MAX));
     Ok(Text(text.await?.0))
-}
-
-fn find(api: &Api, id: &str) -> Result<TaskRecord> {
-    api.store.task(id)?.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no task {id}")))
 }
 
 /// Where a task has its files: its result when that is whole, else the working folder.

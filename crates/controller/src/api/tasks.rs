@@ -17,10 +17,10 @@ use super::{
     Api, BatchView, CONVERSIONS_MAX, Caller, NewBatches, NewClone, NewConversion, NewRequest, Page, Role, TaskRate,
     TaskSchedule, TaskView,
 };
+use crate::Result;
 use crate::store::{LogEntry, TaskRecord};
 use crate::support::task_log_text;
 use crate::tasks::{Batch, Wish};
-use crate::{Error, ErrorKind, Result};
 
 /// Lines of a log that one answer holds.
 const LOG_LINES_MAX: u32 = 1000;
@@ -259,8 +259,7 @@ async fn change(
 }
 
 fn find_task(api: &Api, id: &str) -> Result<TaskView> {
-    let task = api.store.task(id)?.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no task {id}")))?;
-    view(api, task)
+    view(api, api.store.existing_task(id)?)
 }
 
 /// A task with its progress.

@@ -349,7 +349,7 @@ impl TaskView {
         Ok(Self {
             schedule: plan.as_ref().map(|plan| TaskSchedule::from(plan.schedule())),
             due_at: task.due_at.filter(|_| task.state == TaskState::Scheduled),
-            request: serde_json::from_str(&task.request).map_err(broken)?,
+            request: task.request()?,
             outcome: task.outcome.as_deref().map(serde_json::from_str).transpose().map_err(broken)?,
             id: task.id,
             name: task.name,

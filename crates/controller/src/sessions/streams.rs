@@ -19,7 +19,7 @@ use crate::bandwidth::TaskBandwidth;
 
 use super::control::network;
 use super::registry::SessionId;
-use super::{Connection, Error, ErrorKind, Link, Pass, Report, Result, Sessions, VersionRange};
+use super::{Connection, Link, Pass, Report, Result, Sessions, VersionRange};
 
 /// Time for an agent to open the data connection that it was asked for.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -96,10 +96,7 @@ impl ConnectedMachine {
     pub(super) fn new(sessions: Sessions, id: &str, task: &str, bandwidth: TaskBandwidth) -> Result<Self> {
         let report = match sessions.report(id) {
             Some(report) => report.machine.clone(),
-            None => {
-                let known = sessions.0.store.machine(id)?;
-                known.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no machine {id}")))?.report
-            }
+            None => sessions.0.store.existing_machine(id)?.report,
         };
         Ok(Self { sessions, id: id.to_owned(), task: task.to_owned(), report, bandwidth })
     }

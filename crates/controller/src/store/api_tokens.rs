@@ -60,48 +60,47 @@ impl Store {
     pub fn add_api_token(&self, new: NewApiToken<'_>, actor: &str) -> Result<ApiToken> {
         let context = "token cannot be written";
         let (id, now) = (new_id("k")?, Timestamp::now());
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        if let Some(user) = new.user {
-            let role: Option<String> = transaction
-                .query_row("SELECT role FROM users WHERE name = ?1", [user], |row| row.get(0))
-                .optional()
-                .map_err(|e| storage(context, e))?;
-            let role = role.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no user {user}")))?;
-            if new.role > role_of(&role)? {
-                let context = format!("a token of {user} cannot be {}: {user} is {role}", new.role);
-                return Err(Error::new(ErrorKind::Forbidden, context));
+        self.write(context, |transaction| {
+            if let Some(user) = new.user {
+                let role: Option<String> = transaction
+                    .query_row("SELECT role FROM users WHERE name = ?1", [user], |row| row.get(0))
+                    .optional()
+                    .map_err(|e| storage(context, e))?;
+                let role = role.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no user {user}")))?;
+                if new.role > role_of(&role)? {
+                    let context = format!("a token of {user} cannot be {}: {user} is {role}", new.role);
+                    return Err(Error::new(ErrorKind::Forbidden, context));
+                }
             }
-        }
-        let good: i64 = transaction
-            .query_row(
-                "SELECT count(*) FROM api_tokens WHERE user IS ?1 AND revoked_at IS NULL AND expires_at > ?2",
-                params![new.user, now.0],
-                |row| row.get(0),
-            )
-            .map_err(|e| storage(context, e))?;
-        if good >= TOKENS_PER_USER_MAX {
-            return Err(Error::new(ErrorKind::Conflict, format!("there are {good} tokens already: revoke some")));
-        }
-        transaction
-            .execute(
-                "INSERT INTO api_tokens (id, token, name, user, role, created_at, expires_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![id, new.token.0, new.name, new.user, new.role.as_str(), now.0, new.expires_at.0],
-            )
-            .map_err(|e| storage(context, e))?;
-        let detail = format!("{} as {}, until {}", new.name, new.role, new.expires_at);
-        super::logs::write_audit(&transaction, now, actor, "token made", &id, &detail)?;
-        transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(ApiToken {
-            id,
-            name: new.name.into(),
-            user: new.user.map(Into::into),
-            role: new.role,
-            created_at: now,
-            expires_at: new.expires_at,
-            used_at: None,
-            revoked_at: None,
+            let good: i64 = transaction
+                .query_row(
+                    "SELECT count(*) FROM api_tokens WHERE user IS ?1 AND revoked_at IS NULL AND expires_at > ?2",
+                    params![new.user, now.0],
+                    |row| row.get(0),
+                )
+                .map_err(|e| storage(context, e))?;
+            if good >= TOKENS_PER_USER_MAX {
+                return Err(Error::new(ErrorKind::Conflict, format!("there are {good} tokens already: revoke some")));
+            }
+            transaction
+                .execute(
+                    "INSERT INTO api_tokens (id, token, name, user, role, created_at, expires_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    params![id, new.token.0, new.name, new.user, new.role.as_str(), now.0, new.expires_at.0],
+                )
+                .map_err(|e| storage(context, e))?;
+            let detail = format!("{} as {}, until {}", new.name, new.role, new.expires_at);
+            super::logs::write_audit(transaction, now, actor, "token made", &id, &detail)?;
+            Ok(ApiToken {
+                id,
+                name: new.name.into(),
+                user: new.user.map(Into::into),
+                role: new.role,
+                created_at: now,
+                expires_at: new.expires_at,
+                used_at: None,
+                revoked_at: None,
+            })
         })
     }
 
@@ -161,25 +160,25 @@ impl Store {
     pub fn revoke_api_token(&self, id: &str, user: Option<&str>, actor: &str) -> Result<()> {
         let context = "token cannot be revoked";
         let now = Timestamp::now();
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let found: Option<(String, Option<i64>)> = transaction
-            .query_row(
-                "SELECT name, revoked_at FROM api_tokens WHERE id = ?1 AND (?2 IS NULL OR user = ?2)",
-                params![id, user],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .optional()
-            .map_err(|e| storage(context, e))?;
-        let (name, revoked) = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no token {id}")))?;
-        if revoked.is_some() {
-            return Err(Error::new(ErrorKind::Conflict, format!("token {id} was revoked already")));
-        }
-        transaction
-            .execute("UPDATE api_tokens SET revoked_at = ?2 WHERE id = ?1", params![id, now.0])
-            .map_err(|e| storage(context, e))?;
-        super::logs::write_audit(&transaction, now, actor, "token revoked", id, &name)?;
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            let found: Option<(String, Option<i64>)> = transaction
+                .query_row(
+                    "SELECT name, revoked_at FROM api_tokens WHERE id = ?1 AND (?2 IS NULL OR user = ?2)",
+                    params![id, user],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
+                .optional()
+                .map_err(|e| storage(context, e))?;
+            let (name, revoked) = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no token {id}")))?;
+            if revoked.is_some() {
+                return Err(Error::new(ErrorKind::Conflict, format!("token {id} was revoked already")));
+            }
+            transaction
+                .execute("UPDATE api_tokens SET revoked_at = ?2 WHERE id = ?1", params![id, now.0])
+                .map_err(|e| storage(context, e))?;
+            super::logs::write_audit(transaction, now, actor, "token revoked", id, &name)?;
+            Ok(())
+        })
     }
 }
 

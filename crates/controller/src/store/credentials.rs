@@ -1,6 +1,6 @@
 //! Credentials for sources and targets, as [`Vault`](crate::trust::Vault) sealed them.
 
-use rusqlite::{OptionalExtension, TransactionBehavior, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::{Store, storage};
 use crate::trust::{Credential, CredentialKind};
@@ -36,29 +36,27 @@ impl Store {
         let context = "credential cannot be written";
         let now = Timestamp::now();
         let about = &new.about;
-        let mut connection = self.connection();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
-        let count: i64 = transaction
-            .query_row("SELECT count(*) FROM credentials", [], |row| row.get(0))
-            .map_err(|e| storage(context, e))?;
-        if count >= CREDENTIALS_MAX {
-            return Err(Error::new(ErrorKind::Conflict, format!("there are {count} credentials: remove some")));
-        }
-        let created_at = transaction
-            .query_row(
-                "INSERT INTO credentials (name, kind, user, sealed, created_at, changed_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?5) ON CONFLICT (name) DO UPDATE SET
-                 kind = excluded.kind, user = excluded.user, sealed = excluded.sealed, changed_at = excluded.changed_at
-                 RETURNING created_at",
-                params![about.name, about.kind.as_str(), about.user, new.sealed, now.0],
-                |row| row.get(0),
-            )
-            .map_err(|e| storage(context, e))?;
-        let detail = format!("{} {}", about.kind, about.user);
-        super::logs::write_audit(&transaction, now, actor, "credential set", &about.name, detail.trim_end())?;
-        transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(Credential { created_at: Timestamp(created_at), changed_at: now, ..about.clone() })
+        self.write(context, |transaction| {
+            let count: i64 = transaction
+                .query_row("SELECT count(*) FROM credentials", [], |row| row.get(0))
+                .map_err(|e| storage(context, e))?;
+            if count >= CREDENTIALS_MAX {
+                return Err(Error::new(ErrorKind::Conflict, format!("there are {count} credentials: remove some")));
+            }
+            let created_at = transaction
+                .query_row(
+                    "INSERT INTO credentials (name, kind, user, sealed, created_at, changed_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?5) ON CONFLICT (name) DO UPDATE SET
+                     kind = excluded.kind, user = excluded.user, sealed = excluded.sealed, changed_at = excluded.changed_at
+                     RETURNING created_at",
+                    params![about.name, about.kind.as_str(), about.user, new.sealed, now.0],
+                    |row| row.get(0),
+                )
+                .map_err(|e| storage(context, e))?;
+            let detail = format!("{} {}", about.kind, about.user);
+            super::logs::write_audit(transaction, now, actor, "credential set", &about.name, detail.trim_end())?;
+            Ok(Credential { created_at: Timestamp(created_at), changed_at: now, ..about.clone() })
+        })
     }
 
     /// All credentials by name.
@@ -94,15 +92,16 @@ impl Store {
     /// [`ErrorKind::NotFound`], [`ErrorKind::Storage`].
     pub fn remove_credential(&self, name: &str, actor: &str) -> Result<()> {
         let context = "credential cannot be removed";
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let removed =
-            transaction.execute("DELETE FROM credentials WHERE name = ?1", [name]).map_err(|e| storage(context, e))?;
-        if removed == 0 {
-            return Err(Error::new(ErrorKind::NotFound, format!("no credential {name}")));
-        }
-        super::logs::write_audit(&transaction, Timestamp::now(), actor, "credential removed", name, "")?;
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            let removed = transaction
+                .execute("DELETE FROM credentials WHERE name = ?1", [name])
+                .map_err(|e| storage(context, e))?;
+            if removed == 0 {
+                return Err(Error::new(ErrorKind::NotFound, format!("no credential {name}")));
+            }
+            super::logs::write_audit(transaction, Timestamp::now(), actor, "credential removed", name, "")?;
+            Ok(())
+        })
     }
 
     /// How the vault is locked; `None` before its first use.
@@ -124,30 +123,29 @@ impl Store {
     /// [`ErrorKind::Conflict`] where a credential was changed in between, [`ErrorKind::Storage`].
     pub fn lock_vault(&self, lock: &VaultLock, sealed: &[SealedCredential]) -> Result<()> {
         let context = "the lock of the credentials cannot be written";
-        let mut connection = self.connection();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
-        for credential in sealed {
-            let about = &credential.about;
-            let changed = transaction
+        self.write(context, |transaction| {
+            for credential in sealed {
+                let about = &credential.about;
+                let changed = transaction
+                    .execute(
+                        "UPDATE credentials SET sealed = ?2 WHERE name = ?1 AND changed_at = ?3",
+                        params![about.name, credential.sealed, about.changed_at.0],
+                    )
+                    .map_err(|e| storage(context, e))?;
+                if changed != 1 {
+                    return Err(Error::new(ErrorKind::Conflict, "credentials were changed in between: try again"));
+                }
+            }
+            transaction
                 .execute(
-                    "UPDATE credentials SET sealed = ?2 WHERE name = ?1 AND changed_at = ?3",
-                    params![about.name, credential.sealed, about.changed_at.0],
+                    "INSERT OR REPLACE INTO vault (id, salt, proof) VALUES (1, ?1, ?2)",
+                    params![lock.salt, lock.proof],
                 )
                 .map_err(|e| storage(context, e))?;
-            if changed != 1 {
-                return Err(Error::new(ErrorKind::Conflict, "credentials were changed in between: try again"));
-            }
-        }
-        transaction
-            .execute(
-                "INSERT OR REPLACE INTO vault (id, salt, proof) VALUES (1, ?1, ?2)",
-                params![lock.salt, lock.proof],
-            )
-            .map_err(|e| storage(context, e))?;
-        let detail = if lock.salt.is_some() { "with a passphrase" } else { "with a key file" };
-        super::logs::write_audit(&transaction, Timestamp::now(), "controller", "credentials locked", "", detail)?;
-        transaction.commit().map_err(|e| storage(context, e))
+            let detail = if lock.salt.is_some() { "with a passphrase" } else { "with a key file" };
+            super::logs::write_audit(transaction, Timestamp::now(), "controller", "credentials locked", "", detail)?;
+            Ok(())
+        })
     }
 
     /// Forgets all credentials and how they were locked, with a line in the audit log.
@@ -156,12 +154,19 @@ impl Store {
     /// [`ErrorKind::Storage`].
     pub fn forget_credentials(&self) -> Result<()> {
         let context = "credentials cannot be forgotten";
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let count = transaction.execute("DELETE FROM credentials", []).map_err(|e| storage(context, e))?;
-        transaction.execute("DELETE FROM vault", []).map_err(|e| storage(context, e))?;
-        let detail = format!("{count} credentials");
-        super::logs::write_audit(&transaction, Timestamp::now(), "controller", "credentials forgotten", "", &detail)?;
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            let count = transaction.execute("DELETE FROM credentials", []).map_err(|e| storage(context, e))?;
+            transaction.execute("DELETE FROM vault", []).map_err(|e| storage(context, e))?;
+            let detail = format!("{count} credentials");
+            super::logs::write_audit(
+                transaction,
+                Timestamp::now(),
+                "controller",
+                "credentials forgotten",
+                "",
+                &detail,
+            )?;
+            Ok(())
+        })
     }
 }

@@ -37,6 +37,19 @@ pub enum End<'a> {
     Interrupted,
 }
 
+impl End<'_> {
+    /// As it is written.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "done",
+            Self::Failed(_) => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Paused => "paused",
+            Self::Interrupted => "interrupted by the end of the controller",
+        }
+    }
+}
+
 const HELD: &str = "id = ?1 AND epoch = ?2 AND owner = ?3 AND lease_until > ?4 AND state = 'running'";
 
 impl Store {
@@ -49,22 +62,21 @@ impl Store {
         let context = "task cannot be begun";
         let plan = plan.map(|plan| to_json("schedule", plan)).transpose()?;
         let now = Timestamp::now();
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let sql = "UPDATE tasks SET state = 'running', started_at = coalesce(started_at, ?2), error = NULL,
-                   plan = coalesce(?3, plan), due_at = NULL, owner = ?4, epoch = epoch + 1, lease_until = ?5
-                   WHERE id = ?1 AND waits_for IS NULL
-                   AND (state = 'queued' AND NOT paused OR state = 'running' AND coalesce(lease_until, 0) <= ?2)
-                   RETURNING epoch";
-        let until = now.after(lease).0;
-        let epoch: Option<i64> = transaction
-            .query_row(sql, params![id, now.0, plan, self.instance, until], |row| row.get(0))
-            .optional()
-            .map_err(|e| storage(context, e))?;
-        let Some(epoch) = epoch else { return Ok(None) };
-        steps::plan(&transaction, id, steps)?;
-        transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(Some(Lease { task: id.to_owned(), epoch }))
+        self.write(context, |transaction| {
+            let sql = "UPDATE tasks SET state = 'running', started_at = coalesce(started_at, ?2), error = NULL,
+                       plan = coalesce(?3, plan), due_at = NULL, owner = ?4, epoch = epoch + 1, lease_until = ?5
+                       WHERE id = ?1 AND waits_for IS NULL
+                       AND (state = 'queued' AND NOT paused OR state = 'running' AND coalesce(lease_until, 0) <= ?2)
+                       RETURNING epoch";
+            let until = now.after(lease).0;
+            let epoch: Option<i64> = transaction
+                .query_row(sql, params![id, now.0, plan, self.instance, until], |row| row.get(0))
+                .optional()
+                .map_err(|e| storage(context, e))?;
+            let Some(epoch) = epoch else { return Ok(None) };
+            steps::plan(transaction, id, steps)?;
+            Ok(Some(Lease { task: id.to_owned(), epoch }))
+        })
     }
 
     /// Makes leases that still hold end `lease` from now. Returns those that were lost.
@@ -74,19 +86,18 @@ impl Store {
     pub fn renew<'a>(&self, leases: &'a [Lease], lease: Duration) -> Result<Vec<&'a Lease>> {
         let context = "leases cannot be renewed";
         let now = Timestamp::now();
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let mut lost = Vec::new();
-        for held in leases {
-            let sql = format!("UPDATE tasks SET lease_until = ?5 WHERE {HELD}");
-            let until = now.after(lease).0;
-            let values = params![held.task, held.epoch, self.instance, now.0, until];
-            if transaction.execute(&sql, values).map_err(|e| storage(context, e))? == 0 {
-                lost.push(held);
+        self.write(context, |transaction| {
+            let mut lost = Vec::new();
+            for held in leases {
+                let sql = format!("UPDATE tasks SET lease_until = ?5 WHERE {HELD}");
+                let until = now.after(lease).0;
+                let values = params![held.task, held.epoch, self.instance, now.0, until];
+                if transaction.execute(&sql, values).map_err(|e| storage(context, e))? == 0 {
+                    lost.push(held);
+                }
             }
-        }
-        transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(lost)
+            Ok(lost)
+        })
     }
 
     /// Ends all leases of controllers before this one. Only for who holds the data directory alone.
@@ -156,11 +167,8 @@ impl Store {
         let values: [&dyn rusqlite::ToSql; 5] = [&state, &error, &outcome, &finished_at, &over];
         self.under(lease, &sql, &values, |connection| {
             let (level, said) = match end {
-                End::Done(_) => (LogLevel::Info, "done"),
                 End::Failed(error) => (LogLevel::Error, *error),
-                End::Cancelled => (LogLevel::Info, "cancelled"),
-                End::Paused => (LogLevel::Info, "paused"),
-                End::Interrupted => (LogLevel::Info, "interrupted by the end of the controller"),
+                end => (LogLevel::Info, end.as_str()),
             };
             steps::end(connection, &lease.task, end)?;
             super::logs::write_task_log(connection, &lease.task, level, said)
@@ -173,14 +181,14 @@ impl Store {
     /// [`ErrorKind::Storage`](crate::ErrorKind::Storage).
     pub fn task_cannot_begin(&self, id: &str, error: &str) -> Result<()> {
         let context = "task cannot be written";
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let sql = "UPDATE tasks SET state = 'failed', error = ?2, finished_at = ?3
-                   WHERE id = ?1 AND (state = 'queued' OR state = 'running' AND coalesce(lease_until, 0) <= ?3)";
-        if transaction.execute(sql, params![id, error, Timestamp::now().0]).map_err(|e| storage(context, e))? == 1 {
-            super::logs::write_task_log(&transaction, id, LogLevel::Error, error)?;
-        }
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            let sql = "UPDATE tasks SET state = 'failed', error = ?2, finished_at = ?3
+                       WHERE id = ?1 AND (state = 'queued' OR state = 'running' AND coalesce(lease_until, 0) <= ?3)";
+            if transaction.execute(sql, params![id, error, Timestamp::now().0]).map_err(|e| storage(context, e))? == 1 {
+                super::logs::write_task_log(transaction, id, LogLevel::Error, error)?;
+            }
+            Ok(())
+        })
     }
 
     /// Tasks that run in the store and that nobody works on: those of a controller that was killed, or that slept.
@@ -212,16 +220,15 @@ impl Store {
     ) -> Result<bool> {
         let context = "task cannot be written";
         let now = Timestamp::now().0;
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let held: [&dyn rusqlite::ToSql; 4] = [&lease.task, &lease.epoch, &self.instance, &now];
-        let all: Vec<&dyn rusqlite::ToSql> = held.iter().chain(values).copied().collect();
-        if transaction.execute(sql, all.as_slice()).map_err(|e| storage(context, e))? == 0 {
-            return Ok(false);
-        }
-        then(&transaction)?;
-        transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(true)
+        self.write(context, |transaction| {
+            let held: [&dyn rusqlite::ToSql; 4] = [&lease.task, &lease.epoch, &self.instance, &now];
+            let all: Vec<&dyn rusqlite::ToSql> = held.iter().chain(values).copied().collect();
+            if transaction.execute(sql, all.as_slice()).map_err(|e| storage(context, e))? == 0 {
+                return Ok(false);
+            }
+            then(transaction)?;
+            Ok(true)
+        })
     }
 }
 

@@ -28,12 +28,12 @@ impl Store {
     pub fn set_limits(&self, limits: &Limits, actor: &str) -> Result<()> {
         let context = "limits cannot be written";
         let value = to_json("limits", limits)?;
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let sql = "INSERT INTO limits VALUES (1, ?1) ON CONFLICT DO UPDATE SET value = ?1";
-        transaction.execute(sql, [&value]).map_err(|e| storage(context, e))?;
-        super::logs::write_audit(&transaction, Timestamp::now(), actor, "limits set", "", &value)?;
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            let sql = "INSERT INTO limits VALUES (1, ?1) ON CONFLICT DO UPDATE SET value = ?1";
+            transaction.execute(sql, [&value]).map_err(|e| storage(context, e))?;
+            super::logs::write_audit(transaction, Timestamp::now(), actor, "limits set", "", &value)?;
+            Ok(())
+        })
     }
 
     /// Sets how many bytes a second may come in for a task, with lines in its log and the audit log.
@@ -42,20 +42,21 @@ impl Store {
     /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it is over, [`ErrorKind::Storage`].
     pub fn set_task_rate(&self, id: &str, rate: Option<u64>, actor: &str) -> Result<()> {
         let context = "task cannot be written";
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let task = one(&transaction, id)?;
-        if task.state.is_final() {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!("task {id} is {}: nothing comes in for it", task.state),
-            ));
-        }
-        let sql = "UPDATE tasks SET bytes_per_second = ?2 WHERE id = ?1";
-        transaction.execute(sql, params![id, rate.map(u64::cast_signed)]).map_err(|e| storage(context, e))?;
-        let said = rate.map_or_else(|| "as fast as it goes".into(), |rate| format!("at most {rate} bytes a second"));
-        super::logs::write_audit(&transaction, Timestamp::now(), actor, "task's bandwidth set", id, &said)?;
-        super::logs::write_task_log(&transaction, id, LogLevel::Info, &format!("{said}, says {actor}"))?;
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            let task = one(transaction, id)?;
+            if task.state.is_final() {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!("task {id} is {}: nothing comes in for it", task.state),
+                ));
+            }
+            let sql = "UPDATE tasks SET bytes_per_second = ?2 WHERE id = ?1";
+            transaction.execute(sql, params![id, rate.map(u64::cast_signed)]).map_err(|e| storage(context, e))?;
+            let said =
+                rate.map_or_else(|| "as fast as it goes".into(), |rate| format!("at most {rate} bytes a second"));
+            super::logs::write_audit(transaction, Timestamp::now(), actor, "task's bandwidth set", id, &said)?;
+            super::logs::write_task_log(transaction, id, LogLevel::Info, &format!("{said}, says {actor}"))?;
+            Ok(())
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use machine::Machine;
 use protocol::message::BootMedium;
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::{Store, containing, from_json, new_id, storage, to_json};
@@ -88,6 +88,14 @@ impl Store {
         Ok(query(&self.connection(), "id = ?1", [id])?.pop())
     }
 
+    /// The machine with this id, which must be there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Storage`].
+    pub fn existing_machine(&self, id: &str) -> Result<KnownMachine> {
+        one(&self.connection(), id)
+    }
+
     /// The machine that an approved key speaks for.
     ///
     /// # Errors
@@ -105,22 +113,21 @@ impl Store {
     pub fn approve_key(&self, key: &str, label: &str, actor: &str) -> Result<()> {
         let context = "approval cannot be written";
         let now = Timestamp::now();
-        let mut connection = self.connection();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
-        if standing(&transaction, key)? == KeyStanding::Revoked {
-            let context = "the key of this machine was revoked: it needs another (restart it from the boot image)";
-            return Err(Error::new(ErrorKind::Conflict, context));
-        }
-        transaction
-            .execute(
-                "INSERT INTO agent_keys (fingerprint, label, approved_at) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (fingerprint) DO NOTHING",
-                params![key, label, now.0],
-            )
-            .map_err(|e| storage(context, e))?;
-        super::logs::write_audit(&transaction, now, actor, "machine approved", key, label)?;
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            if standing(transaction, key)? == KeyStanding::Revoked {
+                let context = "the key of this machine was revoked: it needs another (restart it from the boot image)";
+                return Err(Error::new(ErrorKind::Conflict, context));
+            }
+            transaction
+                .execute(
+                    "INSERT INTO agent_keys (fingerprint, label, approved_at) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (fingerprint) DO NOTHING",
+                    params![key, label, now.0],
+                )
+                .map_err(|e| storage(context, e))?;
+            super::logs::write_audit(transaction, now, actor, "machine approved", key, label)?;
+            Ok(())
+        })
     }
 
     /// What a key may do.
@@ -139,42 +146,41 @@ impl Store {
     pub fn forget_machine(&self, id: &str, actor: &str) -> Result<Vec<String>> {
         let context = "machine cannot be forgotten";
         let now = Timestamp::now();
-        let mut connection = self.connection();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
-        if query(&transaction, "id = ?1", [id])?.is_empty() {
-            return Err(Error::new(ErrorKind::NotFound, format!("no machine {id}")));
-        }
-        let unfinished: Option<String> = transaction
-            .query_row(
-                "SELECT id FROM tasks WHERE machine = ?1 AND state NOT IN ('done', 'failed', 'cancelled') LIMIT 1",
-                [id],
-                |row| row.get(0),
-            )
-            .optional()
-            .map_err(|e| storage(context, e))?;
-        if let Some(task) = unfinished {
-            let context = format!("task {task} of machine {id} is not over: cancel it first");
-            return Err(Error::new(ErrorKind::Conflict, context));
-        }
-        let mut statement = transaction
-            .prepare(
-                "UPDATE agent_keys SET machine = NULL, revoked_at = ?2 WHERE machine = ?1 AND revoked_at IS NULL
-                 RETURNING fingerprint",
-            )
-            .map_err(|e| storage(context, e))?;
-        let keys = statement
-            .query_map(params![id, now.0], |row| row.get(0))
-            .and_then(Iterator::collect::<rusqlite::Result<Vec<String>>>)
-            .map_err(|e| storage(context, e))?;
-        drop(statement);
-        transaction
-            .execute("DELETE FROM machines WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM tasks WHERE machine = ?1)", [id])
-            .map_err(|e| storage(context, e))?;
-        let detail = format!("{} keys revoked", keys.len());
-        super::logs::write_audit(&transaction, now, actor, "machine forgotten", id, &detail)?;
-        transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(keys)
+        self.write(context, |transaction| {
+            one(transaction, id)?;
+            let unfinished: Option<String> = transaction
+                .query_row(
+                    "SELECT id FROM tasks WHERE machine = ?1 AND state NOT IN ('done', 'failed', 'cancelled') LIMIT 1",
+                    [id],
+                    |row| row.get(0),
+                )
+                .optional()
+                .map_err(|e| storage(context, e))?;
+            if let Some(task) = unfinished {
+                let context = format!("task {task} of machine {id} is not over: cancel it first");
+                return Err(Error::new(ErrorKind::Conflict, context));
+            }
+            let mut statement = transaction
+                .prepare(
+                    "UPDATE agent_keys SET machine = NULL, revoked_at = ?2 WHERE machine = ?1 AND revoked_at IS NULL
+                     RETURNING fingerprint",
+                )
+                .map_err(|e| storage(context, e))?;
+            let keys = statement
+                .query_map(params![id, now.0], |row| row.get(0))
+                .and_then(Iterator::collect::<rusqlite::Result<Vec<String>>>)
+                .map_err(|e| storage(context, e))?;
+            drop(statement);
+            transaction
+                .execute(
+                    "DELETE FROM machines WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM tasks WHERE machine = ?1)",
+                    [id],
+                )
+                .map_err(|e| storage(context, e))?;
+            let detail = format!("{} keys revoked", keys.len());
+            super::logs::write_audit(transaction, now, actor, "machine forgotten", id, &detail)?;
+            Ok(keys)
+        })
     }
 
     /// Keeps what an approved agent reported. Its machine is the one that its key speaks for already, else the one with
@@ -187,52 +193,51 @@ impl Store {
         let context = "machine cannot be written";
         let now = Timestamp::now();
         let identity = MachineIdentity::of(sighting.report);
-        let mut connection = self.connection();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
-        let owner: Option<String> = transaction
-            .query_row(
-                "SELECT machine FROM agent_keys WHERE fingerprint = ?1 AND revoked_at IS NULL",
-                [sighting.key],
-                |row| row.get(0),
-            )
-            .optional()
-            .map_err(|e| storage(context, e))?
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, "the agent's key was not approved"))?;
-        let id = match owner {
-            Some(id) => {
-                if let Some(known) = query(&transaction, "id = ?1", [&id])?.pop()
-                    && identity.contradicts(&MachineIdentity::of(&known.report))
-                {
-                    let context = format!("the agent's key belongs to {id}, which has another UUID or serial number");
-                    return Err(Error::new(ErrorKind::Conflict, context));
-                }
-                id
-            }
-            None => match find_identity(&transaction, &identity)? {
-                Some(id) => id,
-                None => {
-                    let id = new_id("m")?;
-                    transaction
-                        .execute(
-                            "INSERT INTO machines (id, macs, report, booted, agent_version, first_seen, last_seen)
-                             VALUES (?1, '[]', '{}', '', '', ?2, ?2)",
-                            params![id, now.0],
-                        )
-                        .map_err(|e| storage(context, e))?;
+        self.write(context, |transaction| {
+            let owner: Option<String> = transaction
+                .query_row(
+                    "SELECT machine FROM agent_keys WHERE fingerprint = ?1 AND revoked_at IS NULL",
+                    [sighting.key],
+                    |row| row.get(0),
+                )
+                .optional()
+                .map_err(|e| storage(context, e))?
+                .ok_or_else(|| Error::new(ErrorKind::NotFound, "the agent's key was not approved"))?;
+            let id = match owner {
+                Some(id) => {
+                    if let Some(known) = query(transaction, "id = ?1", [&id])?.pop()
+                        && identity.contradicts(&MachineIdentity::of(&known.report))
+                    {
+                        let context =
+                            format!("the agent's key belongs to {id}, which has another UUID or serial number");
+                        return Err(Error::new(ErrorKind::Conflict, context));
+                    }
                     id
                 }
-            },
-        };
-        transaction
-            .execute("UPDATE agent_keys SET machine = ?2 WHERE fingerprint = ?1", params![sighting.key, id])
-            .map_err(|e| storage(context, e))?;
-        write_report(&transaction, &id, sighting, now)?;
-        if sighting.is_in_boot_image() {
-            super::pxe::reported_in(&transaction, &identity)?;
-        }
-        transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(id)
+                None => match find_identity(transaction, &identity)? {
+                    Some(id) => id,
+                    None => {
+                        let id = new_id("m")?;
+                        transaction
+                            .execute(
+                                "INSERT INTO machines (id, macs, report, booted, agent_version, first_seen, last_seen)
+                                 VALUES (?1, '[]', '{}', '', '', ?2, ?2)",
+                                params![id, now.0],
+                            )
+                            .map_err(|e| storage(context, e))?;
+                        id
+                    }
+                },
+            };
+            transaction
+                .execute("UPDATE agent_keys SET machine = ?2 WHERE fingerprint = ?1", params![sighting.key, id])
+                .map_err(|e| storage(context, e))?;
+            write_report(transaction, &id, sighting, now)?;
+            if sighting.is_in_boot_image() {
+                super::pxe::reported_in(transaction, &identity)?;
+            }
+            Ok(id)
+        })
     }
 
     /// Notes that a machine's agent was heard just now.
@@ -245,6 +250,14 @@ impl Store {
             .map(drop)
             .map_err(|e| storage("machine cannot be updated", e))
     }
+}
+
+fn missing(id: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("no machine {id}"))
+}
+
+fn one(connection: &Connection, id: &str) -> Result<KnownMachine> {
+    query(connection, "id = ?1", [id])?.pop().ok_or_else(|| missing(id))
 }
 
 fn standing(connection: &Connection, key: &str) -> Result<KeyStanding> {
@@ -288,7 +301,7 @@ fn write_report(connection: &Connection, id: &str, sighting: &Sighting<'_>, now:
             ],
         )
         .map_err(|e| storage("machine cannot be written", e))?;
-    if changed == 1 { Ok(()) } else { Err(Error::new(ErrorKind::NotFound, format!("no machine {id}"))) }
+    if changed == 1 { Ok(()) } else { Err(missing(id)) }
 }
 
 /// As it is kept; one that is not known says nothing.

@@ -1,6 +1,6 @@
 //! The queue of e-mails about tasks; what is in it is written by triggers (`0008_mail.sql`).
 
-use rusqlite::{OptionalExtension, TransactionBehavior, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::{Store, storage};
 use crate::mail::MailEvent;
@@ -35,18 +35,18 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Storage`](crate::ErrorKind::Storage).
     pub fn want_mails(&self, events: &[MailEvent]) -> Result<()> {
-        let failed = |e| storage("wanted e-mails cannot be written", e);
-        let mut connection = self.connection();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        transaction.execute("DELETE FROM mail_wanted", []).map_err(failed)?;
-        for event in events {
-            let insert = "INSERT OR IGNORE INTO mail_wanted (event) VALUES (?1)";
-            transaction.execute(insert, [event.as_str()]).map_err(failed)?;
-        }
-        let old = Timestamp::now().0.saturating_sub(KEPT_MS);
-        let forgotten = "DELETE FROM mails WHERE ended_at < ?1 OR NOT EXISTS (SELECT 1 FROM mail_wanted)";
-        transaction.execute(forgotten, [old]).map_err(failed)?;
-        transaction.commit().map_err(failed)
+        let context = "wanted e-mails cannot be written";
+        self.write(context, |transaction| {
+            let failed = |e| storage(context, e);
+            transaction.execute("DELETE FROM mail_wanted", []).map_err(failed)?;
+            for event in events {
+                let insert = "INSERT OR IGNORE INTO mail_wanted (event) VALUES (?1)";
+                transaction.execute(insert, [event.as_str()]).map_err(failed)?;
+            }
+            let old = Timestamp::now().0.saturating_sub(KEPT_MS);
+            let forgotten = "DELETE FROM mails WHERE ended_at < ?1 OR NOT EXISTS (SELECT 1 FROM mail_wanted)";
+            transaction.execute(forgotten, [old]).map(drop).map_err(failed)
+        })
     }
 
     /// The e-mail that is due next, if there is one by `now`.
@@ -98,6 +98,7 @@ impl Store {
 mod tests {
     use super::super::{NewTask, Sighting, temporary_store};
     use super::*;
+    use crate::store::tests::new_task;
 
     /// A task that waits for its machine.
     fn task(store: &Store, name: &str) -> (String, String) {
@@ -106,15 +107,7 @@ mod tests {
         let sighting =
             Sighting { key: "aa", report: &report, booted: "boot-image", agent_version: "0.1.0", boot_medium: None };
         let machine = store.machine_reported(&sighting).unwrap();
-        let new = NewTask {
-            name,
-            machine: &machine,
-            output: "/vm",
-            request: "{}",
-            waits: true,
-            plan: None,
-            bytes_per_second: None,
-        };
+        let new = NewTask { name, waits: true, ..new_task(&machine) };
         (store.create_task(&new, "uid 0").unwrap(), machine)
     }
 

@@ -30,7 +30,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::metrics::Latency;
 use crate::{Error, ErrorKind, Result};
@@ -132,6 +132,16 @@ impl Store {
         let since = Instant::now();
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         Held { connection, latency: &self.latency, since }
+    }
+
+    /// Does all of `work`, or nothing of it where it fails. `context` says what could not be done.
+    fn write<T>(&self, context: &str, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        let mut connection = self.connection();
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
+        let done = work(&transaction)?;
+        transaction.commit().map_err(|e| storage(context, e))?;
+        Ok(done)
     }
 
     /// How long its callers waited for it and worked with it.
@@ -255,18 +265,14 @@ mod tests {
         (folder, store, machine)
     }
 
+    /// A task that is begun as soon as there is room.
+    pub(super) fn new_task(machine: &str) -> NewTask<'_> {
+        NewTask { name: "web", machine, output: "/vm", request: "{}", waits: false, plan: None, bytes_per_second: None }
+    }
+
     pub(super) fn store_with_task() -> (tempfile::TempDir, Store, String) {
         let (folder, store, machine) = store_with_machine();
-        let new = NewTask {
-            name: "web",
-            machine: &machine,
-            output: "/vm",
-            request: "{}",
-            waits: false,
-            plan: None,
-            bytes_per_second: None,
-        };
-        let id = store.create_task(&new, "uid 0").unwrap();
+        let id = store.create_task(&new_task(&machine), "uid 0").unwrap();
         (folder, store, id)
     }
 

@@ -63,22 +63,21 @@ impl Store {
         }
         let value = to_json("profile", settings)?;
         let now = Timestamp::now();
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        if is_default {
-            let sql = "UPDATE profiles SET is_default = 0 WHERE is_default AND name <> ?1";
-            transaction.execute(sql, [name]).map_err(|e| storage(context, e))?;
-        }
-        let sql =
-            "INSERT INTO profiles SELECT ?1, ?2, ?3, ?4 WHERE (SELECT count(*) FROM profiles WHERE name <> ?1) < ?5
-                   ON CONFLICT (name) DO UPDATE SET settings = ?2, is_default = ?3, changed_at = ?4";
-        let values = params![name, value, is_default, now.0, PROFILES_MAX];
-        if transaction.execute(sql, values).map_err(|e| storage(context, e))? == 0 {
-            return Err(Error::new(ErrorKind::Conflict, format!("there are {PROFILES_MAX} profiles: delete some")));
-        }
-        super::logs::write_audit(&transaction, now, actor, "profile set", name, &value)?;
-        transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(Profile { name: name.to_owned(), settings: settings.clone(), is_default, changed_at: now })
+        self.write(context, |transaction| {
+            if is_default {
+                let sql = "UPDATE profiles SET is_default = 0 WHERE is_default AND name <> ?1";
+                transaction.execute(sql, [name]).map_err(|e| storage(context, e))?;
+            }
+            let sql =
+                "INSERT INTO profiles SELECT ?1, ?2, ?3, ?4 WHERE (SELECT count(*) FROM profiles WHERE name <> ?1) < ?5
+                       ON CONFLICT (name) DO UPDATE SET settings = ?2, is_default = ?3, changed_at = ?4";
+            let values = params![name, value, is_default, now.0, PROFILES_MAX];
+            if transaction.execute(sql, values).map_err(|e| storage(context, e))? == 0 {
+                return Err(Error::new(ErrorKind::Conflict, format!("there are {PROFILES_MAX} profiles: delete some")));
+            }
+            super::logs::write_audit(transaction, now, actor, "profile set", name, &value)?;
+            Ok(Profile { name: name.to_owned(), settings: settings.clone(), is_default, changed_at: now })
+        })
     }
 
     /// Forgets a profile, with a line in the audit log. Tasks that it was applied to stay as they are.
@@ -87,13 +86,15 @@ impl Store {
     /// [`ErrorKind::NotFound`], [`ErrorKind::Storage`].
     pub fn delete_profile(&self, name: &str, actor: &str) -> Result<()> {
         let context = "profile cannot be deleted";
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        if transaction.execute("DELETE FROM profiles WHERE name = ?1", [name]).map_err(|e| storage(context, e))? == 0 {
-            return Err(Error::new(ErrorKind::NotFound, format!("no profile {name}")));
-        }
-        super::logs::write_audit(&transaction, Timestamp::now(), actor, "profile deleted", name, "")?;
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            if transaction.execute("DELETE FROM profiles WHERE name = ?1", [name]).map_err(|e| storage(context, e))?
+                == 0
+            {
+                return Err(Error::new(ErrorKind::NotFound, format!("no profile {name}")));
+            }
+            super::logs::write_audit(transaction, Timestamp::now(), actor, "profile deleted", name, "")?;
+            Ok(())
+        })
     }
 
     fn find_profiles(&self, filter: &str, values: impl rusqlite::Params) -> Result<Vec<Profile>> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -127,35 +127,34 @@ impl Store {
     ) -> Result<()> {
         let context = "PXE policy cannot be written";
         let now = Timestamp::now();
-        let mut connection = self.connection();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
-        for machine in set.iter().chain(forget) {
-            transaction
-                .execute("DELETE FROM pxe_rules WHERE machine = ?1 OR expires_at <= ?2", params![machine, now.0])
-                .map_err(|e| storage(context, e))?;
-        }
-        for machine in set {
-            if let Some(policy) = policy {
-                let count: i64 = transaction
-                    .query_row("SELECT count(*) FROM pxe_rules", [], |row| row.get(0))
-                    .map_err(|e| storage(context, e))?;
-                if count >= RULES_MAX {
-                    let context = format!("there are {count} PXE policies: forget some");
-                    return Err(Error::new(ErrorKind::Conflict, context));
-                }
-                let expires_at = (policy == PxePolicy::BootAlways).then(|| now.0.saturating_add(BOOT_ALWAYS_MS));
+        self.write(context, |transaction| {
+            for machine in set.iter().chain(forget) {
                 transaction
-                    .execute(
-                        "INSERT INTO pxe_rules (machine, policy, actor, set_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-                        params![machine, policy.as_str(), actor, now.0, expires_at],
-                    )
+                    .execute("DELETE FROM pxe_rules WHERE machine = ?1 OR expires_at <= ?2", params![machine, now.0])
                     .map_err(|e| storage(context, e))?;
             }
-            let action = policy.map_or("menu".to_owned(), |policy| policy.to_string());
-            super::logs::write_audit(&transaction, now, actor, "PXE policy", machine, &action)?;
-        }
-        transaction.commit().map_err(|e| storage(context, e))
+            for machine in set {
+                if let Some(policy) = policy {
+                    let count: i64 = transaction
+                        .query_row("SELECT count(*) FROM pxe_rules", [], |row| row.get(0))
+                        .map_err(|e| storage(context, e))?;
+                    if count >= RULES_MAX {
+                        let context = format!("there are {count} PXE policies: forget some");
+                        return Err(Error::new(ErrorKind::Conflict, context));
+                    }
+                    let expires_at = (policy == PxePolicy::BootAlways).then(|| now.0.saturating_add(BOOT_ALWAYS_MS));
+                    transaction
+                        .execute(
+                            "INSERT INTO pxe_rules (machine, policy, actor, set_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+                            params![machine, policy.as_str(), actor, now.0, expires_at],
+                        )
+                        .map_err(|e| storage(context, e))?;
+                }
+                let action = policy.map_or("menu".to_owned(), |policy| policy.to_string());
+                super::logs::write_audit(transaction, now, actor, "PXE policy", machine, &action)?;
+            }
+            Ok(())
+        })
     }
 
     /// "Boot once" of a machine has been used, and ends in some minutes: firmware that refuses what it got (Secure Boot)

@@ -15,18 +15,17 @@ impl Store {
     pub fn machine_is_ready(&self, machine: &str) -> Result<Vec<String>> {
         let context = "task cannot be written";
         let now = Timestamp::now();
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let tasks = query(&transaction, "state = 'queued' AND waits_for = 'machine' AND machine = ?1", [machine])?;
-        for task in &tasks {
-            let set = "UPDATE tasks SET waits_for = 'operator' WHERE id = ?1";
-            transaction.execute(set, [&task.id]).map_err(|e| storage(context, e))?;
-            let message = format!("{machine} is Cold Cloning Ready: vconverter tasks resume {}", task.id);
-            super::logs::write_task_log(&transaction, &task.id, LogLevel::Info, &message)?;
-            super::logs::write_audit(&transaction, now, "controller", "task found its machine", &task.id, machine)?;
-        }
-        transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(tasks.into_iter().map(|task| task.id).collect())
+        self.write(context, |transaction| {
+            let tasks = query(transaction, "state = 'queued' AND waits_for = 'machine' AND machine = ?1", [machine])?;
+            for task in &tasks {
+                let set = "UPDATE tasks SET waits_for = 'operator' WHERE id = ?1";
+                transaction.execute(set, [&task.id]).map_err(|e| storage(context, e))?;
+                let message = format!("{machine} is Cold Cloning Ready: vconverter tasks resume {}", task.id);
+                super::logs::write_task_log(transaction, &task.id, LogLevel::Info, &message)?;
+                super::logs::write_audit(transaction, now, "controller", "task found its machine", &task.id, machine)?;
+            }
+            Ok(tasks.into_iter().map(|task| task.id).collect())
+        })
     }
 
     /// The machine has left, or nothing is known of any (`None`): tasks that wait for a yes to it wait for it again.
@@ -35,16 +34,16 @@ impl Store {
     /// [`ErrorKind::Storage`].
     pub fn machine_has_left(&self, machine: Option<&str>) -> Result<()> {
         let context = "task cannot be written";
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let waiting = "state = 'queued' AND waits_for = 'operator' AND machine = coalesce(?1, machine)";
-        for task in query(&transaction, waiting, [machine])? {
-            let set = "UPDATE tasks SET waits_for = 'machine' WHERE id = ?1";
-            transaction.execute(set, [&task.id]).map_err(|e| storage(context, e))?;
-            let message = format!("{} has left: waiting for it again", task.machine);
-            super::logs::write_task_log(&transaction, &task.id, LogLevel::Info, &message)?;
-        }
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            let waiting = "state = 'queued' AND waits_for = 'operator' AND machine = coalesce(?1, machine)";
+            for task in query(transaction, waiting, [machine])? {
+                let set = "UPDATE tasks SET waits_for = 'machine' WHERE id = ?1";
+                transaction.execute(set, [&task.id]).map_err(|e| storage(context, e))?;
+                let message = format!("{} has left: waiting for it again", task.machine);
+                super::logs::write_task_log(transaction, &task.id, LogLevel::Info, &message)?;
+            }
+            Ok(())
+        })
     }
 
     /// An operator says that a task may go on: one that is paused, or whose machine is Cold Cloning Ready now; with a line in
@@ -54,32 +53,32 @@ impl Store {
     /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it waits for no such word, [`ErrorKind::Storage`].
     pub fn resume_task(&self, id: &str, actor: &str) -> Result<()> {
         let context = "task cannot be resumed";
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let task = one(&transaction, id)?;
-        let (set, action) = match task.state {
-            TaskState::Paused => ("paused = 0", "task resumed"),
-            TaskState::Running if task.pause_requested => ("paused = 0", "task resumed"),
-            TaskState::Unconfirmed => ("waits_for = NULL", "task confirmed"),
-            TaskState::Waiting => {
-                let machine = &task.machine;
-                let context = format!(
-                    "task {id} waits for {machine}, which is not Cold Cloning Ready yet: start it from the boot image"
-                );
-                return Err(Error::new(ErrorKind::Conflict, context));
-            }
-            state => {
-                let context = format!(
-                    "task {id} is {state}: only one that is paused, or waits for a yes to its machine, is resumed"
-                );
-                return Err(Error::new(ErrorKind::Conflict, context));
-            }
-        };
-        transaction.execute(&format!("UPDATE tasks SET {set} WHERE id = ?1"), [id]).map_err(|e| storage(context, e))?;
-        super::logs::write_audit(&transaction, Timestamp::now(), actor, action, id, &task.machine)?;
-        let said = action.trim_start_matches("task ");
-        super::logs::write_task_log(&transaction, id, LogLevel::Info, &format!("{said} by {actor}"))?;
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            let task = one(transaction, id)?;
+            let (set, action) = match task.state {
+                TaskState::Paused => ("paused = 0", "task resumed"),
+                TaskState::Running if task.pause_requested => ("paused = 0", "task resumed"),
+                TaskState::Unconfirmed => ("waits_for = NULL", "task confirmed"),
+                TaskState::Waiting => {
+                    let machine = &task.machine;
+                    let context = format!(
+                        "task {id} waits for {machine}, which is not Cold Cloning Ready yet: start it from the boot image"
+                    );
+                    return Err(Error::new(ErrorKind::Conflict, context));
+                }
+                state => {
+                    let context = format!(
+                        "task {id} is {state}: only one that is paused, or waits for a yes to its machine, is resumed"
+                    );
+                    return Err(Error::new(ErrorKind::Conflict, context));
+                }
+            };
+            transaction.execute(&format!("UPDATE tasks SET {set} WHERE id = ?1"), [id]).map_err(|e| storage(context, e))?;
+            super::logs::write_audit(transaction, Timestamp::now(), actor, action, id, &task.machine)?;
+            let said = action.trim_start_matches("task ");
+            super::logs::write_task_log(transaction, id, LogLevel::Info, &format!("{said} by {actor}"))?;
+            Ok(())
+        })
     }
 
     /// Pauses a task that is not over, with a line in the audit log. A running one comes to a safe point first; what is
@@ -89,18 +88,22 @@ impl Store {
     /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it is over, ending or paused already, [`ErrorKind::Storage`].
     pub fn pause_task(&self, id: &str, actor: &str) -> Result<()> {
         let context = "task cannot be paused";
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let task = one(&transaction, id)?;
-        if task.state.is_final() || task.state == TaskState::Paused || task.pause_requested || task.cancel_requested {
-            let how =
-                if task.cancel_requested && !task.state.is_final() { "being cancelled" } else { task.state.as_str() };
-            return Err(Error::new(ErrorKind::Conflict, format!("task {id} is {how}: there is nothing to pause")));
-        }
-        transaction.execute("UPDATE tasks SET paused = 1 WHERE id = ?1", [id]).map_err(|e| storage(context, e))?;
-        super::logs::write_audit(&transaction, Timestamp::now(), actor, "task paused", id, &task.machine)?;
-        super::logs::write_task_log(&transaction, id, LogLevel::Info, &format!("{actor} asked for a pause"))?;
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            let task = one(transaction, id)?;
+            if task.state.is_final() || task.state == TaskState::Paused || task.pause_requested || task.cancel_requested
+            {
+                let how = if task.cancel_requested && !task.state.is_final() {
+                    "being cancelled"
+                } else {
+                    task.state.as_str()
+                };
+                return Err(Error::new(ErrorKind::Conflict, format!("task {id} is {how}: there is nothing to pause")));
+            }
+            transaction.execute("UPDATE tasks SET paused = 1 WHERE id = ?1", [id]).map_err(|e| storage(context, e))?;
+            super::logs::write_audit(transaction, Timestamp::now(), actor, "task paused", id, &task.machine)?;
+            super::logs::write_task_log(transaction, id, LogLevel::Info, &format!("{actor} asked for a pause"))?;
+            Ok(())
+        })
     }
 
     /// Forgets a task that is over, its log and its steps, with a line in the audit log.
@@ -109,17 +112,17 @@ impl Store {
     /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it is not over, [`ErrorKind::Storage`].
     pub fn delete_task(&self, id: &str, actor: &str) -> Result<()> {
         let context = "task cannot be deleted";
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let task = one(&transaction, id)?;
-        if !task.state.is_final() {
-            let context = format!("task {id} is {}: cancel it before it is deleted", task.state);
-            return Err(Error::new(ErrorKind::Conflict, context));
-        }
-        transaction.execute("DELETE FROM tasks WHERE id = ?1", [id]).map_err(|e| storage(context, e))?;
-        let detail = format!("{} of {}: {}", task.name, task.machine, task.state);
-        super::logs::write_audit(&transaction, Timestamp::now(), actor, "task deleted", id, &detail)?;
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            let task = one(transaction, id)?;
+            if !task.state.is_final() {
+                let context = format!("task {id} is {}: cancel it before it is deleted", task.state);
+                return Err(Error::new(ErrorKind::Conflict, context));
+            }
+            transaction.execute("DELETE FROM tasks WHERE id = ?1", [id]).map_err(|e| storage(context, e))?;
+            let detail = format!("{} of {}: {}", task.name, task.machine, task.state);
+            super::logs::write_audit(transaction, Timestamp::now(), actor, "task deleted", id, &detail)?;
+            Ok(())
+        })
     }
 
     /// Keeps when a task that may be begun is looked at again, or that its time has come (`None`), with its plan and a line
@@ -130,14 +133,15 @@ impl Store {
     pub fn set_due(&self, id: &str, plan: &Plan, due_at: Option<Timestamp>, told: (LogLevel, &str)) -> Result<()> {
         let context = "task cannot be written";
         let plan = to_json("schedule", plan)?;
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let sql = "UPDATE tasks SET plan = ?2, due_at = ?3 WHERE id = ?1 AND state = 'queued' AND waits_for IS NULL";
-        let changed = transaction.execute(sql, params![id, plan, due_at.map(|at| at.0)]);
-        if changed.map_err(|e| storage(context, e))? == 1 {
-            super::logs::write_task_log(&transaction, id, told.0, told.1)?;
-        }
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            let sql =
+                "UPDATE tasks SET plan = ?2, due_at = ?3 WHERE id = ?1 AND state = 'queued' AND waits_for IS NULL";
+            let changed = transaction.execute(sql, params![id, plan, due_at.map(|at| at.0)]);
+            if changed.map_err(|e| storage(context, e))? == 1 {
+                super::logs::write_task_log(transaction, id, told.0, told.1)?;
+            }
+            Ok(())
+        })
     }
 
     /// Changes when a task that was not begun is to be, with a line in the audit log. It is queued until somebody looks when
@@ -149,21 +153,21 @@ impl Store {
         let context = "task cannot be written";
         let now = Timestamp::now();
         let (action, detail) = told;
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let task = one(&transaction, id)?;
-        if task.state == TaskState::Running || task.state.is_final() {
-            let context = format!("task {id} is {}: only one that was not begun has a time to change", task.state);
-            return Err(Error::new(ErrorKind::Conflict, context));
-        }
-        let mut plan = task.plan()?.unwrap_or_else(|| Plan::new(Schedule::default(), false, task.created_at));
-        change(&mut plan);
-        let plan = to_json("schedule", &plan)?;
-        let sql = "UPDATE tasks SET plan = ?2, due_at = NULL WHERE id = ?1";
-        transaction.execute(sql, params![id, plan]).map_err(|e| storage(context, e))?;
-        super::logs::write_audit(&transaction, now, actor, action, id, detail)?;
-        super::logs::write_task_log(&transaction, id, LogLevel::Info, &format!("{action} by {actor}"))?;
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            let task = one(transaction, id)?;
+            if task.state == TaskState::Running || task.state.is_final() {
+                let context = format!("task {id} is {}: only one that was not begun has a time to change", task.state);
+                return Err(Error::new(ErrorKind::Conflict, context));
+            }
+            let mut plan = task.plan()?.unwrap_or_else(|| Plan::new(Schedule::default(), false, task.created_at));
+            change(&mut plan);
+            let plan = to_json("schedule", &plan)?;
+            let sql = "UPDATE tasks SET plan = ?2, due_at = NULL WHERE id = ?1";
+            transaction.execute(sql, params![id, plan]).map_err(|e| storage(context, e))?;
+            super::logs::write_audit(transaction, now, actor, action, id, detail)?;
+            super::logs::write_task_log(transaction, id, LogLevel::Info, &format!("{action} by {actor}"))?;
+            Ok(())
+        })
     }
 
     /// Asks for the end of a task that is not over, with a line in the audit log. A queued one is over with that.
@@ -174,23 +178,22 @@ impl Store {
     pub fn request_cancel(&self, id: &str, actor: &str) -> Result<TaskState> {
         let context = "task cannot be cancelled";
         let now = Timestamp::now();
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let before = one(&transaction, id)?.state;
-        if before.is_final() {
-            return Err(Error::new(ErrorKind::Conflict, format!("task {id} is over already: {before}")));
-        }
-        transaction
-            .execute(
-                "UPDATE tasks SET cancel_requested = 1,
-                 finished_at = CASE state WHEN 'queued' THEN ?2 ELSE finished_at END, paused = paused AND state <> 'queued',
-                 state = CASE state WHEN 'queued' THEN 'cancelled' ELSE state END WHERE id = ?1",
-                params![id, now.0],
-            )
-            .map_err(|e| storage(context, e))?;
-        super::logs::write_audit(&transaction, now, actor, "task cancelled", id, "")?;
-        transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(before)
+        self.write(context, |transaction| {
+            let before = one(transaction, id)?.state;
+            if before.is_final() {
+                return Err(Error::new(ErrorKind::Conflict, format!("task {id} is over already: {before}")));
+            }
+            transaction
+                .execute(
+                    "UPDATE tasks SET cancel_requested = 1,
+                     finished_at = CASE state WHEN 'queued' THEN ?2 ELSE finished_at END, paused = paused AND state <> 'queued',
+                     state = CASE state WHEN 'queued' THEN 'cancelled' ELSE state END WHERE id = ?1",
+                    params![id, now.0],
+                )
+                .map_err(|e| storage(context, e))?;
+            super::logs::write_audit(transaction, now, actor, "task cancelled", id, "")?;
+            Ok(before)
+        })
     }
 
     /// Queues a failed or cancelled task again, with a line in the audit log. One that waited for its machine when it was
@@ -201,28 +204,28 @@ impl Store {
     /// result by now, [`ErrorKind::Storage`].
     pub fn retry_task(&self, id: &str, is_ready: bool, actor: &str) -> Result<()> {
         let context = "task cannot be queued again";
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let task = one(&transaction, id)?;
-        if !matches!(task.state, TaskState::Failed | TaskState::Cancelled) {
-            let context = format!("task {id} is {}: only a failed or cancelled one is tried again", task.state);
-            return Err(Error::new(ErrorKind::Conflict, context));
-        }
-        let mut plan = task.plan()?;
-        if let Some(plan) = &mut plan {
-            plan.fail(Timestamp::now());
-        }
-        let plan = plan.map(|plan| to_json("schedule", &plan)).transpose()?;
-        transaction
-            .execute(
-                "UPDATE tasks SET state = 'queued', cancel_requested = 0, finished_at = NULL, error = NULL, plan = ?3, paused = 0,
-                 due_at = NULL,
-                 waits_for = CASE WHEN ?2 OR waits_for IS NULL THEN NULL ELSE 'machine' END WHERE id = ?1",
-                params![id, is_ready, plan],
-            )
-            .map_err(|e| taken(e, &task.name, &task.output, context))?;
-        super::logs::write_audit(&transaction, Timestamp::now(), actor, "task tried again", id, "")?;
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            let task = one(transaction, id)?;
+            if !matches!(task.state, TaskState::Failed | TaskState::Cancelled) {
+                let context = format!("task {id} is {}: only a failed or cancelled one is tried again", task.state);
+                return Err(Error::new(ErrorKind::Conflict, context));
+            }
+            let mut plan = task.plan()?;
+            if let Some(plan) = &mut plan {
+                plan.fail(Timestamp::now());
+            }
+            let plan = plan.map(|plan| to_json("schedule", &plan)).transpose()?;
+            transaction
+                .execute(
+                    "UPDATE tasks SET state = 'queued', cancel_requested = 0, finished_at = NULL, error = NULL, plan = ?3, paused = 0,
+                     due_at = NULL,
+                     waits_for = CASE WHEN ?2 OR waits_for IS NULL THEN NULL ELSE 'machine' END WHERE id = ?1",
+                    params![id, is_ready, plan],
+                )
+                .map_err(|e| taken(e, &task.name, &task.output, context))?;
+            super::logs::write_audit(transaction, Timestamp::now(), actor, "task tried again", id, "")?;
+            Ok(())
+        })
     }
 }
 
@@ -231,21 +234,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::tests::{STEPS, begin, store_with_machine};
+    use crate::store::tests::{STEPS, begin, new_task, store_with_machine};
     use crate::store::{End, Lease, NewTask, Store};
 
     #[test]
     fn two_unfinished_tasks_never_make_the_same_result() {
         let (_folder, store, machine) = store_with_machine();
-        let new = NewTask {
-            name: "web",
-            machine: &machine,
-            output: "/vm",
-            request: "{}",
-            waits: false,
-            plan: None,
-            bytes_per_second: None,
-        };
+        let new = new_task(&machine);
         let first = store.create_task(&new, "uid 0").unwrap();
         assert_eq!(store.create_task(&new, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
         let lease = begin(&store, &first).unwrap();
@@ -262,15 +257,7 @@ mod tests {
     #[test]
     fn a_task_waits_for_its_machine_and_then_for_a_yes_and_is_not_begun_before() {
         let (_folder, store, machine) = store_with_machine();
-        let new = NewTask {
-            name: "web",
-            machine: &machine,
-            output: "/vm",
-            request: "{}",
-            waits: true,
-            plan: None,
-            bytes_per_second: None,
-        };
+        let new = NewTask { waits: true, ..new_task(&machine) };
         let id = store.create_task(&new, "uid 0").unwrap();
         let state = || store.task(&id).unwrap().unwrap().state;
         assert_eq!(state(), TaskState::Waiting);
@@ -303,15 +290,7 @@ mod tests {
     #[test]
     fn a_waiting_task_is_cancelled_and_tried_again_as_it_was() {
         let (_folder, store, machine) = store_with_machine();
-        let new = NewTask {
-            name: "web",
-            machine: &machine,
-            output: "/vm",
-            request: "{}",
-            waits: true,
-            plan: None,
-            bytes_per_second: None,
-        };
+        let new = NewTask { waits: true, ..new_task(&machine) };
         let id = store.create_task(&new, "uid 0").unwrap();
         assert_eq!(store.request_cancel(&id, "uid 0").unwrap(), TaskState::Waiting);
         assert_eq!(store.task(&id).unwrap().unwrap().state, TaskState::Cancelled);
@@ -325,15 +304,7 @@ mod tests {
     #[test]
     fn batches_are_kept_whole_or_not_at_all() {
         let (_folder, store, machine) = store_with_machine();
-        let new = |name| NewTask {
-            name,
-            machine: &machine,
-            output: "/vm",
-            request: "{}",
-            waits: false,
-            plan: None,
-            bytes_per_second: None,
-        };
+        let new = |name| NewTask { name, ..new_task(&machine) };
         let twice = [vec![new("a")], vec![new("b"), new("a")]];
         assert_eq!(store.create_batches(&twice, "uid 0").unwrap_err().kind, ErrorKind::Conflict);
         assert!(store.tasks().unwrap().is_empty());
@@ -346,15 +317,7 @@ mod tests {
     #[test]
     fn a_task_ends_once() {
         let (_folder, store, machine) = store_with_machine();
-        let new = NewTask {
-            name: "web",
-            machine: &machine,
-            output: "/vm",
-            request: "{}",
-            waits: false,
-            plan: None,
-            bytes_per_second: None,
-        };
+        let new = new_task(&machine);
         let id = store.create_task(&new, "uid 0").unwrap();
         let lease = begin(&store, &id).unwrap();
         assert!(store.task_progress(&lease, 1 << 40, 1 << 41).unwrap());
@@ -374,15 +337,7 @@ mod tests {
         let (_folder, store, machine) = store_with_machine();
         let (now, due) = (Timestamp::now(), Timestamp(Timestamp::now().0 + 3_600_000));
         let plan = Plan::new(Schedule::default(), false, now);
-        let new = NewTask {
-            name: "web",
-            machine: &machine,
-            output: "/vm",
-            request: "{}",
-            waits: false,
-            plan: Some(&plan),
-            bytes_per_second: None,
-        };
+        let new = NewTask { plan: Some(&plan), ..new_task(&machine) };
         let id = store.create_task(&new, "uid 0").unwrap();
         let task = || store.task(&id).unwrap().unwrap();
         assert_eq!((task().state, task().plan().unwrap()), (TaskState::Queued, Some(plan.clone())));
@@ -510,7 +465,7 @@ mod tests {
             actions in prop::collection::vec(action(), 1..40), waits in any::<bool>(),
         ) {
             let (folder, mut store, machine) = store_with_machine();
-            let new = NewTask { name: "web", machine: &machine, output: "/vm", request: "{}", waits, plan: None, bytes_per_second: None };
+            let new = NewTask { waits, ..new_task(&machine) };
             let id = store.create_task(&new, "uid 0").unwrap();
             let state = if waits { TaskState::Waiting } else { TaskState::Queued };
             let mut model = Model { state, cancel: false, pause: false, under_pause: state };

@@ -1,5 +1,6 @@
 //! Tasks: each conversion, its state and its end.
 
+use conversion::Request;
 use rusqlite::{Connection, Row, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,14 @@ impl TaskRecord {
         let what = || format!("schedule of task {}", self.id);
         self.plan.as_deref().map(|text| from_json(&what(), text)).transpose()
     }
+
+    /// What was asked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn request(&self) -> Result<Request> {
+        from_json(&format!("request of task {}", self.id), &self.request)
+    }
 }
 
 impl TaskState {
@@ -160,11 +169,10 @@ impl Store {
     /// [`ErrorKind::Conflict`] where an unfinished task writes the same result, [`ErrorKind::Storage`].
     pub fn create_task(&self, task: &NewTask<'_>, actor: &str) -> Result<String> {
         let context = "task cannot be written";
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let id = insert(&transaction, task, None, actor)?;
-        transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(id)
+        self.write(context, |transaction| {
+            let id = insert(transaction, task, None, actor)?;
+            Ok(id)
+        })
     }
 
     /// Keeps batches of new tasks, all of them or none. Returns, for each, its id and those of its tasks.
@@ -173,17 +181,16 @@ impl Store {
     /// Those of [`Store::create_task`].
     pub fn create_batches(&self, batches: &[Vec<NewTask<'_>>], actor: &str) -> Result<Vec<(String, Vec<String>)>> {
         let context = "tasks cannot be written";
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let mut created = Vec::new();
-        for tasks in batches {
-            let batch = new_id("b")?;
-            let ids: Result<Vec<String>> =
-                tasks.iter().map(|task| insert(&transaction, task, Some(&batch), actor)).collect();
-            created.push((batch, ids?));
-        }
-        transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(created)
+        self.write(context, |transaction| {
+            let mut created = Vec::new();
+            for tasks in batches {
+                let batch = new_id("b")?;
+                let ids: Result<Vec<String>> =
+                    tasks.iter().map(|task| insert(transaction, task, Some(&batch), actor)).collect();
+                created.push((batch, ids?));
+            }
+            Ok(created)
+        })
     }
 
     /// All tasks, the newest first.
@@ -223,6 +230,23 @@ impl Store {
     /// [`ErrorKind::Storage`].
     pub fn task(&self, id: &str) -> Result<Option<TaskRecord>> {
         Ok(query(&self.connection(), "id = ?1", [id])?.pop())
+    }
+
+    /// The task with this id, which must be there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Storage`].
+    pub fn existing_task(&self, id: &str) -> Result<TaskRecord> {
+        one(&self.connection(), id)
+    }
+
+    /// The task that is not over and makes this result: there is one at most.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn maker_of(&self, output: &str, name: &str) -> Result<Option<TaskRecord>> {
+        let filter = "output = ?1 AND name = ?2 AND state IN ('queued', 'running')";
+        Ok(query(&self.connection(), filter, [output, name])?.pop())
     }
 }
 

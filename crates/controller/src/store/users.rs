@@ -1,6 +1,6 @@
 //! Users, and what ends their sessions.
 
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -88,31 +88,29 @@ impl Store {
     pub fn add_user(&self, new: NewUser<'_>, first: bool, actor: &str) -> Result<User> {
         let context = "user cannot be written";
         let now = Timestamp::now();
-        let mut connection = self.connection();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
-        let count: i64 = transaction
-            .query_row("SELECT count(*) FROM users", [], |row| row.get(0))
-            .map_err(|e| storage(context, e))?;
-        if first && count > 0 {
-            return Err(Error::new(ErrorKind::Conflict, "there are users already: log in"));
-        }
-        if count >= USERS_MAX {
-            return Err(Error::new(ErrorKind::Conflict, format!("there are {count} users: remove some")));
-        }
-        if one(&transaction, new.name)?.is_some() {
-            return Err(Error::new(ErrorKind::Conflict, format!("there is a user {} already", new.name)));
-        }
-        transaction
-            .execute(
-                "INSERT INTO users (name, role, password, created_at) VALUES (?1, ?2, ?3, ?4)",
-                params![new.name, new.role.as_str(), new.password, now.0],
-            )
-            .map_err(|e| storage(context, e))?;
-        super::logs::write_audit(&transaction, now, actor, "user added", new.name, new.role.as_str())?;
-        let made = expect(&transaction, new.name)?;
-        transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(made)
+        self.write(context, |transaction| {
+            let count: i64 = transaction
+                .query_row("SELECT count(*) FROM users", [], |row| row.get(0))
+                .map_err(|e| storage(context, e))?;
+            if first && count > 0 {
+                return Err(Error::new(ErrorKind::Conflict, "there are users already: log in"));
+            }
+            if count >= USERS_MAX {
+                return Err(Error::new(ErrorKind::Conflict, format!("there are {count} users: remove some")));
+            }
+            if one(transaction, new.name)?.is_some() {
+                return Err(Error::new(ErrorKind::Conflict, format!("there is a user {} already", new.name)));
+            }
+            transaction
+                .execute(
+                    "INSERT INTO users (name, role, password, created_at) VALUES (?1, ?2, ?3, ?4)",
+                    params![new.name, new.role.as_str(), new.password, now.0],
+                )
+                .map_err(|e| storage(context, e))?;
+            super::logs::write_audit(transaction, now, actor, "user added", new.name, new.role.as_str())?;
+            let made = expect(transaction, new.name)?;
+            Ok(made)
+        })
     }
 
     /// Changes a user, with a line in the audit log. Their sessions end with anything but being enabled.
@@ -122,35 +120,35 @@ impl Store {
     pub fn change_user(&self, name: &str, change: &UserChange, actor: &str) -> Result<User> {
         let context = "user cannot be changed";
         let now = Timestamp::now();
-        let mut connection = self.connection();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
-        let before = expect(&transaction, name)?;
-        let (role, disabled) = (change.role.unwrap_or(before.role), change.disabled.unwrap_or(before.disabled));
-        transaction
-            .execute(
-                "UPDATE users SET role = ?2, disabled = ?3, password = coalesce(?4, password) WHERE name = ?1",
-                params![name, role.as_str(), disabled, change.password],
-            )
-            .map_err(|e| storage(context, e))?;
-        let mut said = Vec::new();
-        if role != before.role {
-            said.push(format!("role {} → {role}", before.role));
-        }
-        if disabled != before.disabled {
-            said.push(if disabled { "disabled".into() } else { "enabled".into() });
-        }
-        if change.password.is_some() {
-            said.push("new password".into());
-        }
-        if role != before.role || (disabled && !before.disabled) || change.password.is_some() {
-            transaction.execute("DELETE FROM web_sessions WHERE user = ?1", [name]).map_err(|e| storage(context, e))?;
-        }
-        keep_an_administrator(&transaction)?;
-        super::logs::write_audit(&transaction, now, actor, "user changed", name, &said.join(", "))?;
-        let after = expect(&transaction, name)?;
-        transaction.commit().map_err(|e| storage(context, e))?;
-        Ok(after)
+        self.write(context, |transaction| {
+            let before = expect(transaction, name)?;
+            let (role, disabled) = (change.role.unwrap_or(before.role), change.disabled.unwrap_or(before.disabled));
+            transaction
+                .execute(
+                    "UPDATE users SET role = ?2, disabled = ?3, password = coalesce(?4, password) WHERE name = ?1",
+                    params![name, role.as_str(), disabled, change.password],
+                )
+                .map_err(|e| storage(context, e))?;
+            let mut said = Vec::new();
+            if role != before.role {
+                said.push(format!("role {} → {role}", before.role));
+            }
+            if disabled != before.disabled {
+                said.push(if disabled { "disabled".into() } else { "enabled".into() });
+            }
+            if change.password.is_some() {
+                said.push("new password".into());
+            }
+            if role != before.role || (disabled && !before.disabled) || change.password.is_some() {
+                transaction
+                    .execute("DELETE FROM web_sessions WHERE user = ?1", [name])
+                    .map_err(|e| storage(context, e))?;
+            }
+            keep_an_administrator(transaction)?;
+            super::logs::write_audit(transaction, now, actor, "user changed", name, &said.join(", "))?;
+            let after = expect(transaction, name)?;
+            Ok(after)
+        })
     }
 
     /// Removes a user with their sessions and tokens, with a line in the audit log.
@@ -159,14 +157,13 @@ impl Store {
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] where no administrator would be left; [`ErrorKind::Storage`].
     pub fn remove_user(&self, name: &str, actor: &str) -> Result<()> {
         let context = "user cannot be removed";
-        let mut connection = self.connection();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
-        expect(&transaction, name)?;
-        transaction.execute("DELETE FROM users WHERE name = ?1", [name]).map_err(|e| storage(context, e))?;
-        keep_an_administrator(&transaction)?;
-        super::logs::write_audit(&transaction, Timestamp::now(), actor, "user removed", name, "")?;
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            expect(transaction, name)?;
+            transaction.execute("DELETE FROM users WHERE name = ?1", [name]).map_err(|e| storage(context, e))?;
+            keep_an_administrator(transaction)?;
+            super::logs::write_audit(transaction, Timestamp::now(), actor, "user removed", name, "")?;
+            Ok(())
+        })
     }
 }
 

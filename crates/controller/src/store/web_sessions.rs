@@ -1,6 +1,6 @@
 //! Sessions of the console: who holds which cookie, of which only the hash is kept.
 
-use rusqlite::{OptionalExtension, TransactionBehavior, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::users::role_of;
 use super::{Store, storage};
@@ -42,41 +42,39 @@ impl Store {
     /// [`ErrorKind::Storage`].
     pub fn begin_web_session(&self, new: NewSession<'_>, bounds: SessionBounds, now: Timestamp) -> Result<Role> {
         let context = "session cannot be written";
-        let mut connection = self.connection();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| storage(context, e))?;
-        let role: Option<String> = transaction
-            .query_row(
-                "UPDATE users SET last_login_at = ?3 WHERE name = ?1 AND password = ?2 AND disabled = 0 RETURNING role",
-                params![new.user, new.password, now.0],
-                |row| row.get(0),
-            )
-            .optional()
-            .map_err(|e| storage(context, e))?;
-        let role = role.ok_or_else(|| Error::new(ErrorKind::Unauthenticated, "name or password is wrong"))?;
-        transaction
-            .execute(
-                "DELETE FROM web_sessions WHERE begun_at < ?1 OR used_at < ?2",
-                [bounds.begun_after.0, bounds.used_after.0],
-            )
-            .and_then(|_| {
-                transaction.execute(
-                    "DELETE FROM web_sessions WHERE user = ?1 AND token NOT IN
-                     (SELECT token FROM web_sessions WHERE user = ?1 ORDER BY begun_at DESC, token LIMIT ?2)",
-                    params![new.user, SESSIONS_PER_USER_MAX - 1],
+        self.write(context, |transaction| {
+            let role: Option<String> = transaction
+                .query_row(
+                    "UPDATE users SET last_login_at = ?3 WHERE name = ?1 AND password = ?2 AND disabled = 0 RETURNING role",
+                    params![new.user, new.password, now.0],
+                    |row| row.get(0),
                 )
-            })
-            .and_then(|_| {
-                transaction.execute(
-                    "INSERT INTO web_sessions (token, user, address, begun_at, used_at) VALUES (?1, ?2, ?3, ?4, ?4)",
-                    params![new.token.0, new.user, new.address, now.0],
+                .optional()
+                .map_err(|e| storage(context, e))?;
+            let role = role.ok_or_else(|| Error::new(ErrorKind::Unauthenticated, "name or password is wrong"))?;
+            transaction
+                .execute(
+                    "DELETE FROM web_sessions WHERE begun_at < ?1 OR used_at < ?2",
+                    [bounds.begun_after.0, bounds.used_after.0],
                 )
-            })
-            .map_err(|e| storage(context, e))?;
-        let actor = format!("user {}", new.user);
-        super::logs::write_audit(&transaction, now, &actor, "logged in", new.user, &format!("from {}", new.address))?;
-        transaction.commit().map_err(|e| storage(context, e))?;
-        role_of(&role)
+                .and_then(|_| {
+                    transaction.execute(
+                        "DELETE FROM web_sessions WHERE user = ?1 AND token NOT IN
+                         (SELECT token FROM web_sessions WHERE user = ?1 ORDER BY begun_at DESC, token LIMIT ?2)",
+                        params![new.user, SESSIONS_PER_USER_MAX - 1],
+                    )
+                })
+                .and_then(|_| {
+                    transaction.execute(
+                        "INSERT INTO web_sessions (token, user, address, begun_at, used_at) VALUES (?1, ?2, ?3, ?4, ?4)",
+                        params![new.token.0, new.user, new.address, now.0],
+                    )
+                })
+                .map_err(|e| storage(context, e))?;
+            let actor = format!("user {}", new.user);
+            super::logs::write_audit(transaction, now, &actor, "logged in", new.user, &format!("from {}", new.address))?;
+            role_of(&role)
+        })
     }
 
     /// Whose session this is, and what they may do; `None` where it is none, or over. With `touch` it counts as used.
@@ -115,15 +113,22 @@ impl Store {
     /// [`ErrorKind::Storage`].
     pub fn end_web_session(&self, token: &TokenHash) -> Result<()> {
         let context = "session cannot be ended";
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(|e| storage(context, e))?;
-        let user: Option<String> = transaction
-            .query_row("DELETE FROM web_sessions WHERE token = ?1 RETURNING user", [&token.0], |row| row.get(0))
-            .optional()
-            .map_err(|e| storage(context, e))?;
-        if let Some(user) = user {
-            super::logs::write_audit(&transaction, Timestamp::now(), &format!("user {user}"), "logged out", &user, "")?;
-        }
-        transaction.commit().map_err(|e| storage(context, e))
+        self.write(context, |transaction| {
+            let user: Option<String> = transaction
+                .query_row("DELETE FROM web_sessions WHERE token = ?1 RETURNING user", [&token.0], |row| row.get(0))
+                .optional()
+                .map_err(|e| storage(context, e))?;
+            if let Some(user) = user {
+                super::logs::write_audit(
+                    transaction,
+                    Timestamp::now(),
+                    &format!("user {user}"),
+                    "logged out",
+                    &user,
+                    "",
+                )?;
+            }
+            Ok(())
+        })
     }
 }

@@ -185,12 +185,9 @@ impl Tasks {
     /// # Errors
     /// [`ErrorKind::NotFound`] for the task, and those of [`Tasks::create`].
     pub fn clone_task(&self, id: &str, name: &str, actor: &str) -> Result<String> {
-        let missing = || Error::new(ErrorKind::NotFound, format!("no task {id}"));
-        let task = self.0.store.task(id)?.ok_or_else(missing)?;
-        let request: Request = serde_json::from_str(&task.request)
-            .map_err(|e| Error::with(ErrorKind::Storage, "the task's request cannot be understood", e))?;
+        let task = self.0.store.existing_task(id)?;
         let wait = self.0.sessions.kind_of(&task.machine).is_none();
-        let request = Request { name: name.to_owned(), ..request };
+        let request = Request { name: name.to_owned(), ..task.request()? };
         let bytes_per_second = task.bytes_per_second;
         self.create(&Wish { machine: task.machine, request, wait, schedule: None, bytes_per_second }, actor)
     }
@@ -201,21 +198,16 @@ impl Tasks {
     /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it is not over, [`ErrorKind::Io`] where something cannot be
     /// removed (the task is kept then), [`ErrorKind::Storage`].
     pub fn delete(&self, id: &str, discard: bool, actor: &str) -> Result<()> {
-        let missing = || Error::new(ErrorKind::NotFound, format!("no task {id}"));
-        let task = self.0.store.task(id)?.ok_or_else(missing)?;
-        if discard && task.state.is_final() && task.state != TaskState::Done && !self.has_heir(&task)? {
-            let request: Request = serde_json::from_str(&task.request)
-                .map_err(|e| Error::with(ErrorKind::Storage, "the task's request cannot be understood", e))?;
-            conversion::discard(&request)
+        let task = self.0.store.existing_task(id)?;
+        if discard
+            && task.state.is_final()
+            && task.state != TaskState::Done
+            && self.0.store.maker_of(&task.output, &task.name)?.is_none()
+        {
+            conversion::discard(&task.request()?)
                 .map_err(|e| Error::with(ErrorKind::Io, format!("what task {id} left cannot be removed"), e))?;
         }
         self.0.store.delete_task(id, actor)
-    }
-
-    /// Whether a later task works on what this one left.
-    fn has_heir(&self, task: &TaskRecord) -> Result<bool> {
-        let same = |other: &TaskRecord| other.name == task.name && other.output == task.output && other.id != task.id;
-        Ok(self.0.store.tasks()?.iter().any(|other| same(other) && !other.state.is_final()))
     }
 
     /// Limits what runs, from now on. What runs beyond a lower number goes on.
@@ -315,12 +307,9 @@ impl Tasks {
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`], [`ErrorKind::Storage`].
     pub fn retry(&self, id: &str, actor: &str) -> Result<()> {
-        let task = self.0.store.task(id)?;
-        let is_ready = task.as_ref().is_some_and(|task| self.0.sessions.is_ready(&task.machine));
-        self.0.store.retry_task(id, is_ready, actor)?;
-        if let Some(task) = task {
-            self.0.sessions.tell_waiting_tasks(&task.machine)?;
-        }
+        let task = self.0.store.existing_task(id)?;
+        self.0.store.retry_task(id, self.0.sessions.is_ready(&task.machine), actor)?;
+        self.0.sessions.tell_waiting_tasks(&task.machine)?;
         self.fill()
     }
 

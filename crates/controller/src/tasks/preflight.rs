@@ -15,8 +15,7 @@ impl Tasks {
     /// [`ErrorKind::NotFound`] for the machine, [`ErrorKind::Storage`].
     pub fn preflight(&self, wish: &Wish) -> Result<Preflight> {
         let id = &wish.machine;
-        let known = self.0.store.machine(id)?;
-        let known = known.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no machine {id}")))?;
+        let known = self.0.store.existing_machine(id)?;
         let mut found = conversion::preflight(&known.report, &wish.request);
         if let Err(error) = output_folder(&wish.request) {
             found.find(
@@ -26,9 +25,8 @@ impl Tasks {
                 "name an existing folder of the controller, and a free name",
             );
         }
-        let (name, output) = (wish.request.name.as_str(), wish.request.output.as_path());
-        let same = |task: &crate::store::TaskRecord| task.name == name && std::path::Path::new(&task.output) == output;
-        if let Some(task) = self.0.store.tasks()?.into_iter().find(|task| !task.state.is_final() && same(task)) {
+        let (name, output) = (&wish.request.name, wish.request.output.to_string_lossy());
+        if let Some(task) = self.0.store.maker_of(&output, name)? {
             let says = format!("task {} makes {name} in {} already", task.id, task.output);
             found.find("name", Severity::Blocker, says, "choose another name, or cancel that task");
         }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use conversion::{Event, Observer, Request, Source, Step};
+use conversion::{Event, Observer, Source, Step};
 use protocol::message::ControllerMessage;
 
 use super::{Run, Tasks, lock};
@@ -18,7 +18,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 const CLOCK_INTERVAL: Duration = Duration::from_secs(20);
 /// Pause between two looks whether the machine of a task that is due is there.
 const ABSENT_INTERVAL: Duration = Duration::from_secs(2);
-
 /// Pause between two looks at which rate the hour has.
 const RATE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -164,7 +163,7 @@ impl Tasks {
     }
 
     fn convert(&self, task: &TaskRecord, run: &Run) -> Result<serde_json::Value> {
-        let request = request_of(task)?;
+        let request = task.request()?;
         let machine = self.0.sessions.connected_machine(&task.machine, &task.id, run.bandwidth.clone())?;
         self.check_before_copy(run, &conversion::RemoteMachine::machine(&machine), &request)?;
         let recorder = Recorder { store: &self.0.store, run, written: Mutex::default() };
@@ -209,22 +208,15 @@ impl Tasks {
             tracing::warn!(task = %task.id, "its end was not written: the lease is lost");
             return Ok(());
         }
-        let how = match end {
-            End::Done(_) => "done",
-            End::Failed(_) => "failed",
-            End::Cancelled => "cancelled",
-            End::Paused => "paused",
-            End::Interrupted => "interrupted",
-        };
-        tracing::info!(task = %task.id, name = %task.name, how, "task ended");
+        tracing::info!(task = %task.id, name = %task.name, how = end.as_str(), "task ended");
         if let Some(told) = told {
             self.0.sessions.tell(&task.machine, &told);
         }
         Ok(())
     }
 
-    /// Renews the leases of what runs and keeps to the rates of the hour, until the controller is stopped and nothing runs any more. What was lost is taken up
-    /// again, if nobody else has.
+    /// Renews the leases of what runs and keeps to the rates of the hour, until the controller is stopped and nothing runs
+    /// any more. What was lost is taken up again, if nobody else has.
     pub(super) fn keep_leases(&self) {
         let mut running = self.running();
         while !(running.stopping && running.tasks.is_empty()) {
@@ -272,14 +264,9 @@ impl Tasks {
 
 /// The steps that a task has. What cannot be read has none, and fails when it is begun.
 fn steps_of(task: &TaskRecord) -> Vec<Step> {
-    let verify = request_of(task).is_ok_and(|request| request.verify);
+    let verify = task.request().is_ok_and(|request| request.verify);
     let steps = [Step::Check, Step::Copy, Step::Verify, Step::FixUp, Step::Define, Step::Prove];
     steps.into_iter().filter(|step| *step != Step::Verify || verify).collect()
-}
-
-fn request_of(task: &TaskRecord) -> Result<Request> {
-    serde_json::from_str(&task.request)
-        .map_err(|e| Error::with(ErrorKind::Storage, "the task's request cannot be understood", e))
 }
 
 /// Whether the time of a task has come.

@@ -78,9 +78,7 @@ impl Tasks {
     /// What is wished, if it can be done.
     pub(super) fn check(&self, wish: &Wish) -> Result<Checked> {
         let machine = &wish.machine;
-        if self.0.store.machine(machine)?.is_none() {
-            return Err(Error::new(ErrorKind::NotFound, format!("no machine {machine}")));
-        }
+        self.0.store.existing_machine(machine)?;
         let kind = self.0.sessions.kind_of(machine);
         if kind.is_none() && !wish.wait {
             let context = format!(
