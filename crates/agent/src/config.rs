@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use protocol::enrolment::EnrolmentToken;
 use protocol::message::BootMedium;
 use protocol::tls::Fingerprint;
 use serde::Deserialize;
 
+use crate::enrolment::{VARIABLE, load_token, parse_token};
 use crate::{Error, ErrorKind, Result};
 
 /// What an agent is told at its start.
@@ -17,7 +19,13 @@ pub struct Config {
     /// too (see `paired`).
     #[serde(default)]
     pub ca_fingerprint: Option<Fingerprint>,
-    /// Where the agent keeps its key, and where the file `confirmed` is looked for.
+    /// File with a one-time token that approves this machine; `-` is standard input.
+    #[serde(default)]
+    pub enrol: Option<PathBuf>,
+    /// The token itself. It names the CA: no other controller is told of it.
+    #[serde(skip)]
+    pub enrolment: Option<EnrolmentToken>,
+    /// Where the agent keeps its key and certificates, and where the file `confirmed` is looked for.
     pub state_dir: PathBuf,
     /// File with the facts about the guest on the disks (JSON of [`machine::Guest`]); may appear later.
     #[serde(default)]
@@ -42,10 +50,12 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 /// How the program is called.
 pub(crate) const USAGE: &str = "usage: vconverter-agent --config FILE\n       vconverter-agent --controller HOST:PORT \
-     [--ca-fingerprint HEX] --state-dir DIR [--guest-facts FILE] [--disk PATH]...";
+     [--ca-fingerprint HEX] --state-dir DIR [--enrol FILE|-] [--guest-facts FILE] [--disk PATH]...\n\
+     A one-time token of `vconverter agents token create` is in the file of --enrol, or in the variable VCONVERTER_ENROL.";
 
 impl Config {
-    /// Reads the command line (without the program's name).
+    /// Reads the command line (without the program's name), and the token where there is one: of `--enrol`, else of the
+    /// environment.
     ///
     /// # Errors
     /// [`ErrorKind::Config`], saying what is wrong.
@@ -71,6 +81,7 @@ impl Config {
                 "--controller" => ("controller", value()?),
                 "--ca-fingerprint" => ("ca_fingerprint", value()?),
                 "--state-dir" => ("state_dir", value()?),
+                "--enrol" => ("enrol", value()?),
                 "--guest-facts" => ("guest_facts", value()?),
                 _ => return Err(wrong(format!("unknown argument {flag:?}"))),
             };
@@ -79,7 +90,25 @@ impl Config {
         if !disks.is_empty() {
             settings.insert("disks".to_owned(), serde_json::Value::Array(disks));
         }
-        serde_json::from_value(serde_json::Value::Object(settings)).map_err(|e| wrong(format!("configuration: {e}")))
+        let mut config: Self = serde_json::from_value(serde_json::Value::Object(settings))
+            .map_err(|e| wrong(format!("configuration: {e}")))?;
+        config.enrolment = match (&config.enrol, std::env::var(VARIABLE)) {
+            (Some(path), _) => Some(load_token(path)?),
+            (None, Ok(text)) => Some(parse_token(&text)?),
+            (None, Err(_)) => None,
+        };
+        if let (Some(token), Some(pin)) = (&config.enrolment, config.ca_fingerprint)
+            && token.authority() != pin
+        {
+            let text = "the enrolment token is of another controller than the CA fingerprint";
+            return Err(Error::new(ErrorKind::Config, text));
+        }
+        Ok(config)
+    }
+
+    /// The CA that the controller must have, where somebody said it.
+    pub(crate) fn authority(&self) -> Option<Fingerprint> {
+        self.enrolment.as_ref().map(EnrolmentToken::authority).or(self.ca_fingerprint)
     }
 
     /// Whether this is the boot image: told, or else by where the state lives.
@@ -121,6 +150,29 @@ mod tests {
         assert!(config.is_boot_image());
         assert_eq!(parse(&["--config", file, "--controller", "b:2"]).unwrap().controller, "b:2");
         assert_eq!(parse(&["--controller", "b:2", "--config", file]).unwrap().controller, "b:2");
+    }
+
+    #[test]
+    fn a_token_comes_from_a_file_for_its_owner_only_and_agrees_with_the_fingerprint() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let token = EnrolmentToken::random(Fingerprint(protocol::message::Bytes32([7; 32]))).unwrap();
+        std::fs::write(&file, format!("{}\n", token.expose())).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let name = file.to_str().unwrap();
+        let arguments = ["--controller", "a:1", "--state-dir", "/s", "--enrol", name];
+        let config = parse(&arguments).unwrap();
+        assert_eq!((config.authority(), config.enrolment.as_ref()), (Some(token.authority()), Some(&token)));
+        let (same, other) = ("07".repeat(32), "08".repeat(32));
+        assert!(parse(&[&arguments[..], &["--ca-fingerprint", &same]].concat()).is_ok());
+        let refused = parse(&[&arguments[..], &["--ca-fingerprint", &other]].concat()).unwrap_err();
+        assert!(refused.to_string().contains("another controller"), "{refused}");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let refused = parse(&arguments).unwrap_err();
+        assert!(refused.to_string().contains("expected mode 0600"), "{refused}");
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(parse(&arguments).unwrap_err().kind, ErrorKind::Config);
     }
 
     #[test]

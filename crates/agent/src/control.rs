@@ -1,4 +1,4 @@
-//! The control connection: dial, open, pair, report, serve; again and again, for ever.
+//! The control connection: dial, open, pair or enrol, report, serve; again and again, for ever.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use protocol::enrolment::EnrolmentToken;
 use protocol::message::{
     AgentKind, AgentMessage, Bytes32, ControllerMessage, HEARTBEAT_SECONDS, Hello, MESSAGE_BYTES_MAX, OpenStream,
     Opening, ServeDisk, StreamToken, read_message, write_message,
 };
-use protocol::pairing::{Committed, Pairing, Role};
+use protocol::pairing::{Commitment, Committed, Pairing, Role};
 use protocol::tls::{AgentTls, Fingerprint, Identity, Trust};
-use protocol::{Connection, VersionRange};
+use protocol::{Connection, Version, VersionRange};
 
 use crate::dial::dial;
 use crate::drivers::{Drivers, refused};
@@ -63,10 +64,13 @@ pub fn run(config: &Config, screen: &Screen) -> Result<Infallible> {
 struct Session<'a> {
     config: &'a Config,
     screen: &'a Screen,
-    identity: &'a Identity,
+    /// The agent's key, with the certificate that its controller gave it, where there is one.
+    identity: Identity,
     tls: AgentTls,
     trust: Trust,
     connection: Arc<Connection>,
+    /// The revision that was agreed on.
+    protocol: Version,
     pairing: Option<Committed>,
     /// It says that it approved, and nobody at the machine has confirmed yet that it is who it should be.
     unconfirmed: Option<Paired>,
@@ -98,16 +102,35 @@ impl Stream {
 
 impl<'a> Session<'a> {
     fn begin(config: &'a Config, screen: &'a Screen, identity: &'a Identity, instance: Bytes32) -> Result<Self> {
-        let pin = config.ca_fingerprint.or_else(|| Paired::pin(config));
-        let trust = pin.map_or(Trust::Pairing, Trust::Authority);
-        let tls = AgentTls::new(identity, trust)?;
-        let connection = Arc::new(dial(&config.controller, &tls)?);
-        connection.open(&Opening::Hello(Hello {
+        let pin = config.authority().or_else(|| Paired::pin(config));
+        let mut trust = pin.map_or(Trust::Pairing, Trust::Authority);
+        let certified = pin.and_then(|authority| identity.with_kept_certificate(&config.state_dir, authority));
+        let mut identity = certified.unwrap_or_else(|| identity.clone());
+        let mut tls = AgentTls::new(&identity, trust)?;
+        let mut connection = dial(&config.controller, &tls)?;
+        // Nobody said whose address this is, but it may be a controller that is known by the certificate that it gave.
+        let authority = connection.binding().controller_authority;
+        if trust == Trust::Pairing
+            && let Some(certified) = identity.with_kept_certificate(&config.state_dir, authority)
+        {
+            connection.abort();
+            trust = Trust::Authority(authority);
+            tls = AgentTls::new(&certified, trust)?;
+            identity = certified;
+            connection = dial(&config.controller, &tls)?;
+        }
+        let hello = Hello {
             protocol: VersionRange::SPOKEN,
             program: env!("CARGO_PKG_VERSION").to_owned(),
             kind: if config.is_boot_image() { AgentKind::BootImage } else { AgentKind::Agent },
             instance,
-        }))?;
+        };
+        let protocol = connection.open(&Opening::Hello(hello)).inspect_err(|error| {
+            if error.kind == protocol::ErrorKind::CertificateRefused {
+                Identity::forget_certificate(&config.state_dir, authority);
+            }
+        })?;
+        let connection = Arc::new(connection);
         let heartbeats = send_heartbeats(Arc::clone(&connection));
         Ok(Self {
             config,
@@ -116,6 +139,7 @@ impl<'a> Session<'a> {
             tls,
             trust,
             connection,
+            protocol,
             pairing: None,
             unconfirmed: None,
             inventory: None,
@@ -148,15 +172,10 @@ impl<'a> Session<'a> {
 
     fn react(&mut self, message: ControllerMessage) -> Result<()> {
         match message {
-            ControllerMessage::PairingCommit { commitment } => {
-                let pairing = Pairing::start(Role::Agent, self.connection.binding().clone())?;
-                let ours = pairing.commitment();
-                let committed = pairing.receive_commitment(commitment);
-                let nonce = committed.nonce();
-                self.pairing = Some(committed);
-                self.say(&AgentMessage::PairingCommit { commitment: ours, about: about(self.config) })?;
-                self.say(&AgentMessage::PairingReveal { nonce })
-            }
+            ControllerMessage::PairingCommit { commitment } => match &self.config.enrolment {
+                Some(token) => self.enrol(token),
+                None => self.pair(commitment),
+            },
             ControllerMessage::PairingReveal { nonce } => {
                 let committed = self.pairing.take().ok_or_else(|| out_of_order("a nonce before its commitment"))?;
                 let pairing_code = committed.receive_nonce(nonce)?.to_string();
@@ -168,16 +187,23 @@ impl<'a> Session<'a> {
                 Ok(())
             }
             ControllerMessage::Approved => self.be_approved(),
+            ControllerMessage::EnrolmentRefused { reason, later } => {
+                // A token that is not good now and later would only be refused again and again.
+                let kind = if later { ErrorKind::Refused } else { ErrorKind::Config };
+                Err(Error::new(kind, format!("the controller refused the enrolment token: {reason}")))
+            }
             // Whoever nobody has confirmed shows nothing here that could talk somebody into it, and the report comes anyway.
             ControllerMessage::Refresh
             | ControllerMessage::Show { .. }
             | ControllerMessage::Finish { .. }
+            | ControllerMessage::Certificate { .. }
             | ControllerMessage::DriverPiece(_)
             | ControllerMessage::InstallDrivers { .. }
                 if self.is_unproven() =>
             {
                 Ok(())
             }
+            ControllerMessage::Certificate { certificate } => self.keep_certificate(&certificate),
             ControllerMessage::Refresh => match self.inventory.is_some() {
                 true => self.report(),
                 false => Err(out_of_order("a wish for a report before the approval")),
@@ -221,6 +247,46 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn pair(&mut self, theirs: Commitment) -> Result<()> {
+        let pairing = Pairing::start(Role::Agent, self.connection.binding().clone())?;
+        let commitment = pairing.commitment();
+        let committed = pairing.receive_commitment(theirs);
+        let nonce = committed.nonce();
+        self.pairing = Some(committed);
+        self.say(&AgentMessage::PairingCommit { commitment, about: about(self.config) })?;
+        self.say(&AgentMessage::PairingReveal { nonce })
+    }
+
+    /// Only the controller that made the token hears its secret: TLS has seen that this is the one.
+    fn enrol(&self, token: &EnrolmentToken) -> Result<()> {
+        if self.trust != Trust::Authority(token.authority()) {
+            return Err(Error::new(ErrorKind::Config, "the enrolment token is of another controller"));
+        }
+        if self.protocol < Version::V3 {
+            let text =
+                format!("the controller speaks revision {}, which has no enrolment tokens: update it", self.protocol);
+            return Err(Error::new(ErrorKind::Config, text));
+        }
+        self.say(&AgentMessage::Enrol { secret: token.secret(), about: about(self.config) })
+    }
+
+    /// From here on each new connection shows it; those that are open stay.
+    fn keep_certificate(&mut self, certificate: &str) -> Result<()> {
+        match self.identity.keep_certificate(&self.config.state_dir, self.authority(), certificate) {
+            Ok(certified) => {
+                self.tls = AgentTls::new(&certified, self.trust)?;
+                self.identity = certified;
+                let fingerprint = self.identity.certificate_fingerprint()?;
+                self.say(&AgentMessage::CertificateKept { fingerprint })
+            }
+            // What is not kept is not shown: without room for it the agent goes on as it is, and gets another soon.
+            Err(error) => {
+                self.screen.show(Status::Message { detail: error.chain() });
+                Ok(())
+            }
+        }
+    }
+
     fn authority(&self) -> Fingerprint {
         self.connection.binding().controller_authority
     }
@@ -237,6 +303,9 @@ impl<'a> Session<'a> {
     /// A controller without a pin approves itself, if it likes: somebody at the machine has to confirm the code first.
     fn be_approved(&mut self) -> Result<()> {
         if !self.is_unproven() {
+            if let Some(token) = &self.config.enrolment {
+                Paired::remember_enrolled(self.config, token.authority())?;
+            }
             return self.begin_work();
         }
         let Some(mut paired) = Paired::with_authority(self.config, self.authority()) else {
@@ -268,7 +337,7 @@ impl<'a> Session<'a> {
     fn begin_work(&mut self) -> Result<()> {
         if self.is_unproven() {
             self.trust = Trust::Authority(self.authority());
-            self.tls = AgentTls::new(self.identity, self.trust)?;
+            self.tls = AgentTls::new(&self.identity, self.trust)?;
         }
         self.report()?;
         self.screen.show(Status::Ready);

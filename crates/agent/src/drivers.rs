@@ -163,6 +163,8 @@ mod tests {
         Config {
             controller: "a:1".into(),
             ca_fingerprint: None,
+            enrol: None,
+            enrolment: None,
             state_dir: folder.to_owned(),
             guest_facts: None,
             machine_disks: None,

@@ -65,6 +65,8 @@ impl From<protocol::Error> for Error {
         use protocol::ErrorKind as Theirs;
         let kind = match error.kind {
             Theirs::Link | Theirs::Closed | Theirs::TimedOut | Theirs::Corrupt => ErrorKind::Link,
+            // Soon again, without it.
+            Theirs::CertificateRefused => ErrorKind::Link,
             Theirs::Untrusted | Theirs::Malformed => ErrorKind::Untrusted,
             Theirs::Refused => ErrorKind::Refused,
             Theirs::Identity => ErrorKind::Config,

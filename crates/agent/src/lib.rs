@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod dial;
 mod drivers;
+mod enrolment;
 mod error;
 pub mod inventory;
 mod pace;

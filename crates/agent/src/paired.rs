@@ -68,6 +68,12 @@ impl Paired {
         )
     }
 
+    /// Keeps that a token of this controller enrolled the machine: the token named its CA, so nobody is asked.
+    pub(crate) fn remember_enrolled(config: &Config, ca_fingerprint: Fingerprint) -> Result<()> {
+        let (controller, pairing_code) = (config.controller.clone(), String::new());
+        store(config, Self { controller, ca_fingerprint, pairing_code, confirmed: true })
+    }
+
     /// Whether the file `confirmed` holds this controller's code; if so that is kept, and the file goes.
     pub(crate) fn take_confirmation(&mut self, config: &Config) -> Result<bool> {
         let path = config.state_dir.join("confirmed");
@@ -146,6 +152,16 @@ mod tests {
         assert!(confirm(&config, " 7q4k-9xzm\n"));
         assert_eq!(Paired::pin(&config), Some(ca(1)));
         assert!(!config.state_dir.join("confirmed").exists(), "used once");
+    }
+
+    #[test]
+    fn a_token_pins_its_controller_and_no_empty_answer_confirms_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&folder, "a:1");
+        Paired::remember_enrolled(&config, ca(2)).unwrap();
+        assert_eq!(Paired::pin(&config), Some(ca(2)));
+        Paired::remember(&config, ca(1), "7Q4K-9XZM").unwrap();
+        assert!(!confirm(&config, ""));
     }
 
     #[test]

@@ -48,12 +48,14 @@ pub struct Error {
     pub context: String,
     /// Why.
     pub source: Option<Box<dyn StdError + Send + Sync>>,
+    /// How long to wait, where that is what to do about it.
+    pub retry_seconds: Option<u64>,
 }
 
 impl Error {
     /// An error of `kind` without cause.
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Self { kind, context: context.into(), source: None }
+        Self { kind, context: context.into(), source: None, retry_seconds: None }
     }
 
     /// An error of `kind` with its cause.
@@ -62,7 +64,14 @@ impl Error {
         context: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self { kind, context: context.into(), source: Some(source.into()) }
+        Self { kind, context: context.into(), source: Some(source.into()), retry_seconds: None }
+    }
+
+    /// Too much at once, or too soon: again in so many milliseconds.
+    pub fn too_many(context: &str, wait_ms: u64) -> Self {
+        let seconds = wait_ms.div_ceil(1000).max(1);
+        let context = format!("{context}: try again in {seconds} s");
+        Self { retry_seconds: Some(seconds), ..Self::new(ErrorKind::TooMany, context) }
     }
 
     /// A failed system call; a medium that cannot be written has its own kind.

@@ -19,7 +19,7 @@ use crate::pxe::{PxeConfig, start_service};
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::tasks::{Converter, Tasks};
-use crate::trust::{Access, SetupCode, Unlock, Vault};
+use crate::trust::{Access, Clock, SetupCode, Unlock, Vault};
 use crate::{DataDirectory, Error, ErrorKind, LockedDataDirectory, Result, Timestamp};
 
 /// The lease of a controller: a machine that swaps or migrates stands still for seconds.
@@ -41,12 +41,23 @@ pub struct Config {
     pub console: Option<ConsoleConfig>,
     /// What opens the credentials.
     pub unlock: Unlock,
+    /// What time it is for sessions, tokens and certificates.
+    pub clock: Clock,
 }
 
 impl Config {
     /// Without a PXE service and without a port for browsers.
     pub fn new(data_directory: DataDirectory, listen: SocketAddr, converter: Arc<dyn Converter>) -> Self {
-        Self { data_directory, listen, converter, lease: LEASE, pxe: None, console: None, unlock: Unlock::default() }
+        Self {
+            data_directory,
+            listen,
+            converter,
+            lease: LEASE,
+            pxe: None,
+            console: None,
+            unlock: Unlock::default(),
+            clock: Arc::new(Timestamp::now),
+        }
     }
 }
 
@@ -74,12 +85,12 @@ impl Controller {
         let store = Arc::new(Store::open(&directory.database())?);
         let tls = load_identity(&directory)?;
         let vault = Vault::open(&directory, &store, &config.unlock)?;
-        let access = Arc::new(Access::new(store.clone(), vault, Arc::new(Timestamp::now)));
+        let access = Arc::new(Access::new(store.clone(), vault, config.clock.clone()));
         let listener = TcpListener::bind(config.listen)
             .map_err(|e| Error::with(ErrorKind::Network, format!("agent port {}: cannot listen", config.listen), e))?;
         let agent_address =
             listener.local_addr().map_err(|e| Error::with(ErrorKind::Network, "agent port has no address", e))?;
-        let sessions = Sessions::new(store.clone(), tls);
+        let sessions = Sessions::new(store.clone(), tls, config.clock);
         let tasks = Tasks::new(store.clone(), sessions.clone(), config.converter, config.lease);
         let runtime = api_runtime()?;
         let https = config

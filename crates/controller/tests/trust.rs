@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use browser::{Browser, start_with_console};
+use browser::{Answer, Browser, start_with_console};
 use controller::Controller;
 use controller::store::{NewApiToken, Store};
 use controller::trust::{Role, Token};
@@ -137,6 +137,8 @@ fn guesses_over_the_network_are_slowed_down_and_audited() {
     println!("{statuses:?}");
     assert_eq!(statuses[..5], [401; 5]);
     assert!(statuses[5..].contains(&429), "{statuses:?}");
+    let refused = house.browser.post("/login", &wrong);
+    assert_says_when_to_come_again(&refused);
     let (_, _, audit) = http(&house.data, "GET", "/audit?limit=1", "");
     assert_eq!((&audit[0]["action"], &audit[0]["detail"]), (&json!("login refused"), &json!("from 127.0.0.1")));
 }
@@ -167,6 +169,47 @@ fn an_own_password_is_changed_in_a_session_and_other_sessions_end() {
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!((here.get("/session").status, there.get("/session").status), (401, 401));
     assert_eq!(house.browser.logged_in(&answer).get("/session").status, 200);
+}
+
+/// RFC 6585, RFC 9110 and RFC 9457 together.
+fn assert_says_when_to_come_again(answer: &Answer) {
+    assert_eq!((answer.status, answer.header("content-type")), (429, Some("application/problem+json")));
+    let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=900).contains(&seconds), "{seconds}");
+    assert_eq!((&answer.body["kind"], &answer.body["retry_after"]), (&json!("too-many"), &json!(seconds)));
+    assert!(answer.body["detail"].as_str().unwrap().contains(&format!("try again in {seconds} s")), "{}", answer.body);
+}
+
+#[test]
+fn a_thousand_guesses_of_a_password_or_a_token_are_slowed_down_and_the_right_token_is_not() {
+    let house = house().with_users();
+    let good = house.browser.with_token(&house.token("viewer"));
+    let (mut tried, mut last) = (0, None);
+    for _ in 0..1000 {
+        let answer = house.browser.with_token(Token::for_api().unwrap().expose()).get("/machines");
+        tried += usize::from(answer.status == 401);
+        last = Some(answer);
+    }
+    println!("{tried} of 1000 tokens were looked at");
+    assert!((5..100).contains(&tried), "{tried}");
+    assert_says_when_to_come_again(&last.unwrap());
+    assert_eq!(good.get("/machines").status, 200, "who has a token is not slowed down by others behind their address");
+    let wrong = json!({ "name": "viewer", "password": "wrong horse battery" });
+    let (mut tried, mut last) = (0, None);
+    for _ in 0..1000 {
+        let answer = house.browser.post("/login", &wrong);
+        tried += usize::from(answer.status == 401);
+        last = Some(answer);
+    }
+    println!("{tried} of 1000 passwords were looked at");
+    assert!((5..100).contains(&tried), "{tried}");
+    assert_says_when_to_come_again(&last.unwrap());
+    let document = get(&house.data, "/openapi.json");
+    for path in ["/api/v1/login", "/api/v1/setup", "/api/v1/session/password"] {
+        let told = &document["paths"][path]["post"]["responses"]["429"];
+        assert_eq!(told["headers"]["Retry-After"]["schema"]["type"], "integer", "{path}: {told}");
+        assert!(told["content"]["application/problem+json"].is_object(), "{path}: {told}");
+    }
 }
 
 /// All operations of the API: role, method, path.
@@ -251,7 +294,12 @@ fn every_route_is_open_to_its_role_and_closed_to_all_below() {
         for (who, browser) in &strangers {
             let status = ask(who, browser);
             let is_open = role == "none" && !browser.headers.iter().any(|(name, _)| name == "authorization");
-            assert_eq!(status == 401, !is_open, "{method} {path} needs {role} and says {status} to {who}");
+            // Whoever comes with wrong tokens again and again is told to wait.
+            assert_eq!(
+                matches!(status, 401 | 429),
+                !is_open,
+                "{method} {path} needs {role} and says {status} to {who}"
+            );
         }
         for (who, browser) in &callers {
             let status = ask(who, browser);

@@ -42,6 +42,7 @@ pub struct Connection {
     read_timeout_ms: AtomicU64,
     write_timeout_ms: AtomicU64,
     binding: Binding,
+    peer_certificate: CertificateDer<'static>,
 }
 
 /// Ciphertext that was received and not yet given to the session.
@@ -94,6 +95,8 @@ impl Connection {
         let mut received = Received { buffer: vec![0; RECEIVE_BYTES].into(), start: 0, end: 0 };
         shake_hands(&socket, &mut session, &mut received)?;
         let (agent_key, controller_key, controller_authority) = keys(&session)?;
+        let peer_certificate =
+            session.peer_certificates().and_then(<[_]>::first).cloned().ok_or_else(no_certificate)?;
         let exporter = session
             .export_keying_material([0; 32], EXPORTER_LABEL, None)
             .map_err(|e| Error::new(ErrorKind::Untrusted, "TLS exports no key").because(e))?;
@@ -105,6 +108,7 @@ impl Connection {
             read_timeout_ms: AtomicU64::new(message::SILENCE_SECONDS_MAX * 1000),
             write_timeout_ms: AtomicU64::new(0),
             binding: Binding { exporter, agent_key, controller_key, controller_authority },
+            peer_certificate,
         })
     }
 
@@ -116,6 +120,11 @@ impl Connection {
     /// The agent's public key: who it is.
     pub fn agent_key(&self) -> Fingerprint {
         self.binding.agent_key
+    }
+
+    /// The certificate that the other end showed, whose key it holds.
+    pub fn peer_certificate(&self) -> &CertificateDer<'static> {
+        &self.peer_certificate
     }
 
     /// The other end's address.
@@ -141,7 +150,8 @@ impl Connection {
     /// Agent: says who dials and waits for the answer.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] with the controller's reason and remedy; the link's own errors.
+    /// [`ErrorKind::Refused`] with the controller's reason and remedy, [`ErrorKind::CertificateRefused`] where it is the
+    /// agent's certificate that is not taken; the link's own errors.
     pub fn open(&self, opening: &Opening) -> Result<crate::Version> {
         self.set_read_timeout(Some(Duration::from_secs(HANDSHAKE_SECONDS_MAX)));
         message::write_message(self, opening)?;
@@ -149,9 +159,10 @@ impl Connection {
         self.set_read_timeout(Some(SILENCE));
         match reply {
             OpeningReply::Welcome { protocol, .. } => Ok(protocol),
-            OpeningReply::Refused { reason, remedy } => {
+            OpeningReply::Refused { reason, remedy, certificate } => {
                 let remedy = remedy.map(|r| format!("; {r}")).unwrap_or_default();
-                Err(Error::new(ErrorKind::Refused, format!("the controller refused: {reason}{remedy}")))
+                let kind = if certificate { ErrorKind::CertificateRefused } else { ErrorKind::Refused };
+                Err(Error::new(kind, format!("the controller refused: {reason}{remedy}")))
             }
         }
     }
@@ -180,8 +191,20 @@ impl Connection {
     /// # Errors
     /// The link's own.
     pub fn refuse(&self, reason: &str, remedy: Option<&str>) -> Result<()> {
-        let reply = OpeningReply::Refused { reason: reason.to_owned(), remedy: remedy.map(str::to_owned) };
-        message::write_message(self, &reply)?;
+        self.say_refused(reason, remedy, false)
+    }
+
+    /// Controller: it is the agent's certificate that is refused; without it the agent may come again.
+    ///
+    /// # Errors
+    /// The link's own.
+    pub fn refuse_certificate(&self, reason: &str, remedy: Option<&str>) -> Result<()> {
+        self.say_refused(reason, remedy, true)
+    }
+
+    fn say_refused(&self, reason: &str, remedy: Option<&str>, certificate: bool) -> Result<()> {
+        let (reason, remedy) = (reason.to_owned(), remedy.map(str::to_owned));
+        message::write_message(self, &OpeningReply::Refused { reason, remedy, certificate })?;
         self.finish();
         Ok(())
     }

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The peer refused, with its reason.
     Refused,
+    /// The controller refused the agent's certificate: without it the agent may wait for approval.
+    CertificateRefused,
     /// Keys and certificates cannot be read, written or made here. Stop.
     Identity,
 }

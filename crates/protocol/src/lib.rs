@@ -7,9 +7,11 @@
 //! synchronous, and nothing here opens a disk or knows what a task is. Input from the wire never panics and never
 //! allocates without a named bound.
 
+pub mod certificate;
 pub mod codec;
 mod connection;
 pub mod driver;
+pub mod enrolment;
 mod error;
 pub mod frame;
 pub mod message;

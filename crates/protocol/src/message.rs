@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::driver::{DriverOutcome, DriverPiece};
+use crate::enrolment::EnrolmentSecret;
 use crate::pairing::{Commitment, Nonce};
+use crate::tls::Fingerprint;
 use crate::{Error, ErrorKind, Result, Version, VersionRange};
 
 /// Longest message in bytes, other than a report.
@@ -103,6 +105,10 @@ pub enum OpeningReply {
         reason: String,
         /// What to do about it, for a person: how to get a newer agent or boot image.
         remedy: Option<String>,
+        /// Whether it is the agent's certificate that is not taken: without it the agent may wait for approval. Since
+        /// revision 3.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        certificate: bool,
     },
 }
 
@@ -127,6 +133,19 @@ pub enum ControllerMessage {
     Denied {
         /// Why, for a person.
         reason: String,
+    },
+    /// Answer to [`AgentMessage::Enrol`] with a token that is not taken. Since revision 3.
+    EnrolmentRefused {
+        /// Why, for a person.
+        reason: String,
+        /// Whether the same token may be good later: there were too many wrong ones from the agent's address.
+        later: bool,
+    },
+    /// For an approved agent: what it shows from now on, on each new connection. Another follows before this one is over;
+    /// connections that are open go on. Since revision 3.
+    Certificate {
+        /// PEM.
+        certificate: String,
     },
     /// Open a data connection and send one disk.
     ServeDisk(ServeDisk),
@@ -179,6 +198,20 @@ pub enum AgentMessage {
     PairingReveal {
         /// The agent's.
         nonce: Nonce,
+    },
+    /// Instead of a pairing, as the answer to [`ControllerMessage::PairingCommit`]: a token that approves the machine. The
+    /// controller answers with [`ControllerMessage::Approved`] or [`ControllerMessage::EnrolmentRefused`]. Since revision 3.
+    Enrol {
+        /// The part of the token that is not public.
+        secret: EnrolmentSecret,
+        /// As in a pairing.
+        about: About,
+    },
+    /// Answer to [`ControllerMessage::Certificate`]: it is kept, and the agent comes with no other from now on. Since
+    /// revision 3.
+    CertificateKept {
+        /// Of the certificate.
+        fingerprint: Fingerprint,
     },
     /// After [`ControllerMessage::Approved`] and [`ControllerMessage::Refresh`]. May be as long as [`REPORT_BYTES_MAX`].
     Report(Box<Report>),
@@ -379,16 +412,16 @@ pub fn parse_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| Error::malformed("message is not understood").because(e))
 }
 
-fn fill_random(bytes: &mut [u8]) -> Result<()> {
+pub(crate) fn fill_random(bytes: &mut [u8]) -> Result<()> {
     use ring::rand::{SecureRandom, SystemRandom};
     SystemRandom::new().fill(bytes).map_err(|_| Error::new(ErrorKind::Identity, "the system gives no random numbers"))
 }
 
-fn to_hex(bytes: &[u8]) -> String {
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn from_hex<const N: usize>(text: &str) -> std::result::Result<[u8; N], String> {
+pub(crate) fn from_hex<const N: usize>(text: &str) -> std::result::Result<[u8; N], String> {
     let wrong = || format!("expected {} hexadecimal digits", 2 * N);
     // Colons are what other tools print fingerprints with.
     let digits: Vec<u8> = text.bytes().filter(|b| *b != b':').take(2 * N + 1).collect();
@@ -472,7 +505,7 @@ mod tests {
             instance: Bytes32([0xab; 32]),
         });
         let text = format!(
-            r#"{{"type":"hello","protocol":{{"oldest":1,"newest":2}},"program":"0.1.0","kind":"boot_image","instance":"{}"}}"#,
+            r#"{{"type":"hello","protocol":{{"oldest":2,"newest":3}},"program":"0.1.0","kind":"boot_image","instance":"{}"}}"#,
             "ab".repeat(32)
         );
         assert_eq!(serde_json::to_string(&hello).unwrap(), text);

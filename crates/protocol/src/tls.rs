@@ -1,9 +1,9 @@
 //! Keys, certificates and the TLS 1.3 configurations of both ends.
 //!
-//! Trust is in keys, never in names or clocks: the agent pins the controller's CA by fingerprint (or pins nothing, and
-//! the pairing code authenticates), the controller knows an agent by the hash of its public key. No time of validity is
-//! looked at, because a machine's clock may stand in the year 2000. Only TLS 1.3 (RFC 8446) is spoken, without session
-//! resumption.
+//! Trust is in keys, never in names: the agent pins the controller's CA by fingerprint (or pins nothing, and the pairing
+//! code authenticates), the controller knows an agent by the hash of its public key, and by the certificate that it gave it
+//! ([`crate::certificate`]). The agent looks at no time of validity, because a machine's clock may stand in the year 2000.
+//! Only TLS 1.3 (RFC 8446) is spoken, without session resumption.
 
 use std::fmt;
 use std::fs;
@@ -52,6 +52,7 @@ pub struct ControllerTls {
     pub(crate) config: Arc<ServerConfig>,
     pub(crate) key: Fingerprint,
     pub(crate) authority: Fingerprint,
+    pub(crate) ca: Arc<Identity>,
 }
 
 /// Whom an agent trusts.
@@ -131,8 +132,33 @@ impl Identity {
     /// # Errors
     /// [`ErrorKind::Identity`] for a certificate that is not one.
     pub fn key(&self) -> Result<Fingerprint> {
-        let leaf = self.chain.first().ok_or_else(|| Error::new(ErrorKind::Identity, "identity without certificate"))?;
-        Fingerprint::of_key(leaf)
+        Fingerprint::of_key(self.certificate()?)
+    }
+
+    /// SHA-256 of the certificate that is shown.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Identity`] where there is none.
+    pub fn certificate_fingerprint(&self) -> Result<Fingerprint> {
+        self.certificate().map(|certificate| Fingerprint::of(certificate))
+    }
+
+    /// The certificate that is shown.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Identity`] where there is none.
+    pub fn certificate(&self) -> Result<&CertificateDer<'static>> {
+        self.chain.first().ok_or_else(|| Error::new(ErrorKind::Identity, "identity without certificate"))
+    }
+
+    /// The same key, that shows another certificate.
+    pub(crate) fn with_certificate(&self, certificate: CertificateDer<'static>) -> Self {
+        Self { chain: vec![certificate], key: self.key.clone_key() }
+    }
+
+    /// What a CA signs with.
+    pub(crate) fn issuer(&self) -> Result<Issuer<'static, KeyPair>> {
+        Ok(Issuer::new(authority_params()?, KeyPair::try_from(&self.key).map_err(unmade)?))
     }
 
     /// Reads an identity; `None` where the file does not exist.
@@ -157,6 +183,12 @@ impl Identity {
             text.push_str(&pem("CERTIFICATE", certificate));
         }
         text
+    }
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
     }
 }
 
@@ -230,7 +262,7 @@ impl ControllerTls {
                 server
             }
         };
-        Self::new(&server)
+        Self::new(&server, ca)
     }
 
     /// A fresh CA and certificate in memory.
@@ -238,11 +270,12 @@ impl ControllerTls {
     /// # Errors
     /// [`ErrorKind::Identity`].
     pub fn create() -> Result<Self> {
-        Self::new(&create_server(&create_authority()?)?)
+        let ca = create_authority()?;
+        Self::new(&create_server(&ca)?, ca)
     }
 
-    /// The configuration for a chain of two: server certificate, then CA.
-    fn new(server: &Identity) -> Result<Self> {
+    /// The configuration for a chain of two: server certificate, then that of `ca`.
+    fn new(server: &Identity, ca: Identity) -> Result<Self> {
         let verifier = AnyAgent { algorithms: provider::default_provider().signature_verification_algorithms };
         let mut config = ServerConfig::builder_with_provider(crypto())
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -252,9 +285,8 @@ impl ControllerTls {
             .map_err(unmade)?;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        let authority = server.chain.last().map(|ca| Fingerprint::of(ca));
-        let authority = authority.ok_or_else(|| Error::new(ErrorKind::Identity, "identity without certificate"))?;
-        Ok(Self { config: Arc::new(config), key: server.key()?, authority })
+        let authority = Fingerprint::of(ca.certificate()?);
+        Ok(Self { config: Arc::new(config), key: server.key()?, authority, ca: Arc::new(ca) })
     }
 
     /// Fingerprint of the CA: what a boot image is built with.
@@ -284,7 +316,7 @@ pub fn web_identity(
     {
         return Ok((kept.chain, kept.key));
     }
-    let issuer = Issuer::new(authority_params()?, KeyPair::try_from(&ca.key).map_err(unmade)?);
+    let issuer = ca.issuer()?;
     let key = KeyPair::generate().map_err(unmade)?;
     let mut params = CertificateParams::new(names.to_vec()).map_err(unmade)?;
     params.distinguished_name.push(DnType::CommonName, "vconverter console");
@@ -374,8 +406,7 @@ fn authority_params() -> Result<CertificateParams> {
 }
 
 fn create_server(ca: &Identity) -> Result<Identity> {
-    let ca_key = KeyPair::try_from(&ca.key).map_err(unmade)?;
-    let issuer = Issuer::new(authority_params()?, ca_key);
+    let issuer = ca.issuer()?;
     let key = KeyPair::generate().map_err(unmade)?;
     let params = named("vconverter controller", ExtendedKeyUsagePurpose::ServerAuth)?;
     let certificate = params.signed_by(&key, &issuer).map_err(unmade)?;
@@ -384,7 +415,7 @@ fn create_server(ca: &Identity) -> Result<Identity> {
     Ok(Identity { chain, key: private(&key) })
 }
 
-fn named(name: &str, usage: ExtendedKeyUsagePurpose) -> Result<CertificateParams> {
+pub(crate) fn named(name: &str, usage: ExtendedKeyUsagePurpose) -> Result<CertificateParams> {
     let mut params = CertificateParams::new(vec!["vconverter.invalid".to_owned()]).map_err(unmade)?;
     params.distinguished_name.push(DnType::CommonName, name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -475,8 +506,8 @@ impl ServerCertVerifier for ControllerVerifier {
     }
 }
 
-/// The controller's view of an agent's certificate: any will do, if the agent holds its key. Who it is follows from the
-/// key, and an unknown key can only wait for approval.
+/// The controller's view of an agent's certificate: any will do for TLS, if the agent holds its key. What it is worth is
+/// told by [`ControllerTls::examine`], so that an agent hears why it is refused, and an unknown one can wait for approval.
 #[derive(Debug)]
 struct AnyAgent {
     algorithms: WebPkiSupportedAlgorithms,
@@ -546,7 +577,7 @@ fn read_secret(path: &Path) -> Result<Option<Vec<u8>>> {
 }
 
 /// Writes beside and renames, so that a half-written key never has the name of a whole one.
-fn write_secret(path: &Path, text: &[u8]) -> Result<()> {
+pub(crate) fn write_secret(path: &Path, text: &[u8]) -> Result<()> {
     let unwritten =
         |e: std::io::Error| Error::new(ErrorKind::Identity, format!("cannot write {}", path.display())).because(e);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -566,7 +597,7 @@ fn write_secret(path: &Path, text: &[u8]) -> Result<()> {
 }
 
 /// RFC 7468.
-fn pem(label: &str, der: &[u8]) -> String {
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = format!("-----BEGIN {label}-----\n");
     for line in der.chunks(48) {
@@ -587,6 +618,6 @@ fn unreadable(path: &Path) -> Error {
     Error::new(ErrorKind::Identity, format!("{}: cannot read a key and its certificate", path.display()))
 }
 
-fn unmade(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(crate) fn unmade(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorKind::Identity, "cannot make keys or certificates").because(error)
 }

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 ///   most 1 MiB with XXH3 checksums, stored or zstd, acknowledged by position.
 /// * **2**, the Device Installer: drivers pushed to the boot image ([`crate::driver`]); an agent reports anew by itself
 ///   when its hardware changed.
+/// * **3**, enrolment: a one-time token in the place of a pairing ([`crate::enrolment`]), and certificates for agents that
+///   were approved ([`crate::certificate`]). An agent of revision 2 is served as before, by its approved key alone; one
+///   that ever kept a certificate is not served without it any more, whichever revision it says that it speaks.
 ///
 /// A program speaks its newest revision and the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -27,15 +30,15 @@ pub struct VersionRange {
 }
 
 impl Version {
-    /// First light.
-    pub const V1: Self = Self(1);
     /// Drivers are pushed.
     pub const V2: Self = Self(2);
+    /// Tokens enrol, certificates are shown.
+    pub const V3: Self = Self(3);
 }
 
 impl VersionRange {
     /// What this build speaks.
-    pub const SPOKEN: Self = Self { oldest: Version::V1, newest: Version::V2 };
+    pub const SPOKEN: Self = Self { oldest: Version::V2, newest: Version::V3 };
 
     /// The newest revision that both speak.
     pub fn common(self, other: Self) -> Option<Version> {

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+mod agents;
 mod users;
 
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +14,7 @@ use crate::limits::LimitsArguments;
 use crate::preflight::PreflightArguments;
 use crate::profiles::Profiles;
 
+pub(crate) use agents::{Agents, AgentsAction, TokenAction};
 pub(crate) use users::{
     Credentials, CredentialsAction, Remote, SetCredential, Tokens, TokensAction, Users, UsersAction,
 };
@@ -69,6 +71,8 @@ pub(crate) enum Command {
     Status,
     /// Show the machines that wait for approval, and those that are known
     Machines(Machines),
+    /// Agents that were approved, their certificates, and one-time tokens that approve one
+    Agents(Agents),
     /// Convert a machine of the controller, or local disk images and block devices, into a VM
     Convert(Convert),
     /// Show the conversions of the controller

@@ -2,6 +2,7 @@
 //!
 //! Results go to standard output, everything else to standard error. Each error is printed once, with all its causes.
 
+mod agents;
 mod arguments;
 mod backup;
 mod boot_image;
@@ -126,6 +127,7 @@ fn run(arguments: Arguments) -> Result<()> {
                 Some(MachinesAction::Show { machine }) => machines::show(&client, &machine, json),
             }
         }
+        Command::Agents(agents) => agents::agents(&connect()?, agents.action, json),
         Command::Convert(convert) => convert::convert(&convert, &connect, json),
         Command::Tasks(tasks) => {
             let client = connect()?;

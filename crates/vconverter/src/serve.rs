@@ -7,7 +7,7 @@ use std::sync::Arc;
 use controller::api::Status;
 use controller::tasks::Converter;
 use controller::trust::SetupCode;
-use controller::{Config, Controller, DataDirectory, LEASE};
+use controller::{Config, Controller, DataDirectory};
 use conversion::{Cancel, Observer, Request, Source};
 use serde::{Serialize, Serializer};
 
@@ -77,14 +77,12 @@ fn url(address: SocketAddr) -> String {
 }
 
 pub(crate) fn serve(settings: &Settings, json: bool) -> Result<()> {
+    let directory = DataDirectory::new(&settings.data_dir.value);
     let config = Config {
-        data_directory: DataDirectory::new(&settings.data_dir.value),
-        listen: settings.listen.value,
-        converter: Arc::new(Pipeline),
-        lease: LEASE,
         console: settings.console.config()?,
         unlock: settings.unlock()?,
         pxe: if settings.pxe_enabled.value { Some(settings.pxe.config()?) } else { None },
+        ..Config::new(directory, settings.listen.value, Arc::new(Pipeline))
     };
     let signals = Signals::listen()?;
     let mail = settings.mail.config()?;

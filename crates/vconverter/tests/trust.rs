@@ -168,6 +168,39 @@ fn the_command_line_works_on_another_machine_with_a_token_and_a_fingerprint() {
 }
 
 #[test]
+fn enrolment_tokens_are_made_shown_once_and_revoked() {
+    let serving = serve(&[]);
+    assert!(serving.here(&["agents"], "").starts_with("no agents"));
+    assert!(serving.here(&["agents", "token", "list"], "").starts_with("no enrolment tokens"));
+    let operator = serving.here(&["tokens", "make", "ci", "--role", "operator"], "");
+    let create = ["agents", "token", "create", "--label", "rack 4", "--expires", "2h"];
+    let made = serving.there(operator.trim(), serving.pin(), &create);
+    assert!(made.status.success(), "{}", told(&made));
+    let token = String::from_utf8(made.stdout).unwrap();
+    assert!(token.starts_with(&format!("vce_{}_", serving.pin())) && token.trim().len() == 101, "{}", token.len());
+    let listed = serving.here(&["agents", "token", "list", "--json"], "");
+    let tokens: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((&tokens[0]["label"], &tokens[0]["used_at"]), (&Value::from("rack 4"), &Value::Null));
+    assert!(!listed.contains(token.trim().rsplit_once('_').unwrap().1));
+    let id = tokens[0]["id"].as_str().unwrap();
+    serving.here(&["agents", "token", "revoke", id], "");
+    assert!(serving.here(&["agents", "token", "list"], "").contains("revoked 2"));
+
+    let viewer = serving.here(&["tokens", "make", "seer", "--role", "viewer"], "");
+    let refused = serving.there(viewer.trim(), serving.pin(), &create);
+    assert_eq!((refused.status.code(), told(&refused).contains("operator")), (Some(4), true), "{}", told(&refused));
+    for (arguments, code) in [
+        (&["agents", "token", "create", "--expires", "31d"][..], 2),
+        (&["agents", "token", "create", "--expires", "soon"], 2),
+        (&["agents", "token", "revoke", "e-00000000"], 3),
+        (&["agents", "revoke", "00000000"], 3),
+    ] {
+        let output = run(vconverter(&serving.data), arguments, "");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", told(&output));
+    }
+}
+
+#[test]
 fn a_passphrase_locks_the_credentials() {
     let folder = tempfile::tempdir().unwrap();
     let (data, phrase) = (folder.path().join("data"), folder.path().join("phrase"));

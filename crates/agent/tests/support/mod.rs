@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use conversion::receive::StreamSupply;
 use conversion::{Cancel, DataStream};
 use machine::ByteOffset;
+use protocol::certificate::Shown;
 use protocol::driver::DriverOutcome;
+use protocol::enrolment::{EnrolmentSecret, EnrolmentToken};
 use protocol::message::{
     AgentMessage, ControllerMessage, DiskSelector, Opening, REPORT_BYTES_MAX, Report, ServeDisk, StreamMode,
     StreamToken, read_message, write_message,
@@ -52,8 +54,17 @@ struct State {
     failures: Vec<String>,
     installed: Vec<(u64, Vec<DriverOutcome>)>,
     expected: HashMap<String, Sender<Connection>>,
+    /// The revision that is chosen, where it is not the newest.
+    protocol: Option<Version>,
     refused_streams: u32,
     told: u32,
+    token: Option<EnrolmentSecret>,
+    /// What agents sent in the hope to be enrolled.
+    secrets: Vec<EnrolmentSecret>,
+    /// Certificates that the agent said that it keeps.
+    kept: Vec<Fingerprint>,
+    /// What agents showed on control and data connections.
+    shown: Vec<Shown>,
 }
 
 fn token_text(token: StreamToken) -> String {
@@ -144,6 +155,44 @@ impl Controller {
         self.inner.state.lock().unwrap().told
     }
 
+    /// Makes a token that enrols one machine.
+    pub fn make_token(&self) -> EnrolmentToken {
+        let token = EnrolmentToken::random(self.authority()).unwrap();
+        self.inner.state.lock().unwrap().token = Some(token.secret());
+        token
+    }
+
+    /// The secrets that were sent here.
+    pub fn secrets(&self) -> Vec<EnrolmentSecret> {
+        self.inner.state.lock().unwrap().secrets.clone()
+    }
+
+    /// From now on this revision is spoken.
+    pub fn speak(&self, protocol: Version) {
+        self.inner.state.lock().unwrap().protocol = Some(protocol);
+    }
+
+    /// A certificate for the agent that is good for so long, or over since then.
+    pub fn issue(&self, life_seconds: i64) -> String {
+        let session = self.wait("session", |state| state.session.clone()).0;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let until = Duration::from_secs(now.as_secs().saturating_add_signed(life_seconds));
+        self.inner.tls.issue(session.peer_certificate(), until).unwrap().pem
+    }
+
+    /// Gives the agent such a certificate and waits until it is kept.
+    pub fn certify(&self, life_seconds: i64) {
+        let certificate = self.issue(life_seconds);
+        let kept = self.inner.state.lock().unwrap().kept.len();
+        self.say(&ControllerMessage::Certificate { certificate });
+        self.wait("kept certificate", |state| (state.kept.len() > kept).then_some(()));
+    }
+
+    /// What agents showed, the last at the end; waits until there are so many.
+    pub fn shown(&self, count: usize) -> Vec<Shown> {
+        self.wait("connection", |state| (state.shown.len() >= count).then(|| state.shown.clone()))
+    }
+
     pub fn report(&self) -> Report {
         self.wait("report", |state| state.report.clone()).0
     }
@@ -174,9 +223,18 @@ impl Controller {
 
     fn converse(&self, socket: TcpStream) -> protocol::Result<()> {
         let connection = Connection::accept(socket, &self.inner.tls)?;
-        match connection.opening()? {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let shown = self.inner.tls.examine(connection.peer_certificate(), now)?;
+        let opening = connection.opening()?;
+        self.inner.state.lock().unwrap().shown.push(shown);
+        self.inner.changed.notify_all();
+        if let Shown::Over { .. } = shown {
+            return connection.refuse_certificate("the certificate is over", None);
+        }
+        match opening {
             Opening::Hello(_) => {
-                connection.welcome(Version::V1, "test")?;
+                let protocol = self.inner.state.lock().unwrap().protocol.unwrap_or(Version::V3);
+                connection.welcome(protocol, "test")?;
                 self.control(Arc::new(connection))
             }
             Opening::OpenStream(open) => {
@@ -190,7 +248,7 @@ impl Controller {
                 drop(state);
                 match expected {
                     Some(waiting) => {
-                        connection.welcome(Version::V1, "test")?;
+                        connection.welcome(Version::V3, "test")?;
                         let patience = Duration::from_millis(self.inner.patience_ms.load(Ordering::Relaxed));
                         connection.set_read_timeout(Some(patience));
                         let _ = waiting.send(connection);
@@ -251,6 +309,20 @@ impl Controller {
                 }
                 AgentMessage::Heartbeat { sequence } => {
                     write_message(&*session, &ControllerMessage::HeartbeatAck { sequence })?;
+                }
+                AgentMessage::Enrol { secret, .. } => {
+                    let known = self.inner.state.lock().unwrap().token == Some(secret);
+                    if known {
+                        self.inner.state.lock().unwrap().approved = Some(session.agent_key());
+                        write_message(&*session, &ControllerMessage::Approved)?;
+                    } else {
+                        let reason = "it was used before".to_owned();
+                        write_message(&*session, &ControllerMessage::EnrolmentRefused { reason, later: false })?;
+                    }
+                    self.inner.state.lock().unwrap().secrets.push(secret);
+                }
+                AgentMessage::CertificateKept { fingerprint } => {
+                    self.inner.state.lock().unwrap().kept.push(fingerprint);
                 }
                 AgentMessage::Unknown => {}
             }
@@ -325,6 +397,24 @@ impl Agent {
         command.arg("--config").arg(&config).args(["--controller", &controller.to_string()]);
         command.args(["--ca-fingerprint", &pin.to_string()]).arg("--state-dir").arg(state).arg("--disk").arg(disk);
         Self { child: command.stdout(Stdio::piped()).spawn().unwrap() }
+    }
+
+    /// With a token on its standard input.
+    pub fn enrol(controller: SocketAddr, token: &str, state: &Path, disk: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vconverter-agent"));
+        command.args(["--controller", &controller.to_string(), "--enrol", "-"]).arg("--state-dir").arg(state);
+        let command = command.arg("--disk").arg(disk).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(token.as_bytes()).unwrap();
+        Self { child }
+    }
+
+    /// How it ended by itself, and what it said.
+    pub fn wait_for_end(&mut self) -> (bool, String) {
+        let status = self.child.wait().unwrap();
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (status.success(), said)
     }
 
     pub fn id(&self) -> u32 {

@@ -66,7 +66,8 @@ impl aide::OperationInput for Cookie {}
 pub(super) async fn authenticate(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
     // Nobody brings these along.
     request.extensions_mut().remove::<Caller>();
-    let caller = match caller_of(&access, request.headers(), request.method()).await {
+    let address = request.extensions().get::<Origin>().and_then(|origin| origin.0);
+    let caller = match caller_of(&access, request.headers(), request.method(), address).await {
         Ok(caller) => caller,
         Err(problem) => return refused(problem),
     };
@@ -86,14 +87,22 @@ pub(super) async fn authenticate(State(access): State<Arc<Access>>, mut request:
     Response::from_parts(head, Body::from_stream(WhileLoggedIn { events: body.into_data_stream(), over }))
 }
 
-async fn caller_of(access: &Arc<Access>, headers: &HeaderMap, method: &Method) -> Answer<Option<(Caller, Token)>> {
+async fn caller_of(
+    access: &Arc<Access>,
+    headers: &HeaderMap,
+    method: &Method,
+    address: Option<IpAddr>,
+) -> Answer<Option<(Caller, Token)>> {
     let access = Arc::clone(access);
     if let Some(authorization) = headers.get(header::AUTHORIZATION) {
-        let wrong = || unauthenticated("this token is unknown, over or revoked");
-        let token = bearer(authorization).and_then(Token::parse_api).ok_or_else(wrong)?;
+        let token = bearer(authorization).and_then(Token::parse_api);
         let used = token.clone();
-        let caller = blocking(move || access.caller_of_token(&used)).await?.0;
-        return Ok(Some((caller.ok_or_else(wrong)?, token)));
+        let look = move || match used.map_or(Ok(None), |token| access.caller_of_token(&token))? {
+            Some(caller) => Ok(Some(caller)),
+            None => access.note_wrong_token(address).map(|()| None),
+        };
+        let caller = blocking(look).await?.0.zip(token);
+        return caller.map(Some).ok_or_else(|| unauthenticated("this token is unknown, over or revoked"));
     }
     let Some(token) = session_cookie(headers) else { return Ok(None) };
     let used = token.clone();

@@ -101,13 +101,18 @@ fn with_cookie(mut response: Response, cookie: &str) -> Response {
 pub(super) fn routes() -> Routes<Arc<Api>> {
     Routes::new()
         .get("/setup", open("get_setup", "Whether the first administrator has to be made"), setup)
-        .post("/setup", open("set_up", "Make the first administrator, with the code of this start, and log in"), set_up)
-        .post("/login", open("log_in", "Log in: the answer sets the session's cookie"), log_in)
+        .post(
+            "/setup",
+            open("set_up", "Make the first administrator, with the code of this start, and log in").throttled(),
+            set_up,
+        )
+        .post("/login", open("log_in", "Log in: the answer sets the session's cookie").throttled(), log_in)
         .get("/session", about(Role::Viewer, "get_session", "Who I am, and the CSRF token"), session)
         .post("/logout", about(Role::Viewer, "log_out", "End the session"), log_out)
         .post(
             "/session/password",
-            about(Role::Viewer, "change_own_password", "Change my password; my sessions end, and another begins"),
+            about(Role::Viewer, "change_own_password", "Change my password; my sessions end, and another begins")
+                .throttled(),
             change_password,
         )
 }

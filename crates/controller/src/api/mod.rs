@@ -4,6 +4,7 @@
 //! `crates/controller/openapi.json`. On the Unix socket in the data directory it is for the controller's owner and root.
 //! What fails is answered with a problem (RFC 9457), see [`Problem`].
 
+mod agents;
 mod authentication;
 mod caller;
 mod controller;
@@ -42,6 +43,7 @@ use crate::tasks::Tasks;
 use crate::trust::Access;
 
 pub use crate::trust::Role;
+pub use agents::{AgentView, MadeEnrolment, NewEnrolment, RevokedAgent};
 pub use drivers::NewPush;
 pub use login::{SessionView, SetupState};
 pub use machines::ForgottenMachine;
@@ -83,6 +85,7 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
     let pxe = pxe::routes(api.store.clone(), api.pxe.clone());
     controller::routes()
         .merge_with(machines::routes())
+        .merge_with(agents::routes())
         .merge_with(tasks::routes())
         .merge_with(proof::routes())
         .merge_with(drivers::routes())

@@ -1,8 +1,9 @@
 //! Errors as the API shows them: `application/problem+json` (RFC 9457).
 
 use aide::generate::GenContext;
-use aide::openapi::{MediaType, Operation, SchemaObject};
+use aide::openapi::{MediaType, Operation, ReferenceOr, SchemaObject, StatusCode as DocumentedStatus};
 use aide::operation::OperationOutput;
+use aide::transform::TransformOperation;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -25,6 +26,9 @@ pub struct Problem {
     pub detail: String,
     /// What a client should do about it.
     pub kind: ProblemKind,
+    /// Seconds to wait, where that is what to do; the header `Retry-After` says the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
 }
 
 /// What a client should do about a problem.
@@ -55,6 +59,7 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             kind,
+            retry_after: None,
         }
     }
 }
@@ -73,18 +78,40 @@ impl From<Error> for Problem {
                 (StatusCode::INTERNAL_SERVER_ERROR, ProblemKind::Internal)
             }
         };
-        Self::new(status, kind, error.chain())
+        Self { retry_after: error.retry_seconds, ..Self::new(status, kind, error.chain()) }
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after = self.retry_after;
         let mut response = (status, Json(self)).into_response();
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
         let content_type = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         response
     }
+}
+
+/// What a route that slows down who guesses may answer (RFC 6585, section 4), with the time to wait (RFC 9110, section
+/// 10.2.3).
+pub(super) fn describe_too_many(mut operation: TransformOperation<'_>) -> TransformOperation<'_> {
+    operation = operation.response::<429, Problem>();
+    let schema = serde_json::json!({ "type": "integer", "minimum": 1 });
+    let header = serde_json::from_value(serde_json::json!({
+        "description": "Seconds to wait before the next try.", "required": true, "schema": schema
+    }));
+    let responses = operation.inner_mut().responses.as_mut();
+    if let Some(ReferenceOr::Item(response)) =
+        responses.and_then(|all| all.responses.get_mut(&DocumentedStatus::Code(429)))
+        && let Ok(header) = header
+    {
+        response.headers.insert("Retry-After".to_owned(), ReferenceOr::Item(header));
+    }
+    operation
 }
 
 /// A request that cannot be understood.

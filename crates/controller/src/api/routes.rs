@@ -20,7 +20,7 @@ use axum::{Json, Router};
 use schemars::JsonSchema;
 
 use super::caller::require;
-use super::problem::{invalid, nothing_there};
+use super::problem::{describe_too_many, invalid, nothing_there};
 use super::{Problem, ProblemKind, Role};
 
 /// Longest body of a request in bytes, where a route has no other bound.
@@ -42,16 +42,18 @@ pub(super) struct About {
     summary: &'static str,
     /// Longest body in bytes.
     body_bytes_max: usize,
+    /// Whether it slows down who guesses.
+    is_throttled: bool,
 }
 
 /// A route for whoever has a role.
 pub(super) const fn about(role: Role, id: &'static str, summary: &'static str) -> About {
-    About { role: Some(role), id, summary, body_bytes_max: BODY_BYTES_MAX }
+    About { role: Some(role), id, summary, body_bytes_max: BODY_BYTES_MAX, is_throttled: false }
 }
 
 /// A route for everybody who reaches it.
 pub(super) const fn open(id: &'static str, summary: &'static str) -> About {
-    About { role: None, id, summary, body_bytes_max: BODY_BYTES_MAX }
+    About { role: None, id, summary, body_bytes_max: BODY_BYTES_MAX, is_throttled: false }
 }
 
 impl About {
@@ -60,11 +62,16 @@ impl About {
         Self { body_bytes_max: bytes_max, ..self }
     }
 
+    /// One that slows down who guesses.
+    pub(super) const fn throttled(self) -> Self {
+        Self { is_throttled: true, ..self }
+    }
+
     fn describe(self, operation: TransformOperation<'_>) -> TransformOperation<'_> {
         let mut operation = operation.id(self.id).summary(self.summary);
         let role = self.role.map_or("none", Role::as_str);
         operation.inner_mut().extensions.insert("x-role".into(), role.into());
-        operation
+        if self.is_throttled { describe_too_many(operation) } else { operation }
     }
 }
 

@@ -1,16 +1,20 @@
-//! One connection from its first byte: the opening, then a control connection's pairing, waiting and working.
+//! One connection from its first byte: the opening, then a control connection's pairing or enrolment, waiting and working.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use protocol::enrolment::EnrolmentSecret;
 use protocol::message::{
     About, AgentKind, AgentMessage, ControllerMessage, Hello, MESSAGE_BYTES_MAX, Opening, REPORT_BYTES_MAX, Report,
     SILENCE_SECONDS_MAX, read_message, write_message,
 };
 use protocol::pairing::{Pairing, PairingCode, Role};
 
+use super::certificate::Certification;
+use super::enrolment::{Enrolled, refused};
+use super::entry::{Entry, Refusal};
 use super::registry::{Admission, Caller, Phase, SessionId};
 use super::{Connection, Error, ErrorKind, Link, Pass, Result, Sessions, VersionRange, WRITE_TIMEOUT, label};
 use crate::store::{KeyStanding, Sighting};
@@ -33,7 +37,7 @@ impl Sessions {
         connection.set_write_timeout(Some(WRITE_TIMEOUT));
         match connection.opening().map_err(network)? {
             Opening::Hello(hello) => self.serve_control(Arc::new(connection), hello, address, pass),
-            Opening::OpenStream(open) => self.serve_stream(connection, &open, pass),
+            Opening::OpenStream(open) => self.serve_stream(connection, &open, address, pass),
         }
     }
 
@@ -48,13 +52,11 @@ impl Sessions {
             return link.refuse(&reason, Some(remedy)).map_err(network);
         };
         let key = link.agent_key();
-        let standing = self.0.store.key_standing(&key.to_string())?;
-        if standing == KeyStanding::Revoked {
-            tracing::warn!(%key, %address, "refused: its key was revoked");
-            let remedy = "restart the machine from the boot image, or remove the agent's state folder: it gets another";
-            return link.refuse("this machine's key was revoked", Some(remedy)).map_err(network);
-        }
-        let approved = standing == KeyStanding::Approved;
+        let (approved, until) = match self.entry(&link)? {
+            Entry::Works { until } => (true, until),
+            Entry::Waits => (false, None),
+            Entry::Refused(refusal) => return self.send_away(&link, address, refusal),
+        };
         if approved && !pass.approve() {
             return link.refuse("too many connections", None).map_err(network);
         }
@@ -76,13 +78,26 @@ impl Sessions {
                 id
             }
             Admission::SecondSession => {
-                self.note_second_session(&caller, approved);
+                tracing::warn!(%key, %address, "a second session with one key was refused");
+                // A stranger could fill the log with keys of its own.
+                if approved {
+                    let key = key.to_string();
+                    self.note_refused(&key, "second session refused", &key, &format!("from {address}"));
+                }
                 let reason = "another agent with this machine's key is connected";
                 let remedy = "stop the other one, or give this one a state folder of its own";
                 return link.refuse(reason, Some(remedy)).map_err(network);
             }
         };
-        let mut control = Control { sessions: self, link, caller, id, pass, seen: Instant::now(), machine: None };
+        // Whoever revoked the key in between found no session to end.
+        let is_revoked = self.0.store.key_standing(&key.to_string()).map(|standing| standing == KeyStanding::Revoked);
+        if !matches!(is_revoked, Ok(false)) {
+            self.registry().leave(key, id);
+            return is_revoked.and_then(|_| self.send_away(&link, address, Refusal::Revoked));
+        }
+        let certification = Certification::new(until);
+        let seen = Instant::now();
+        let mut control = Control { sessions: self, link, caller, id, pass, seen, machine: None, certification };
         let served = control.link.welcome(version, PROGRAM).map_err(network).and_then(|()| control.run(approved));
         let machine = control.machine.take();
         self.registry().leave(key, id);
@@ -92,23 +107,6 @@ impl Sessions {
             self.tell_waiting_tasks(&machine)?;
         }
         served
-    }
-
-    fn note_second_session(&self, caller: &Caller, approved: bool) {
-        tracing::warn!(key = %caller.key, address = %caller.address, "a second session with one key was refused");
-        let mut refused = self.0.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // A stranger could fill the log with keys of its own.
-        if approved && refused.is_news(caller.key, Instant::now()) {
-            let audited = self.0.store.write_audit(
-                "controller",
-                "second session refused",
-                &caller.key.to_string(),
-                &format!("from {}", caller.address),
-            );
-            if let Err(error) = audited {
-                tracing::error!("{}", error.chain());
-            }
-        }
     }
 }
 
@@ -122,6 +120,7 @@ struct Control<'a> {
     seen: Instant,
     /// Its machine's id, once it reported.
     machine: Option<String>,
+    certification: Certification,
 }
 
 impl Control<'_> {
@@ -129,9 +128,18 @@ impl Control<'_> {
         if approved {
             self.send(&ControllerMessage::Approved)?;
         } else {
-            let (code, about) = self.pair()?;
-            tracing::info!(address = %self.caller.address, "waiting for approval: {}", label(&about));
-            if !self.sessions.registry().wait_for_code(self.caller.key, self.id, code, about) {
+            let lives = match self.pair()? {
+                Some((code, about)) => {
+                    tracing::info!(address = %self.caller.address, "waiting for approval: {}", label(&about));
+                    self.sessions.registry().wait_for_code(self.caller.key, self.id, code, about)
+                }
+                None => {
+                    let lives = self.sessions.registry().approve(self.caller.key, self.id);
+                    self.send(&ControllerMessage::Approved)?;
+                    lives
+                }
+            };
+            if !lives {
                 return Ok(());
             }
             self.sessions.0.changed.notify_all();
@@ -139,13 +147,15 @@ impl Control<'_> {
         self.listen()
     }
 
-    /// The four messages of a pairing; what both ends then have is the code.
-    fn pair(&self) -> Result<(PairingCode, About)> {
+    /// The four messages of a pairing; what both ends then have is the code. `None` where the agent had a token that approved
+    /// it.
+    fn pair(&self) -> Result<Option<(PairingCode, About)>> {
         self.link.set_read_timeout(Some(PAIRING_TIMEOUT));
         let pairing = Pairing::start(Role::Controller, self.link.binding().clone()).map_err(network)?;
         self.send(&ControllerMessage::PairingCommit { commitment: pairing.commitment() })?;
         let (committed, about) = match self.receive(MESSAGE_BYTES_MAX)? {
             AgentMessage::PairingCommit { commitment, about } => (pairing.receive_commitment(commitment), about),
+            AgentMessage::Enrol { secret, about } => return self.enrol(&secret, &shortened(&about)).map(|()| None),
             _ => return Err(unexpected("a pairing commitment")),
         };
         let AgentMessage::PairingReveal { nonce } = self.receive(MESSAGE_BYTES_MAX)? else {
@@ -154,9 +164,24 @@ impl Control<'_> {
         let ours = committed.nonce();
         let code = committed.receive_nonce(nonce).map_err(network)?;
         self.send(&ControllerMessage::PairingReveal { nonce: ours })?;
-        let about =
-            About { product: short(&about.product), serial: short(&about.serial), hostname: short(&about.hostname) };
-        Ok((code, about))
+        Ok(Some((code, shortened(&about))))
+    }
+
+    fn enrol(&self, secret: &EnrolmentSecret, about: &About) -> Result<()> {
+        let (key, address) = (self.caller.key.to_string(), self.caller.address.ip());
+        let (reason, later) = match self.sessions.enrol(secret, &key, &label(about), address)? {
+            Enrolled::Yes => {
+                tracing::info!(%address, %key, "enrolled with a token: {}", label(about));
+                return Ok(());
+            }
+            Enrolled::No(refusal) => (refusal.reason(), false),
+            Enrolled::Later(seconds) => {
+                (format!("too many wrong ones came from this address: not before {seconds} s have passed"), true)
+            }
+        };
+        self.send(&ControllerMessage::EnrolmentRefused { reason: reason.clone(), later })?;
+        self.link.finish();
+        Err(refused(&reason))
     }
 
     /// Reads until the session ends. Silence ends it; so does a session that took its place.
@@ -181,6 +206,13 @@ impl Control<'_> {
             if approved && !self.pass.approve() {
                 return Err(Error::new(ErrorKind::Network, "too many connections of approved agents"));
             }
+            if approved && self.certification.is_over(self.sessions.now()) {
+                let reason = "this machine's certificate is over, and it kept no other".to_owned();
+                self.send(&ControllerMessage::Denied { reason: reason.clone() })?;
+                self.sessions.0.streams.cut(self.caller.key);
+                self.link.finish();
+                return Err(Error::new(ErrorKind::Network, reason));
+            }
             self.react(message, approved)?;
         }
     }
@@ -190,6 +222,9 @@ impl Control<'_> {
         match message {
             AgentMessage::Heartbeat { sequence } => {
                 self.send(&ControllerMessage::HeartbeatAck { sequence })?;
+                if approved {
+                    self.certification.offer_where_due(self.sessions, &self.caller, &self.link)?;
+                }
                 if approved && self.seen.elapsed() >= SEEN_INTERVAL {
                     self.seen = Instant::now();
                     if let Some(machine) = self.sessions.0.store.machine_of_key(&self.caller.key.to_string())? {
@@ -209,7 +244,10 @@ impl Control<'_> {
                 self.sessions.drivers_installed(self.caller.key, push, outcomes);
                 Ok(())
             }
-            AgentMessage::PairingCommit { .. } | AgentMessage::PairingReveal { .. } => {
+            AgentMessage::CertificateKept { fingerprint } => {
+                self.certification.kept(self.sessions, &self.caller, fingerprint)
+            }
+            AgentMessage::PairingCommit { .. } | AgentMessage::PairingReveal { .. } | AgentMessage::Enrol { .. } => {
                 Err(unexpected("a message of an approved agent"))
             }
         }
@@ -280,6 +318,10 @@ pub(super) fn network(error: protocol::Error) -> Error {
 
 fn unexpected(wanted: &str) -> Error {
     Error::new(ErrorKind::Network, format!("agent connection: expected {wanted}"))
+}
+
+fn shortened(about: &About) -> About {
+    About { product: short(&about.product), serial: short(&about.serial), hostname: short(&about.hostname) }
 }
 
 /// A stranger's text, short and without control characters: it is shown on terminals.

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use protocol::Version;
 use protocol::driver::{DriverName, DriverOutcome, DriverPiece, FILES_MAX, PIECE_BYTES_MAX, PUSH_BYTES_MAX};
 use protocol::message::{AgentKind, ControllerMessage, write_message};
 use protocol::tls::Fingerprint;
@@ -82,11 +81,6 @@ impl Sessions {
         let (session, _) = registry.of_machine(machine).ok_or_else(|| conflict("it is not connected"))?;
         if session.caller.kind != AgentKind::BootImage {
             return Err(conflict("it runs its own system; drivers are for the boot image"));
-        }
-        if session.caller.protocol < Version::V2 {
-            return Err(conflict(
-                "its boot image is too old to take drivers: build one with `vconverter boot-image build`",
-            ));
         }
         Ok((session.caller.key, session.id, session.link.clone()))
     }

@@ -4,8 +4,11 @@
 //! bounded by [`gate`] for peers that were not approved. Nothing here trusts what such a peer says of itself: it is shown
 //! to the operator and kept nowhere.
 
+mod certificate;
 mod control;
 mod drivers;
+mod enrolment;
+mod entry;
 mod gate;
 mod registry;
 mod streams;
@@ -25,11 +28,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::bandwidth::TaskBandwidth;
 use crate::store::Store;
+use crate::trust::{Clock, Throttle};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
+use entry::{Entry, Refusal};
 use gate::{Gate, Pass};
 use registry::{CodeEntry, Phase, Registry, SessionId};
-use streams::Expected;
+use streams::{Expected, OpenStreams};
 
 pub use streams::ConnectedMachine;
 
@@ -62,7 +67,12 @@ struct Shared {
     changed: Condvar,
     /// Goes with `expected`.
     answered: Condvar,
+    /// Data connections, to be cut with their agent.
+    streams: OpenStreams,
     refused: Mutex<Refusals>,
+    /// Addresses from which wrong enrolment tokens came.
+    enrolments: Mutex<Throttle>,
+    clock: Clock,
     /// Held while a machine's presence is looked up and told to the tasks that wait for it.
     presence: Mutex<()>,
     pushes: drivers::Pushes,
@@ -78,9 +88,9 @@ pub(crate) struct Traffic {
     pub(crate) received: AtomicU64,
 }
 
-/// Refused second sessions are audited once a minute for a key: a restarting agent tries every few seconds.
+/// What is refused is audited once a minute for a key and reason: a restarting agent tries every few seconds.
 #[derive(Default)]
-struct Refusals(HashMap<Fingerprint, Instant>);
+struct Refusals(HashMap<String, Instant>);
 
 /// What a session says of itself, for the API.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -135,7 +145,7 @@ pub struct Approval {
 
 impl Sessions {
     /// No connections yet.
-    pub fn new(store: Arc<Store>, tls: ControllerTls) -> Self {
+    pub fn new(store: Arc<Store>, tls: ControllerTls, clock: Clock) -> Self {
         Self(Arc::new(Shared {
             store,
             tls,
@@ -144,7 +154,10 @@ impl Sessions {
             expected: Mutex::default(),
             changed: Condvar::new(),
             answered: Condvar::new(),
+            streams: OpenStreams::default(),
             refused: Mutex::default(),
+            enrolments: Mutex::default(),
+            clock,
             presence: Mutex::default(),
             pushes: drivers::Pushes::default(),
             traffic: Traffic::default(),
@@ -153,6 +166,42 @@ impl Sessions {
 
     pub(crate) fn traffic(&self) -> &Traffic {
         &self.0.traffic
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.0.clock)()
+    }
+
+    /// What a connection may do.
+    fn entry(&self, connection: &Connection) -> Result<Entry> {
+        let now = Duration::from_millis(u64::try_from(self.now().0).unwrap_or(0));
+        let shown = self.0.tls.examine(connection.peer_certificate(), now).map_err(control::network)?;
+        let standing = self.0.store.key_standing(&connection.agent_key().to_string())?;
+        Ok(entry::entry(standing, shown))
+    }
+
+    /// Sends a connection away, with a line in the audit log where that says something new.
+    fn send_away(&self, connection: &Connection, address: SocketAddr, refusal: Refusal) -> Result<()> {
+        let (key, reason) = (connection.agent_key().to_string(), refusal.reason());
+        tracing::warn!(%key, %address, "refused: {reason}");
+        // Anybody can make keys and foreign certificates, so those count together.
+        let what = if refusal == Refusal::Foreign { "another controller's certificate" } else { key.as_str() };
+        self.note_refused(what, "agent refused", &key, &format!("from {address}: {reason}"));
+        match refusal {
+            Refusal::Over(_) => connection.refuse_certificate(&reason, Some(refusal.remedy())),
+            Refusal::Revoked | Refusal::Foreign => connection.refuse(&reason, Some(refusal.remedy())),
+        }
+        .map_err(control::network)
+    }
+
+    fn note_refused(&self, what: &str, action: &str, key: &str, detail: &str) {
+        let is_news = {
+            let mut refused = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            refused.is_news(&format!("{action} {what}"), Instant::now())
+        };
+        if is_news && let Err(error) = self.0.store.write_audit("controller", action, key, detail) {
+            tracing::error!("{}", error.chain());
+        }
     }
 
     /// Fingerprint of the controller's CA: what a boot image is built with.
@@ -245,17 +294,42 @@ impl Sessions {
     /// Those of [`Store::forget_machine`].
     pub fn forget(&self, machine: &str, actor: &str) -> Result<Vec<String>> {
         let keys = self.0.store.forget_machine(machine, actor)?;
-        for key in keys.iter().filter_map(|key| key.parse::<Fingerprint>().ok()) {
-            let ended = self.registry().end(key);
-            if let Some(session) = ended {
-                let reason = "this machine was forgotten by an operator".to_owned();
-                let _ = write_message(&*session.link, &ControllerMessage::Denied { reason });
-                session.link.finish();
-                session.link.abort();
-            }
+        for key in &keys {
+            self.end(key, "this machine was forgotten by an operator");
+        }
+        Ok(keys)
+    }
+
+    /// Revokes one agent's key, named by its fingerprint or the beginning of it, and ends its session and streams. Returns
+    /// the key. A task that it served waits for its machine.
+    ///
+    /// # Errors
+    /// Those of [`Store::revoke_key`].
+    pub fn revoke(&self, key: &str, actor: &str) -> Result<String> {
+        let key = self.0.store.revoke_key(key, actor)?;
+        self.end(&key, "this machine's key was revoked by an operator");
+        Ok(key)
+    }
+
+    /// Ends what a key has that the store takes no more. Whoever is just coming in looks into the store once more after
+    /// they can be found here.
+    fn end(&self, key: &str, reason: &str) {
+        let Ok(key) = key.parse::<Fingerprint>() else { return };
+        let ended = self.registry().end(key);
+        self.0.streams.cut(key);
+        if let Some(session) = ended {
+            let _ = write_message(&*session.link, &ControllerMessage::Denied { reason: reason.to_owned() });
+            session.link.finish();
+            session.link.abort();
         }
         self.0.changed.notify_all();
-        Ok(keys)
+    }
+
+    /// The keys of agents that are connected and approved.
+    pub fn connected_keys(&self) -> std::collections::HashSet<String> {
+        let registry = self.registry();
+        let approved = registry.sessions().filter(|session| matches!(session.phase, Phase::Approved { .. }));
+        approved.map(|session| session.caller.key.to_string()).collect()
     }
 
     fn wrong_code(&self, waiting: usize, closed: Vec<registry::Session<Link>>, actor: &str) -> Error {
@@ -369,10 +443,10 @@ impl Sessions {
 
 impl Refusals {
     /// Whether this refusal is worth a line in the audit log.
-    fn is_news(&mut self, key: Fingerprint, now: Instant) -> bool {
+    fn is_news(&mut self, what: &str, now: Instant) -> bool {
         self.0.retain(|_, at| now.saturating_duration_since(*at) < Duration::from_secs(60));
-        let news = !self.0.contains_key(&key);
-        self.0.entry(key).or_insert(now);
+        let news = !self.0.contains_key(what);
+        self.0.entry(what.to_owned()).or_insert(now);
         news
     }
 }

@@ -3,8 +3,11 @@
 //! A token is good once, and only for the key that it was given to. A machine whose link was cut or whose agent died is
 //! waited for; the pipeline only sees that a stream takes its time.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use conversion::{Cancel, DataStream, RemoteMachine, StreamRequest};
@@ -18,6 +21,7 @@ use protocol::tls::Fingerprint;
 use crate::bandwidth::TaskBandwidth;
 
 use super::control::network;
+use super::entry::Entry;
 use super::registry::SessionId;
 use super::{Connection, Link, Pass, Report, Result, Sessions, VersionRange};
 
@@ -40,8 +44,31 @@ pub(super) struct Expected {
 
 enum Answer {
     Waiting,
-    Connected(Box<Connection>, Pass),
+    Connected(Arc<Connection>, Pass),
     Failed(String),
+}
+
+/// Data connections that are open, by the key of their agent.
+#[derive(Default)]
+pub(super) struct OpenStreams(Mutex<HashMap<Fingerprint, Vec<Weak<Connection>>>>);
+
+impl OpenStreams {
+    fn add(&self, connection: &Arc<Connection>) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, of_key| {
+            of_key.retain(|one| one.strong_count() > 0);
+            !of_key.is_empty()
+        });
+        open.entry(connection.agent_key()).or_default().push(Arc::downgrade(connection));
+    }
+
+    /// Cuts all of one agent.
+    pub(super) fn cut(&self, key: Fingerprint) {
+        let of_key = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key).unwrap_or_default();
+        for connection in of_key.iter().filter_map(Weak::upgrade) {
+            connection.abort();
+        }
+    }
 }
 
 /// A machine of the store, reached through whatever session its agent has at the time.
@@ -56,7 +83,13 @@ pub struct ConnectedMachine {
 
 impl Sessions {
     /// A data connection: it is handed to whoever asked for it.
-    pub(super) fn serve_stream(&self, connection: Connection, open: &OpenStream, mut pass: Pass) -> Result<()> {
+    pub(super) fn serve_stream(
+        &self,
+        connection: Connection,
+        open: &OpenStream,
+        address: SocketAddr,
+        mut pass: Pass,
+    ) -> Result<()> {
         let key = connection.agent_key();
         let refused = "this stream was not asked for";
         let known = {
@@ -67,13 +100,21 @@ impl Sessions {
             tracing::warn!(%key, "a data connection was refused: its token is not one of this agent's");
             return connection.refuse(refused, None).map_err(network);
         }
+        // First it can be found by who revokes its key, then it is looked whether that was done before.
+        let connection = Arc::new(connection);
+        self.0.streams.add(&connection);
+        match self.entry(&connection)? {
+            Entry::Works { .. } => {}
+            Entry::Waits => return connection.refuse(refused, None).map_err(network),
+            Entry::Refused(refusal) => return self.send_away(&connection, address, refusal),
+        }
         connection.welcome(VersionRange::SPOKEN.newest, env!("CARGO_PKG_VERSION")).map_err(network)?;
         let mut expected = self.expected();
         // Somebody else may have used the token, or whoever asked may have gone, while the answer was sent.
         if let Some(entry) = expected.get_mut(&open.token)
             && let Answer::Waiting = entry.answer
         {
-            entry.answer = Answer::Connected(Box::new(connection), pass);
+            entry.answer = Answer::Connected(connection, pass);
             drop(expected);
             self.0.answered.notify_all();
         }
@@ -221,7 +262,7 @@ impl RemoteMachine for ConnectedMachine {
 
 /// One data connection. It is cut when it is dropped, so that an agent never sends into nothing.
 struct Stream {
-    connection: Box<Connection>,
+    connection: Arc<Connection>,
     /// They count what it receives.
     sessions: Sessions,
     cancel: Cancel,

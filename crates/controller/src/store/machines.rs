@@ -32,17 +32,6 @@ pub struct KnownMachine {
     pub ready_since: Option<Timestamp>,
 }
 
-/// What a key of an agent may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyStanding {
-    /// It can wait for an operator's approval.
-    Unknown,
-    /// An operator approved it.
-    Approved,
-    /// It was approved once and never will be again.
-    Revoked,
-}
-
 /// What an agent says when it connects.
 #[derive(Clone, Debug)]
 pub struct Sighting<'a> {
@@ -103,39 +92,6 @@ impl Store {
     pub fn machine_of_key(&self, key: &str) -> Result<Option<KnownMachine>> {
         let filter = "id = (SELECT machine FROM agent_keys WHERE fingerprint = ?1)";
         Ok(query(&self.connection(), filter, [key])?.pop())
-    }
-
-    /// Approves a key; `label` is what its machine said of itself. The approval and its line in the audit log are one
-    /// transaction.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Conflict`] for a key that was revoked, [`ErrorKind::Storage`], [`ErrorKind::ReadOnly`].
-    pub fn approve_key(&self, key: &str, label: &str, actor: &str) -> Result<()> {
-        let context = "approval cannot be written";
-        let now = Timestamp::now();
-        self.write(context, |transaction| {
-            if standing(transaction, key)? == KeyStanding::Revoked {
-                let context = "the key of this machine was revoked: it needs another (restart it from the boot image)";
-                return Err(Error::new(ErrorKind::Conflict, context));
-            }
-            transaction
-                .execute(
-                    "INSERT INTO agent_keys (fingerprint, label, approved_at) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (fingerprint) DO NOTHING",
-                    params![key, label, now.0],
-                )
-                .map_err(|e| storage(context, e))?;
-            super::logs::write_audit(transaction, now, actor, "machine approved", key, label)?;
-            Ok(())
-        })
-    }
-
-    /// What a key may do.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`].
-    pub fn key_standing(&self, key: &str) -> Result<KeyStanding> {
-        standing(&self.connection(), key)
     }
 
     /// Revokes all keys that speak for a machine, with a line in the audit log, and forgets the machine, unless tasks
@@ -260,18 +216,6 @@ fn one(connection: &Connection, id: &str) -> Result<KnownMachine> {
     query(connection, "id = ?1", [id])?.pop().ok_or_else(|| missing(id))
 }
 
-fn standing(connection: &Connection, key: &str) -> Result<KeyStanding> {
-    let found: Option<Option<i64>> = connection
-        .query_row("SELECT revoked_at FROM agent_keys WHERE fingerprint = ?1", [key], |row| row.get(0))
-        .optional()
-        .map_err(|e| storage("agent keys cannot be read", e))?;
-    Ok(match found {
-        None => KeyStanding::Unknown,
-        Some(None) => KeyStanding::Approved,
-        Some(Some(_)) => KeyStanding::Revoked,
-    })
-}
-
 impl Sighting<'_> {
     fn is_in_boot_image(&self) -> bool {
         self.booted == "boot-image"
@@ -386,8 +330,6 @@ mod tests {
         for key in ["aa", "bb", "cc"] {
             store.approve_key(key, "PowerEdge", "uid 0").unwrap();
         }
-        assert_eq!(store.key_standing("aa").unwrap(), KeyStanding::Approved);
-        assert_eq!(store.key_standing("dd").unwrap(), KeyStanding::Unknown);
         let uuid = "4c4c4544-0042-3510-8052-b4c04f4e3132";
         let report = machine(uuid, "B5BRN12");
         let sighting =

@@ -5,10 +5,12 @@
 //! that was acknowledged survives a SIGKILL and a power cut. The schema's version is SQLite's `user_version`; each
 //! migration is a numbered file and runs in a transaction together with the change of version.
 
+mod agent_keys;
 mod api_tokens;
 mod changes;
 mod counts;
 mod credentials;
+mod enrolment_tokens;
 mod leases;
 mod limits;
 mod logs;
@@ -35,12 +37,14 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use crate::metrics::Latency;
 use crate::{Error, ErrorKind, Result};
 
+pub use agent_keys::{AgentKey, KeyStanding};
 pub use api_tokens::{ApiToken, NewApiToken};
 pub use changes::Changed;
 pub use credentials::{SealedCredential, VaultLock};
+pub use enrolment_tokens::{Enrolling, EnrolmentRecord, NewEnrolmentToken, TokenRefusal};
 pub use leases::{End, Lease};
 pub use logs::{AuditEntry, LogEntry, LogLevel};
-pub use machines::{KeyStanding, KnownMachine, Sighting};
+pub use machines::{KnownMachine, Sighting};
 pub use mails::QueuedMail;
 pub use profiles::Profile;
 pub use pxe::{PxePolicy, PxeRule};
@@ -60,6 +64,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("steps", include_str!("migrations/0006_steps.sql")),
     ("limits", include_str!("migrations/0007_limits.sql")),
     ("mail", include_str!("migrations/0008_mail.sql")),
+    ("enrolment", include_str!("migrations/0009_enrolment.sql")),
 ];
 
 /// The controller's memory. Every method may block for a write to disk.

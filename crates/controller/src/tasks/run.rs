@@ -177,7 +177,7 @@ impl Tasks {
                 conversion::ErrorKind::Cancelled => ErrorKind::Cancelled,
                 _ => ErrorKind::Conversion,
             };
-            Error { kind, context: e.context, source: e.source }
+            Error { source: e.source, ..Error::new(kind, e.context) }
         })
     }
 

@@ -29,6 +29,8 @@ pub struct Access {
     store: Arc<Store>,
     vault: Vault,
     throttle: Mutex<Throttle>,
+    /// Of API tokens that are none.
+    wrong_tokens: Mutex<Throttle>,
     setup_code: Mutex<Option<SetupCode>>,
     clock: Clock,
 }
@@ -46,7 +48,14 @@ pub struct Login {
 impl Access {
     /// For this store and vault.
     pub fn new(store: Arc<Store>, vault: Vault, clock: Clock) -> Self {
-        Self { store, vault, throttle: Mutex::default(), setup_code: Mutex::default(), clock }
+        Self {
+            store,
+            vault,
+            throttle: Mutex::default(),
+            wrong_tokens: Mutex::default(),
+            setup_code: Mutex::default(),
+            clock,
+        }
     }
 
     /// Whether there is no user yet.
@@ -150,6 +159,16 @@ impl Access {
             let owner = token.user.as_ref().map(|user| format!("user {user}, ")).unwrap_or_default();
             Caller { actor: format!("{owner}token {}", token.name), role, user: token.user, proof: Proof::Token }
         }))
+    }
+
+    /// An API token came that is none. One cannot be guessed; but who tries for long is to wait between two tries.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooMany`] after several from that address.
+    pub fn note_wrong_token(&self, address: Option<IpAddr>) -> Result<()> {
+        let Some(address) = address else { return Ok(()) };
+        let attempt = locked(&self.wrong_tokens).attempt_from(address, (self.clock)());
+        attempt.map_err(|wait_ms| Error::too_many("too many wrong tokens", wait_ms))
     }
 
     /// Makes a user.
@@ -312,9 +331,8 @@ impl Access {
 
     fn attempt(&self, name: &str, address: Option<IpAddr>, now: Timestamp) -> Result<()> {
         locked(&self.throttle).attempt(name, address, now).map_err(|wait_ms| {
-            let seconds = wait_ms.div_ceil(1000);
-            tracing::info!(name, address = shown(address), seconds, "a login came too soon after failed ones");
-            Error::new(ErrorKind::TooMany, format!("too many failed logins: try again in {seconds} s"))
+            tracing::info!(name, address = shown(address), wait_ms, "a login came too soon after failed ones");
+            Error::too_many("too many failed logins", wait_ms)
         })
     }
 }

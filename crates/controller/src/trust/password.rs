@@ -33,7 +33,7 @@ impl Place {
         HASHES
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < HASHES_MAX).then_some(count + 1))
             .map(|_| Self)
-            .map_err(|_| Error::new(ErrorKind::TooMany, "too many logins at this moment: try again"))
+            .map_err(|_| Error::too_many("too many logins at this moment", 1000))
     }
 }
 

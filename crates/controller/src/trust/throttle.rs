@@ -64,12 +64,34 @@ impl Throttle {
         }
     }
 
+    /// The same where nothing is tried that has a name: only the address counts.
+    ///
+    /// # Errors
+    /// How many milliseconds to wait.
+    pub fn attempt_from(&mut self, address: IpAddr, now: Timestamp) -> Result<(), u64> {
+        let address = network_of(address);
+        match self.addresses.wait(&address, now, ADDRESS_WAIT_MAX_MS) {
+            0 => {
+                self.addresses.count(address, now);
+                Ok(())
+            }
+            wait => Err(wait),
+        }
+    }
+
+    /// An attempt of [`Throttle::attempt_from`] was good: its address gets back this one.
+    pub fn succeeded_from(&mut self, address: IpAddr) {
+        if let Some(count) = self.addresses.0.get_mut(&network_of(address)) {
+            count.failed = count.failed.saturating_sub(1);
+        }
+    }
+
     /// The attempt was good: its name begins anew. Its address gets back this one attempt, no more: else whoever has one
     /// good password could try others for ever.
     pub fn succeeded(&mut self, name: &str, address: Option<IpAddr>) {
         self.names.0.remove(name);
-        if let Some(count) = address.and_then(|address| self.addresses.0.get_mut(&network_of(address))) {
-            count.failed = count.failed.saturating_sub(1);
+        if let Some(address) = address {
+            self.succeeded_from(address);
         }
     }
 }

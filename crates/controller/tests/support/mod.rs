@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use controller::api::Status;
@@ -55,6 +56,14 @@ pub(crate) fn start_with(data: &Path, converter: Arc<dyn Converter>, lease: Dura
     let listen = ([127, 0, 0, 1], 0).into();
     let mut config = Config::new(DataDirectory::new(data), listen, converter);
     config.lease = lease;
+    Controller::start(config).unwrap()
+}
+
+/// One whose clock is set by the test, in milliseconds.
+pub(crate) fn start_at(data: &Path, converter: Arc<dyn Converter>, clock: &Arc<AtomicI64>) -> Controller {
+    let mut config = Config::new(DataDirectory::new(data), ([127, 0, 0, 1], 0).into(), converter);
+    let clock = Arc::clone(clock);
+    config.clock = Arc::new(move || controller::Timestamp(clock.load(Ordering::SeqCst)));
     Controller::start(config).unwrap()
 }
 
@@ -107,22 +116,24 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// An agent that does what a test says.
 pub(crate) struct Agent {
-    tls: AgentTls,
+    /// Its key, and what it shows with it.
+    pub(crate) identity: Identity,
     status: Status,
     pub(crate) instance: Bytes32,
     /// Where it says that it runs.
     pub(crate) kind: AgentKind,
+    /// Which revisions it says that it speaks.
+    pub(crate) protocol: VersionRange,
 }
 
 impl Agent {
     pub(crate) fn new(status: &Status) -> Self {
-        let identity = Identity::create_agent().unwrap();
-        let trust = Trust::Authority(status.ca_fingerprint.parse().unwrap());
         Self {
-            tls: AgentTls::new(&identity, trust).unwrap(),
+            identity: Identity::create_agent().unwrap(),
             status: status.clone(),
             instance: Bytes32::random().unwrap(),
             kind: AgentKind::BootImage,
+            protocol: VersionRange::SPOKEN,
         }
     }
 
@@ -133,7 +144,8 @@ impl Agent {
 
     fn connect(&self) -> Connection {
         let socket = TcpStream::connect(self.status.agent_address).unwrap();
-        let connection = Connection::connect(socket, &self.tls).unwrap();
+        let trust = Trust::Authority(self.status.ca_fingerprint.parse().unwrap());
+        let connection = Connection::connect(socket, &AgentTls::new(&self.identity, trust).unwrap()).unwrap();
         connection.set_read_timeout(Some(Duration::from_secs(20)));
         connection
     }
@@ -141,12 +153,8 @@ impl Agent {
     /// A control connection, if the controller lets it in.
     pub(crate) fn hello(&self) -> protocol::Result<Connection> {
         let connection = self.connect();
-        let hello = Hello {
-            protocol: VersionRange::SPOKEN,
-            program: "0.1.0-test".into(),
-            kind: self.kind,
-            instance: self.instance,
-        };
+        let hello =
+            Hello { protocol: self.protocol, program: "0.1.0-test".into(), kind: self.kind, instance: self.instance };
         connection.open(&Opening::Hello(hello))?;
         connection.set_read_timeout(Some(Duration::from_secs(20)));
         Ok(connection)
