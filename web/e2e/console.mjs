@@ -31,6 +31,8 @@ try {
   await convert(page, seen, button, row);
   await endings(page, seen, button, row);
   await schedule(page, seen, button, row);
+  await inventory(page, seen, button, row, heading);
+  await search(page, seen, button, row, heading);
   await rest(page, seen, button, heading);
   assert.deepEqual(faults, []);
   saw('the policy was kept, and no other host was asked');
@@ -198,6 +200,89 @@ async function schedule(page, seen, button, row) {
   saw('tasks are given a window, another time, and a machine to wait for');
 }
 
+async function inventory(page, seen, button, row, heading) {
+  await button('Add a machine…').click();
+  let dialog = page.getByRole('dialog', { name: 'Add a machine' });
+  await dialog.getByLabel('Host name or IP address').fill('192.0.2.300');
+  await dialog.getByRole('button', { name: 'Add' }).click();
+  await dialog.getByText(/expected a host name or an IP address/).waitFor();
+  await dialog.getByLabel('Host name or IP address').fill('198.51.100.7');
+  await dialog.getByLabel(/^Name/).fill('old-files');
+  await dialog.getByLabel(/^Group/).fill('Basement');
+  await dialog.getByLabel('Can be reached by').selectOption('ssh');
+  await dialog.getByLabel('Note').fill('Under the stairs.\nAda has the key.');
+  await seen('add-machine');
+  await dialog.getByRole('button', { name: 'Add' }).click();
+  await heading('old-files').waitFor();
+  await page.getByText('It cannot be converted yet').waitFor();
+  await page.getByText('at 198.51.100.7 (by user admin)').waitFor();
+  assert.equal(await button('Convert…').count(), 0);
+  await seen('machine-added');
+
+  await row(/^web1 ?, /).click();
+  await heading('web1').waitFor();
+  await button('Edit…').click();
+  dialog = page.getByRole('dialog', { name: 'Notes of web1' });
+  await dialog.getByLabel('Group').selectOption('Basement');
+  await dialog.getByLabel('Note').fill('Only at night.');
+  await dialog.getByRole('button', { name: 'Keep' }).click();
+  await page.getByText('Only at night.').waitFor();
+  await page.getByText(/group: Basement, note/).waitFor();
+  await button('Groups…').click();
+  dialog = page.getByRole('dialog', { name: 'Groups of machines' });
+  await dialog.getByLabel('Name of the new group').fill('Office');
+  await dialog.getByRole('button', { name: 'Make' }).click();
+  await dialog.getByRole('button', { name: 'Rename Basement' }).click();
+  await dialog.getByLabel('Other name of Basement').fill('Cellar');
+  await dialog.getByRole('button', { name: 'Rename', exact: true }).click();
+  await dialog.getByText('Cellar').waitFor();
+  await seen('groups');
+  await page.keyboard.press('Escape');
+
+  const by = page.getByLabel('Arrange machines by');
+  await by.selectOption('network');
+  await row(/^192\.0\.2\.0\/24 \d+ machines?$/).waitFor();
+  await by.selectOption('system');
+  await row(/^Debian GNU\/Linux 9 \(stretch\) \d+ machines?$/).waitFor();
+  await by.selectOption('group');
+  await row('Cellar 2 machines').waitFor();
+  await row('Office 0 machines').waitFor();
+  await page.reload();
+  await row('Cellar 2 machines').click();
+  assert.equal(await row(/^old-files/).count(), 0);
+  await row('Cellar 2 machines').click();
+  await row(/^old-files ?, No agent yet/).waitFor();
+  await seen('by-group');
+  await by.selectOption('state');
+  saw('machines are added, noted, put into groups, and arranged as it was chosen');
+}
+
+async function search(page, seen, button, row, heading) {
+  await page.getByRole('link', { name: 'Search a network' }).click();
+  await heading('Search a network').waitFor();
+  // The console itself is what answers there.
+  const port = new URL(site.url).port;
+  await page.getByLabel('Range of addresses').fill('127.0.0.1-3');
+  await page.getByLabel('Ports').fill(port);
+  await page.getByText('3 connects: at least').waitFor();
+  await button('Search').click();
+  await page.getByText(/Done: 3 of 3 connects/).waitFor();
+  await page.getByLabel('Choose 127.0.0.1').check();
+  await page.getByPlaceholder('none').fill('Found');
+  await seen('search');
+  await button('Add 1 machine').click();
+  await page.getByText('1 machine added.').waitFor();
+  await row(/^127\.0\.0\.1 ?, No agent yet/).waitFor();
+  await page.getByLabel('Range of addresses').fill('127.0.8.0/24');
+  await page.getByLabel('Connects a second').fill('1');
+  await button('Search').click();
+  await page.getByRole('progressbar', { name: 'Progress of the search' }).waitFor();
+  await seen('search-running');
+  await button('Cancel the search').click();
+  await page.getByText(/Cancelled after/).waitFor();
+  saw('a network is searched, what was found is added, and a search is cancelled');
+}
+
 async function rest(page, seen, button, heading) {
   const section = (name) => page.getByRole('navigation', { name: 'Sections' }).getByRole('link', { name });
   await section('Machines').click();
@@ -254,6 +339,7 @@ async function viewerChangesNothing(browser) {
   const machines = await page.evaluate(async () => (await (await fetch('/api/v1/machines')).json()).items);
   const paths = [
     '/',
+    '/search',
     '/tasks',
     '/pxe',
     '/drivers',
@@ -262,7 +348,7 @@ async function viewerChangesNothing(browser) {
     ...tasks.map((task) => `/tasks/${task.id}`),
     ...machines.map((machine) => `/machines/${machine.id ?? machine.key}`),
   ];
-  const harmless = /^(All|Running|Waiting|Over) \d+$|^Show the picture larger$/;
+  const harmless = /^(All|Running|Waiting|Over) \d+$|^Show the picture larger$|^Show (more|less)$/;
   for (const path of paths) {
     await page.goto(`${site.url}${path}`);
     await page.locator('main h1').waitFor();
@@ -283,12 +369,14 @@ async function viewerChangesNothing(browser) {
     return [
       await post(`/tasks/${task}/cancel`),
       await post('/machines/approve', { code: '0000-0000' }),
+      await post('/machines', { machines: [{ address: '192.0.2.1' }] }),
+      await post('/search', { range: '192.0.2.1' }),
       await post('/pxe/rules', { machine: '52:54:00:4f:01:00', policy: null }),
       (await fetch('/api/v1/users')).status,
       (await fetch('/api/v1/audit')).status,
     ];
   }, tasks[0].id);
-  assert.deepEqual(refused, [403, 403, 403, 403, 403]);
+  assert.deepEqual(refused, [403, 403, 403, 403, 403, 403, 403]);
   assert.deepEqual(faults, []);
   saw(`a viewer finds nothing to change on ${paths.length} pages, and the controller refuses it`);
 }

@@ -32,6 +32,12 @@ impl MachineIdentity {
         }
     }
 
+    /// One of which only a UUID is known, if it is any.
+    pub fn of_uuid(uuid: Option<&str>) -> Self {
+        let uuid = uuid.map(str::trim).filter(|uuid| !is_placeholder(uuid)).map(str::to_ascii_lowercase);
+        Self { uuid, ..Self::default() }
+    }
+
     /// At least two of UUID, serial and MACs agree (of the MACs one in common is enough), and neither UUID nor serial
     /// differs. Exchanged network cards do not make another machine.
     pub fn is_same_machine(&self, other: &Self) -> bool {

@@ -16,6 +16,7 @@ use crate::driver_library::DriverLibrary;
 use crate::https::{ConsoleConfig, Https};
 use crate::mail::{MailConfig, MailService, Mailer};
 use crate::pxe::{PxeConfig, start_service};
+use crate::search::Searches;
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::tasks::{Converter, Tasks};
@@ -117,6 +118,7 @@ impl Controller {
             sessions: sessions.clone(),
             drivers: DriverLibrary::new(&directory),
             tasks: tasks.clone(),
+            searches: Searches::new(Arc::clone(&store)),
             status: status.clone(),
             pxe: pxe.as_ref().map(|pxe| pxe.log().clone()),
             events: Events::new(),

@@ -116,7 +116,10 @@ fn stored(store: &Store, parts: &mut Vec<Part>, outputs: &mut BTreeSet<PathBuf>)
     }
     let mut machines = store.machines()?;
     machines.truncate(MACHINES_MAX);
-    let machines = machines.iter().map(|known| json!({ "id": known.id, "report": known.report })).collect();
+    let machines = machines
+        .iter()
+        .map(|known| json!({ "id": known.id, "address": known.particulars.address, "report": known.report }))
+        .collect();
     add("machines.json".into(), pretty(machines));
     let mut audit = String::new();
     for line in store.audit(AUDIT_LINES_MAX)? {

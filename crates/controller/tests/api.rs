@@ -3,10 +3,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::*;
@@ -98,19 +95,6 @@ fn lists_come_in_pages_that_hold_each_item_once_and_are_searched() {
     for wrong in ["/tasks?limit=many", "/tasks?order=name", "/machines?limit=-1"] {
         assert_eq!(http(&data, "GET", wrong, "").0, 400, "{wrong}");
     }
-}
-
-/// The stream of events: name and data, one after the other.
-fn events(data: &Path) -> impl Iterator<Item = (String, Value)> {
-    let mut stream = UnixStream::connect(data.join("controller.sock")).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    write!(stream, "GET /api/v1/events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    let mut lines = BufReader::new(stream).lines().map(|line| line.expect("an event in time"));
-    std::iter::from_fn(move || {
-        let event = lines.find_map(|line| line.strip_prefix("event: ").map(str::to_owned))?;
-        let data = lines.find_map(|line| line.strip_prefix("data: ").map(str::to_owned))?;
-        Some((event, serde_json::from_str(&data).unwrap()))
-    })
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod agents;
+mod machines;
 mod users;
 
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +16,7 @@ use crate::preflight::PreflightArguments;
 use crate::profiles::Profiles;
 
 pub(crate) use agents::{Agents, AgentsAction, TokenAction};
+pub(crate) use machines::{AddMachines, GroupsAction, Import, Machines, MachinesAction, Search, SetMachines};
 pub(crate) use users::{
     Credentials, CredentialsAction, Remote, SetCredential, Tokens, TokensAction, Users, UsersAction,
 };
@@ -226,43 +228,6 @@ pub(crate) enum PolicyName {
     BootAlways,
     /// Forget the policy: the menu
     Menu,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    args_conflicts_with_subcommands = true,
-    after_help = "\
-Cold Cloning Ready are the machines that stand in the boot image, approved and reported. A machine leaves them when it is
-restarted or switched off, and after 18 seconds of silence.
-
-Examples:
-  vconverter machines
-  vconverter machines approve 7K2M-9QXD
-  vconverter machines show m-4f9c21ab --json
-  vconverter machines forget m-4f9c21ab"
-)]
-pub(crate) struct Machines {
-    #[command(subcommand)]
-    pub(crate) action: Option<MachinesAction>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum MachinesAction {
-    /// Approve the machine whose screen shows this pairing code; five wrong codes close all that wait
-    Approve {
-        /// As on the machine's screen: XXXX-XXXX
-        code: String,
-    },
-    /// Revoke the keys of a machine's agents, end its sessions, and forget it
-    Forget {
-        /// Id, or host name where only one has it
-        machine: String,
-    },
-    /// Show a machine: firmware, processors, NICs, disks and what is on them
-    Show {
-        /// Id, or host name where only one has it
-        machine: String,
-    },
 }
 
 #[derive(Debug, Args)]

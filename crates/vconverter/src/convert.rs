@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use controller::api::{BatchView, MachineView, NewBatches, NewConversion, NewRequest, TaskSchedule, TaskView};
+use controller::api::{
+    BatchView, MachineState, MachineView, NewBatches, NewConversion, NewRequest, TaskSchedule, TaskView,
+};
 use controller::progress::Meter;
 use controller::store::TaskState;
 use controller::tasks::BatchKind;
@@ -146,6 +148,11 @@ fn convert_machines(
             let message = format!("machine {} is {}: approve it first", machine.name, machine.state);
             return Err(Failure::new(Code::Refused, message));
         };
+        if machine.state == MachineState::NoAgent {
+            let name = plain(&machine.name);
+            let remedy = "start it from the boot image, or run vconverter-agent on it, and approve it";
+            return Err(Failure::new(Code::Refused, format!("machine {name} has no agent: {remedy}")));
+        }
         let vm = match &arguments.name {
             Some(name) => name.clone(),
             None => default_name(machine)?,

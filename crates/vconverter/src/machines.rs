@@ -4,13 +4,18 @@ use std::cmp::Reverse;
 
 use controller::api::{BootMedium, ForgottenMachine, MachineState, MachineView};
 use controller::sessions::Approval;
+use controller::store::{Candidate, HistoryEntry};
 use machine::ByteCount;
 use serde_json::json;
 
 use crate::client::{Client, segment};
 use crate::failure::Result;
 use crate::inspect::{describe_disks, describe_guest};
+use crate::inventory;
 use crate::table::{Table, plain};
+
+/// Lines of its history that are shown with a machine.
+const HISTORY_LINES: u32 = 10;
 
 pub(crate) fn list(client: &Client, json: bool) -> Result<()> {
     let mut machines: Vec<MachineView> = client.list("/machines")?;
@@ -20,12 +25,12 @@ pub(crate) fn list(client: &Client, json: bool) -> Result<()> {
         return crate::print_json(&machines);
     }
     if machines.is_empty() {
-        return crate::print("no machines: start one from the boot image\n");
+        return crate::print("no machines: start one from the boot image, or vconverter machines add ADDRESS\n");
     }
     let (ready, others): (Vec<_>, Vec<_>) = machines.iter().partition(|machine| machine.cold_cloning_ready);
     let mut text = String::new();
     if !ready.is_empty() {
-        let heading = ["ID", "NAME", "BY", "SINCE", "ANSWERS", "ADDRESS", "DISKS", "USED", "OPERATING SYSTEM"];
+        let heading = ["ID", "NAME", "BY", "SINCE", "ANSWERS", "GROUP", "ADDRESS", "DISKS", "USED", "OPERATING SYSTEM"];
         let mut table = Table::new(&heading);
         for machine in ready {
             let (since, answers) = (machine.ready_since.unwrap_or(machine.since), answers(machine));
@@ -36,7 +41,8 @@ pub(crate) fn list(client: &Client, json: bool) -> Result<()> {
     }
     if !others.is_empty() {
         let between = if text.is_empty() { "" } else { "\nOther machines\n" };
-        let mut table = Table::new(&["ID", "NAME", "STATE", "BOOTED", "ADDRESS", "DISKS", "USED", "OPERATING SYSTEM"]);
+        let heading = ["ID", "NAME", "STATE", "BOOTED", "GROUP", "ADDRESS", "DISKS", "USED", "OPERATING SYSTEM"];
+        let mut table = Table::new(&heading);
         for machine in others {
             table.row(row(machine, [machine.state.to_string(), machine.booted.clone()]));
         }
@@ -69,8 +75,8 @@ fn row<const N: usize>(machine: &MachineView, of_the_group: [String; N]) -> Vec<
     };
     let mut cells = vec![machine.id.clone().unwrap_or_else(|| "-".into()), machine.name.clone()];
     cells.extend(of_the_group);
-    let address = machine.address.map(|address| address.ip().to_string()).unwrap_or_default();
-    cells.extend([address, disks, used, guest]);
+    let address = machine.address.map(|address| address.ip().to_string()).or_else(|| machine.given_address.clone());
+    cells.extend([machine.group.clone().unwrap_or_default(), address.unwrap_or_default(), disks, used, guest]);
     cells
 }
 
@@ -120,10 +126,22 @@ pub(crate) fn show(client: &Client, machine: &str, json: bool) -> Result<()> {
     if json {
         return crate::print_json(&machine);
     }
+    // One that waits for approval has neither.
+    let (mut history, mut candidates): (Vec<HistoryEntry>, Vec<Candidate>) = Default::default();
+    if let Some(id) = &machine.id {
+        history = inventory::lines_of(client, id, HISTORY_LINES)?;
+        candidates = client.get(&format!("/machines/{}/candidates", segment(id)))?;
+    }
     let mut text = String::new();
     let mut line = |name: &str, value: String| text.push_str(&format!("{name:<12}{}\n", plain(&value)));
     line("machine", format!("{} {}", machine.id.as_deref().unwrap_or("-"), machine.name));
     line("state", state(&machine));
+    if let Some(address) = &machine.given_address {
+        line("added", format!("at {address}, reached by: {}", machine.reach));
+    }
+    if let Some(group) = &machine.group {
+        line("group", group.clone());
+    }
     if let Some(address) = machine.address {
         line("address", format!("{address}, agent {} ({})", machine.agent_version, machine.booted));
     }
@@ -156,6 +174,22 @@ pub(crate) fn show(client: &Client, machine: &str, json: bool) -> Result<()> {
         line("guest", describe_guest(&report.guest));
         text.push('\n');
         text.push_str(&describe_disks(&report.disks));
+    }
+    if !machine.note.is_empty() {
+        let lines = machine.note.lines().map(|line| format!("  {}\n", plain(line)));
+        text.push_str(&format!("\nnote\n{}", lines.collect::<String>()));
+    }
+    if !history.is_empty() {
+        text.push_str(&format!("\n{}", inventory::describe_history(&history)));
+    }
+    for candidate in &candidates {
+        let (signs, other, own) =
+            (candidate.signs.join(", "), &candidate.machine, machine.id.as_deref().unwrap_or("-"));
+        let (added, with_agent) = if machine.report.is_some() { (other.as_str(), own) } else { (own, other.as_str()) };
+        text.push_str(&plain(&format!(
+            "{other} may be the same machine ({signs}); if it is: vconverter machines join {added} {with_agent}"
+        )));
+        text.push('\n');
     }
     for warning in &machine.warnings {
         text.push_str(&format!("warning: {}\n", plain(warning)));

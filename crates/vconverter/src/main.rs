@@ -14,7 +14,9 @@ mod convert;
 mod drivers;
 mod failure;
 mod help;
+mod import;
 mod inspect;
+mod inventory;
 mod limits;
 mod machines;
 mod mail_settings;
@@ -26,6 +28,7 @@ mod profiles;
 mod progress_line;
 mod pxe;
 mod readiness;
+mod search;
 mod secret_input;
 mod serve;
 mod settings;
@@ -125,6 +128,13 @@ fn run(arguments: Arguments) -> Result<()> {
                 Some(MachinesAction::Approve { code }) => machines::approve(&client, &code, json),
                 Some(MachinesAction::Forget { machine }) => machines::forget(&client, &machine, json),
                 Some(MachinesAction::Show { machine }) => machines::show(&client, &machine, json),
+                Some(MachinesAction::History { machine, lines }) => inventory::history(&client, &machine, lines, json),
+                Some(MachinesAction::Add(new)) => inventory::add(&client, &new, json),
+                Some(MachinesAction::Set(change)) => inventory::set(&client, &change, json),
+                Some(MachinesAction::Join { added, machine }) => inventory::join(&client, &added, &machine, json),
+                Some(MachinesAction::Groups(groups)) => inventory::groups(&client, groups.action, json),
+                Some(MachinesAction::Import(table)) => import::import(&client, &table, json),
+                Some(MachinesAction::Search(search)) => search::search(&client, &search, json),
             }
         }
         Command::Agents(agents) => agents::agents(&connect()?, agents.action, json),

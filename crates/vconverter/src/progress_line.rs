@@ -26,13 +26,19 @@ impl ProgressLine {
 
     /// Shows where a step is, if it is time.
     pub(crate) fn update(&mut self, step: &str, progress: &Progress) {
+        if progress.total > 0 {
+            self.show(&describe(step, progress));
+        }
+    }
+
+    /// Shows how far something is, if it is time.
+    pub(crate) fn show(&mut self, text: &str) {
         let now = Instant::now();
         let pause = if self.terminal { TERMINAL_INTERVAL } else { PLAIN_INTERVAL };
-        if progress.total == 0 || self.shown.is_some_and(|shown| now.duration_since(shown) < pause) {
+        if self.shown.is_some_and(|shown| now.duration_since(shown) < pause) {
             return;
         }
         self.shown = Some(now);
-        let text = describe(step, progress);
         let mut error = std::io::stderr().lock();
         // Nothing can be done where nobody reads.
         let _ = match self.terminal {

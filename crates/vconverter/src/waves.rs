@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::conversion_settings::Rate;
 use crate::convert::{describe_batches, schedule};
 use crate::failure::{Code, Failure, Result};
+use crate::import::line_of;
 use crate::preflight;
 
 /// Columns of the table; all but the first may be missing, and so may values.
@@ -68,10 +69,8 @@ fn defaults(arguments: &Convert) -> Result<NewConversion> {
 }
 
 fn parse(text: &str, defaults: &NewConversion) -> std::result::Result<Vec<NewConversion>, String> {
-    let mut table = csv::ReaderBuilder::new()
-        .trim(csv::Trim::All)
-        .comment(Some(b'#'))
-        .from_reader(text.trim_start_matches('\u{feff}').as_bytes());
+    let text = text.trim_start_matches('\u{feff}');
+    let mut table = csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(text.as_bytes());
     let header = table.headers().map_err(|e| e.to_string())?.clone();
     if let Some(unknown) = header.iter().find(|name| !COLUMNS.contains(name)) {
         return Err(format!("line 1: column {unknown:?} is not known; the columns are {}", COLUMNS.join(", ")));
@@ -82,7 +81,7 @@ fn parse(text: &str, defaults: &NewConversion) -> std::result::Result<Vec<NewCon
     let mut conversions: Vec<NewConversion> = Vec::new();
     for row in table.records() {
         let row = row.map_err(|e| e.to_string())?;
-        let line = row.position().map_or(0, csv::Position::line);
+        let line = line_of(text, &row);
         let value = |name: &str| {
             let place = header.iter().position(|column| column == name);
             place.and_then(|place| row.get(place)).filter(|text| !text.is_empty())
@@ -192,6 +191,7 @@ mod tests {
             ("machine,colour\nweb,red\n", "line 1: column \"colour\" is not known"),
             ("machine\n", "it names no machine"),
             ("machine,name\n,vm\n", "line 2: no machine"),
+            ("machine,name\n# none\n\n,vm\n", "line 4: no machine"),
             ("machine\nweb\nweb\n", "line 3: machine web stands twice"),
             ("machine,verify\nweb,maybe\n", "line 2: verify: expected yes or no"),
             ("machine,start_at\nweb,22:00\n", "line 2: start_at:"),

@@ -2,7 +2,18 @@
 
 import createClient, { type Middleware } from 'openapi-fetch';
 import type { paths } from './schema';
-import type { Driver, NewConversion, NewToken, NewUser, PxePolicy, TaskSchedule, UserChange } from './types';
+import type {
+  Driver,
+  MachineChange,
+  NewMachine,
+  NewSearch,
+  NewConversion,
+  NewToken,
+  NewUser,
+  PxePolicy,
+  TaskSchedule,
+  UserChange,
+} from './types';
 
 /** What the controller answered instead of what was asked for (RFC 9457). */
 export class Problem extends Error {
@@ -87,6 +98,8 @@ async function all<T>(page: (query: { limit: number; after?: string }) => Promis
 
 const task = (id: string) => ({ params: { path: { id } } });
 
+const machine = (id: string) => ({ params: { path: { machine: id } } });
+
 const named = (name: string) => ({ params: { path: { name } } });
 
 export const api = {
@@ -112,6 +125,24 @@ export const api = {
   audit: (limit: number) => answer(client.GET('/api/v1/audit', { params: { query: { limit } } })),
 
   machines: () => all((query) => answer(client.GET('/api/v1/machines', { params: { query } }))),
+  addMachines: (machines: NewMachine[], skipKnown = false) =>
+    answer(client.POST('/api/v1/machines', { body: { machines, skip_known: skipKnown } })),
+  changeMachine: (id: string, body: MachineChange) =>
+    answer(client.POST('/api/v1/machines/{machine}', { ...machine(id), body })),
+  joinMachine: (id: string, added: string) =>
+    answer(client.POST('/api/v1/machines/{machine}/join', { ...machine(id), body: { added } })),
+  forgetMachine: (id: string) => answer(client.DELETE('/api/v1/machines/{machine}', machine(id))),
+  candidates: (id: string) => answer(client.GET('/api/v1/machines/{machine}/candidates', machine(id))),
+  history: (id: string) => answer(client.GET('/api/v1/machines/{machine}/history', machine(id))),
+  groups: () => answer(client.GET('/api/v1/groups')),
+  makeGroup: (name: string) => answer(client.PUT('/api/v1/groups/{name}', named(name))),
+  renameGroup: (name: string, other: string) =>
+    answer(client.POST('/api/v1/groups/{name}', { ...named(name), body: { name: other } })),
+  deleteGroup: (name: string) => answer(client.DELETE('/api/v1/groups/{name}', named(name))),
+  search: () => answer(client.GET('/api/v1/search')),
+  startSearch: (body: NewSearch) => answer(client.POST('/api/v1/search', { body })),
+  cancelSearch: () => answer(client.DELETE('/api/v1/search')),
+  foundHosts: () => all((query) => answer(client.GET('/api/v1/search/hosts', { params: { query } }))),
   approve: (code: string) => answer(client.POST('/api/v1/machines/approve', { body: { code } })),
 
   tasks: () => all((query) => answer(client.GET('/api/v1/tasks', { params: { query } }))),

@@ -9,6 +9,16 @@ export type Machine = Schemas['MachineView'];
 export type MachineState = Schemas['MachineState'];
 export type Report = Schemas['Machine'];
 export type Disk = Schemas['Disk'];
+export type MachineGroup = Schemas['MachineGroup'];
+export type MachineChange = Schemas['MachineChange'];
+export type NewMachine = Schemas['NewMachine'];
+export type Reach = Schemas['Reach'];
+export type HistoryEntry = Schemas['HistoryEntry'];
+export type HistoryEvent = Schemas['HistoryEvent'];
+export type Candidate = Schemas['Candidate'];
+export type Search = Schemas['SearchView'];
+export type NewSearch = Schemas['NewSearch'];
+export type FoundHost = Schemas['FoundHost'];
 export type Volume = Schemas['Volume'];
 export type Part = Schemas['Part'];
 

@@ -2,13 +2,15 @@
 
 import { SvelteMap } from 'svelte/reactivity';
 import { api } from '../api/client';
-import type { Machine, Task } from '../api/types';
+import type { Machine, MachineGroup, Search, Task } from '../api/types';
 
 /** Pause between two questions while there are no events. */
 const ASK_EVERY_MS = 5000;
 
 const machines = new SvelteMap<string, Machine>();
 const tasks = new SvelteMap<string, Task>();
+let groups = $state.raw<MachineGroup[]>([]);
+let search = $state.raw<Search | null>(null);
 let isLoaded = $state(false);
 let isLive = $state(false);
 let trouble = $state('');
@@ -27,7 +29,10 @@ function replace<T>(map: SvelteMap<string, T>, items: T[], key: (item: T) => str
 
 async function refresh(): Promise<void> {
   try {
-    const [allMachines, allTasks] = await Promise.all([api.machines(), api.tasks()]);
+    const asked = [api.machines(), api.tasks(), api.groups(), api.search()] as const;
+    const [allMachines, allTasks, allGroups, lastSearch] = await Promise.all(asked);
+    groups = allGroups;
+    search = lastSearch ?? null;
     replace(machines, allMachines, keyOf);
     replace(tasks, allTasks, (task) => task.id);
     isLoaded = true;
@@ -74,6 +79,10 @@ function listen(): () => void {
     const gone = read<{ id: string }>(event);
     if (gone) tasks.delete(gone.id);
   });
+  events.addEventListener('search', (event) => {
+    const moved = read<Search>(event);
+    if (moved) search = moved;
+  });
   return () => {
     events.close();
     isLive = false;
@@ -101,10 +110,22 @@ export const inventory = {
   get tasks(): Task[] {
     return [...tasks.values()].sort((a, b) => b.created_at.localeCompare(a.created_at));
   },
+  /** Groups of machines by name, also those that are empty. */
+  get groups(): MachineGroup[] {
+    return groups;
+  },
+  /** The last search of a range of addresses. */
+  get search(): Search | null {
+    return search;
+  },
   machine: (key: string): Machine | undefined => machines.get(key),
   task: (id: string): Task | undefined => tasks.get(id),
   /** The answer to a change is newer than what was known. */
   putTask: (task: Task): void => void tasks.set(task.id, task),
+  putMachine,
+  dropMachine: (key: string): void => void machines.delete(key),
+  putGroups: (all: MachineGroup[]): void => void (groups = all),
+  putSearch: (moved: Search): void => void (search = moved),
   dropTask: (id: string): void => void tasks.delete(id),
   refresh,
 
@@ -121,6 +142,8 @@ export const inventory = {
       clearInterval(ask);
       machines.clear();
       tasks.clear();
+      groups = [];
+      search = null;
       isLoaded = false;
     };
   },

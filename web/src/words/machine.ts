@@ -3,7 +3,7 @@
 import type { Machine, Report } from '../api/types';
 import type { IconName } from '../parts/Icon.svelte';
 
-export type GroupId = 'ready' | 'waiting' | 'live' | 'offline';
+export type GroupId = 'ready' | 'waiting' | 'live' | 'offline' | 'added';
 
 export interface Group {
   id: GroupId;
@@ -13,7 +13,7 @@ export interface Group {
   about: string;
 }
 
-/** The groups of the Network Browser, in its order. */
+/** What machines can be just now, in the order of the Network Browser. */
 export const GROUPS: readonly Group[] = [
   {
     id: 'ready',
@@ -29,10 +29,17 @@ export const GROUPS: readonly Group[] = [
   },
   { id: 'live', title: 'Live', icon: 'live', about: 'Running their own system, with an agent' },
   { id: 'offline', title: 'Offline', icon: 'offline', about: 'Known, and not connected' },
+  {
+    id: 'added',
+    title: 'Without agent',
+    icon: 'question',
+    about: 'Added by their addresses; start one from the boot image, or run the agent on it',
+  },
 ];
 
 export function groupOf(machine: Machine): GroupId {
   if (machine.state === 'offline') return 'offline';
+  if (machine.state === 'no-agent') return 'added';
   if (machine.state === 'waiting-for-approval' || machine.state === 'pairing') return 'waiting';
   return machine.booted === 'boot-image' ? 'ready' : 'live';
 }
@@ -47,6 +54,8 @@ export function stateText(machine: Machine): string {
       return 'Approved, reporting';
     case 'offline':
       return 'Offline';
+    case 'no-agent':
+      return 'No agent yet';
     case 'ready':
       if (!machine.answers) return 'Does not answer';
       return machine.cold_cloning_ready ? 'Cold Cloning Ready' : 'Live';
@@ -96,7 +105,11 @@ export function searchText(machine: Machine): string {
     machine.name,
     machine.id,
     machine.address,
+    machine.given_address,
+    machine.group,
+    machine.note,
     report?.guest.product,
+    report?.guest.hostname,
     report?.smbios.serial,
     report?.smbios.uuid,
     report?.smbios.product,

@@ -6,6 +6,7 @@
 //! | `machine-gone` | `{"key": …}`: one that waited and does not any more |
 //! | `task` | a task that is new or different, or moved on ([`TaskView`](super::TaskView)) |
 //! | `task-gone` | `{"id": …}`: it was deleted |
+//! | `search` | a search of addresses that moved on ([`SearchView`](crate::search::SearchView)) |
 //! | `resync` | `{}`: something was missed; read the lists again |
 //!
 //! A stream begins with what happens after its first event, `resync`: whoever reads the lists then misses nothing.
@@ -46,7 +47,7 @@ const BEHIND_MAX: usize = 1024;
 const STREAMS_MAX: usize = 512;
 
 pub(super) fn routes() -> Routes<Arc<Api>> {
-    let summary = "Server-sent events `machine`, `machine-gone`, `task`, `task-gone` as things change, and `resync` when lists are to be read (again)";
+    let summary = "Server-sent events `machine`, `machine-gone`, `task`, `task-gone`, `search` as things change, and `resync` when lists are to be read (again)";
     Routes::new().get("/events", about(Role::Viewer, "follow_events", summary), follow)
 }
 
@@ -78,6 +79,8 @@ struct Told {
     machines: HashMap<String, u64>,
     /// Running tasks by id, as hashes.
     running: HashMap<String, u64>,
+    /// The last search, as a hash.
+    search: Option<u64>,
 }
 
 impl Events {
@@ -115,7 +118,11 @@ impl Events {
         if self.sender.receiver_count() == 0 {
             // Nobody was told what changed before.
             api.store.take_changes()?;
-            *told = Told { sessions: sessions(&api.sessions.live()), ..Told::default() };
+            *told = Told {
+                sessions: sessions(&api.sessions.live()),
+                search: api.searches.last().as_ref().map(hash_of),
+                ..Told::default()
+            };
         }
         Ok(self.sender.subscribe())
     }
@@ -172,6 +179,11 @@ impl Events {
             if told.running.insert(id, hash) != Some(hash) {
                 self.tell(News::new("task", &view));
             }
+        }
+        let search = api.searches.last();
+        let hash = search.as_ref().map(hash_of);
+        if std::mem::replace(&mut told.search, hash) != hash {
+            search.iter().for_each(|search| self.tell(News::new("search", search)));
         }
         Ok(())
     }

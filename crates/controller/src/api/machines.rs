@@ -18,7 +18,7 @@ use crate::{Error, ErrorKind, Result};
 /// A machine of the path.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct OneMachine {
-    /// Its id, or its name where only one machine has it.
+    /// Its id, or its name, host name or given address where only one machine has it.
     pub(super) machine: String,
 }
 
@@ -103,14 +103,14 @@ pub(super) fn waiting(live: &[LiveSession]) -> Vec<MachineView> {
     waiting
 }
 
-/// By id, or by a name that only one machine has.
+/// By id, or by a name, host name or given address that only one machine has.
 pub(super) fn find_machine(api: &Api, name: &str) -> Result<MachineView> {
     let live = api.sessions.live();
     if let Some(known) = api.store.machine(name)? {
         return Ok(MachineView::known_among(known, &live));
     }
     let known = api.store.machines()?.into_iter().map(|known| MachineView::known_among(known, &live));
-    let mut named = waiting(&live).into_iter().chain(known).filter(|machine| machine.name == name);
+    let mut named = waiting(&live).into_iter().chain(known).filter(|machine| machine.is_called(name));
     match (named.next(), named.count()) {
         (Some(one), 0) => Ok(one),
         (None, _) => Err(Error::new(ErrorKind::NotFound, format!("no machine {name}"))),

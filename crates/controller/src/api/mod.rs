@@ -11,6 +11,7 @@ mod controller;
 mod drivers;
 mod events;
 mod input;
+mod inventory;
 mod limits;
 mod login;
 mod machines;
@@ -22,6 +23,7 @@ mod profiles;
 mod proof;
 mod pxe;
 mod routes;
+mod search;
 mod socket;
 mod tasks;
 mod users;
@@ -37,6 +39,7 @@ use self::problem::nothing_there;
 use crate::console;
 use crate::driver_library::DriverLibrary;
 use crate::metrics::Family;
+use crate::search::Searches;
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -45,6 +48,7 @@ use crate::trust::Access;
 pub use crate::trust::Role;
 pub use agents::{AgentView, MadeEnrolment, NewEnrolment, RevokedAgent};
 pub use drivers::NewPush;
+pub use inventory::{AddedMachines, GroupName, JoinedMachine, NewMachines};
 pub use login::{SessionView, SetupState};
 pub use machines::ForgottenMachine;
 pub use page::{LIMIT_MAX, Page};
@@ -72,6 +76,7 @@ pub(crate) struct Api {
     pub(crate) sessions: Sessions,
     pub(crate) drivers: DriverLibrary,
     pub(crate) tasks: Tasks,
+    pub(crate) searches: Searches,
     pub(crate) status: Status,
     /// The log of the PXE service, where it runs.
     pub(crate) pxe: Option<Arc<netboot::Log>>,
@@ -86,6 +91,8 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
     controller::routes()
         .merge_with(machines::routes())
         .merge_with(agents::routes())
+        .merge_with(inventory::routes())
+        .merge_with(search::routes())
         .merge_with(tasks::routes())
         .merge_with(proof::routes())
         .merge_with(drivers::routes())

@@ -110,7 +110,7 @@ fn names_of(store: &Store, typed: &str) -> Result<(Vec<String>, Vec<String>)> {
     let known = store.machine(typed)?.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("expected a MAC address, a UUID or a machine's id, found {typed:?}"))
     })?;
-    let identity = MachineIdentity::of(&known.report);
+    let identity = MachineIdentity::of(known.reported()?);
     match identity.uuid {
         Some(uuid) => Ok((vec![uuid], identity.macs)),
         None if identity.macs.is_empty() => {

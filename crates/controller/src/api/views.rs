@@ -8,6 +8,7 @@ use protocol::message::{BootMedium, HEARTBEAT_SECONDS};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::inventory::{Particulars, Reach};
 use crate::progress::Progress;
 use crate::schedule::{Schedule, StartAt, Window};
 use crate::sessions::{LivePhase, LiveSession};
@@ -49,6 +50,8 @@ pub enum MachineState {
     Ready,
     /// Known and not connected.
     Offline,
+    /// Added by its address; no agent of it came yet.
+    NoAgent,
 }
 
 /// A machine: waiting, connected or known.
@@ -56,8 +59,18 @@ pub enum MachineState {
 pub struct MachineView {
     /// `None` until it was approved and reported.
     pub id: Option<String>,
-    /// Host name, else product, else address.
+    /// As operators call it, else host name, else product, else address.
     pub name: String,
+    /// What operators call it.
+    pub given_name: Option<String>,
+    /// The group that it is in.
+    pub group: Option<String>,
+    /// What operators noted of it.
+    pub note: String,
+    /// Where operators said that it is: an IP address or a host name. Only of machines that were added.
+    pub given_address: Option<String>,
+    /// How it can be reached there.
+    pub reach: Reach,
     /// Where it is.
     pub state: MachineState,
     /// Whether it stands in the boot image, ready to be cloned.
@@ -78,13 +91,13 @@ pub struct MachineView {
     pub key: Option<String>,
     /// Version of the agent.
     pub agent_version: String,
-    /// When it connected, or was known first.
+    /// When it connected, was known first, or was added.
     pub since: Timestamp,
-    /// When it was last heard.
+    /// When it was last heard; of one without an agent when it was added.
     pub last_seen: Timestamp,
     /// What was odd about its disks.
     pub warnings: Vec<String>,
-    /// Everything that its agent reported; `None` while it waits.
+    /// Everything that its agent reported; `None` while it waits, and where it has none.
     pub report: Option<Machine>,
 }
 
@@ -248,6 +261,11 @@ impl MachineView {
         Self {
             id: None,
             name: said.unwrap_or_else(|| live.address.ip().to_string()),
+            given_name: None,
+            group: None,
+            note: String::new(),
+            given_address: None,
+            reach: Reach::Unknown,
             state: live.phase.into(),
             cold_cloning_ready: false,
             boot_medium: None,
@@ -278,20 +296,36 @@ impl MachineView {
         [&self.name, &address].into_iter().any(|own| own.to_lowercase().contains(&text))
     }
 
+    /// Whether it is what somebody means who says `name`.
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        let hostname = self.report.as_ref().and_then(|report| report.guest.hostname.as_deref());
+        [Some(self.name.as_str()), hostname, self.given_address.as_deref()].contains(&Some(name))
+    }
+
     /// With the clocks stopped: what is equal but for them did not change.
     pub(super) fn without_clocks(&self) -> Self {
         Self { silent_seconds: None, last_seen: Timestamp(0), ..self.clone() }
     }
 
     fn known(machine: KnownMachine, live: Option<&LiveSession>) -> Self {
-        let guest = machine.report.guest.hostname.clone();
-        let name = guest.or_else(|| machine.report.smbios.product.clone()).unwrap_or_else(|| machine.id.clone());
+        let Particulars { name: given_name, group, note, address, reach } = machine.particulars;
+        let given_address = address.map(String::from);
+        let has_report = machine.report.is_some();
+        let of_report = |report: &Machine| report.guest.hostname.clone().or_else(|| report.smbios.product.clone());
+        let name = given_name.clone().or_else(|| machine.report.as_ref().and_then(of_report));
+        let name = name.or_else(|| given_address.clone()).unwrap_or_else(|| machine.id.clone());
+        let absent = if has_report { MachineState::Offline } else { MachineState::NoAgent };
         let booted = live.map_or_else(|| machine.booted.clone(), |live| live.booted().to_owned());
         let is_ready = live.is_some() && booted == "boot-image";
         Self {
             id: Some(machine.id),
             name,
-            state: live.map_or(MachineState::Offline, |live| live.phase.into()),
+            given_name,
+            group,
+            note,
+            given_address,
+            reach,
+            state: live.map_or(absent, |live| live.phase.into()),
             cold_cloning_ready: is_ready,
             boot_medium: machine.boot_medium.filter(|_| is_ready),
             ready_since: machine.ready_since.filter(|_| is_ready),
@@ -304,7 +338,7 @@ impl MachineView {
             since: live.map_or(machine.first_seen, |live| live.since),
             last_seen: live.map_or(machine.last_seen, heard),
             warnings: live.map(|live| live.warnings.clone()).unwrap_or_default(),
-            report: Some(machine.report),
+            report: machine.report,
         }
     }
 }
@@ -337,6 +371,7 @@ impl std::fmt::Display for MachineState {
             Self::Approved => "approved",
             Self::Ready => "ready",
             Self::Offline => "offline",
+            Self::NoAgent => "no agent",
         })
     }
 }

@@ -105,6 +105,9 @@ impl Sessions {
         control.link.abort();
         if let Some(machine) = machine {
             self.tell_waiting_tasks(&machine)?;
+            if self.kind_of(&machine).is_none() {
+                self.0.store.machine_left(&machine)?;
+            }
         }
         served
     }

@@ -137,7 +137,7 @@ impl ConnectedMachine {
     pub(super) fn new(sessions: Sessions, id: &str, task: &str, bandwidth: TaskBandwidth) -> Result<Self> {
         let report = match sessions.report(id) {
             Some(report) => report.machine.clone(),
-            None => sessions.0.store.existing_machine(id)?.report,
+            None => sessions.0.store.existing_machine(id)?.reported()?.clone(),
         };
         Ok(Self { sessions, id: id.to_owned(), task: task.to_owned(), report, bandwidth })
     }

@@ -1,28 +1,40 @@
-//! Machines that were approved, and the agent keys that speak for them.
+//! Machines that were approved or added, and the agent keys that speak for them.
 
 use machine::Machine;
 use protocol::message::BootMedium;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
+use super::history::{self, HistoryEvent};
 use super::{Store, containing, from_json, new_id, storage, to_json};
 use crate::identity::MachineIdentity;
+use crate::inventory::{Particulars, changed_facts};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
-const COLUMNS: &str = "id, report, booted, agent_version, first_seen, last_seen, boot_medium, ready_since";
+const COLUMNS: &str =
+    "id, report, booted, agent_version, first_seen, last_seen, boot_medium, ready_since, reported, smbios_uuid,
+    given_name, group_name, note, address, reach";
+
+/// What is to be done with a machine that has no agent.
+pub(crate) const NO_AGENT_REMEDY: &str =
+    "start it from the boot image (ISO, USB stick or network), or run vconverter-agent on it, and approve it";
 
 /// A machine of the store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct KnownMachine {
     /// `m-` and eight hexadecimal digits.
     pub id: String,
-    /// What its agent reported last.
-    pub report: Machine,
+    /// What its agent reported last; `None`: it was added by its address, and no agent of it came yet.
+    pub report: Option<Machine>,
+    /// Its SMBIOS UUID, lower case: as reported, or as an operator said it of one that was added.
+    pub uuid: Option<String>,
+    /// What operators say of it.
+    pub particulars: Particulars,
     /// How the agent was started that reported last: `boot-image` or `live`.
     pub booted: String,
     /// Version of that agent.
     pub agent_version: String,
-    /// When it was approved first.
+    /// When it was approved first, or added.
     pub first_seen: Timestamp,
     /// When its agent was last heard.
     pub last_seen: Timestamp,
@@ -57,12 +69,13 @@ impl Store {
     }
 
     /// At most `limit` machines with ids after `after`, in the order of their ids; only those that have the text `search` in
-    /// host name, maker, product, serial number, UUID, operating system, an address, or the id.
+    /// host name, maker, product, serial number, UUID, operating system, an address, or the id, or in what operators say of it.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub fn machines_page(&self, after: &str, limit: usize, search: Option<&str>) -> Result<Vec<KnownMachine>> {
-        let filter = r"id > ?1 AND (?2 IS NULL OR id LIKE ?2 ESCAPE '\' OR macs LIKE ?2 ESCAPE '\' OR EXISTS (
+        let filter = r"id > ?1 AND (?2 IS NULL OR id LIKE ?2 ESCAPE '\' OR macs LIKE ?2 ESCAPE '\'
+                OR concat_ws(char(10), smbios_uuid, given_name, group_name, note, address) LIKE ?2 ESCAPE '\' OR EXISTS (
                 SELECT 1 FROM json_tree(report) AS fact
                 WHERE fact.atom LIKE ?2 ESCAPE '\' AND (fact.path IN ('$.smbios', '$.guest') OR fact.path LIKE '$.nics%.addresses%')
             )) ORDER BY id LIMIT ?3";
@@ -159,10 +172,11 @@ impl Store {
                 .optional()
                 .map_err(|e| storage(context, e))?
                 .ok_or_else(|| Error::new(ErrorKind::NotFound, "the agent's key was not approved"))?;
+            let is_first = owner.is_none();
             let id = match owner {
                 Some(id) => {
-                    if let Some(known) = query(transaction, "id = ?1", [&id])?.pop()
-                        && identity.contradicts(&MachineIdentity::of(&known.report))
+                    if let Some(report) = query(transaction, "id = ?1", [&id])?.pop().and_then(|known| known.report)
+                        && identity.contradicts(&MachineIdentity::of(&report))
                     {
                         let context =
                             format!("the agent's key belongs to {id}, which has another UUID or serial number");
@@ -176,8 +190,8 @@ impl Store {
                         let id = new_id("m")?;
                         transaction
                             .execute(
-                                "INSERT INTO machines (id, macs, report, booted, agent_version, first_seen, last_seen)
-                                 VALUES (?1, '[]', '{}', '', '', ?2, ?2)",
+                                "INSERT INTO machines (id, macs, report, booted, agent_version, first_seen, last_seen, reported)
+                                 VALUES (?1, '[]', '{}', '', '', ?2, ?2, 0)",
                                 params![id, now.0],
                             )
                             .map_err(|e| storage(context, e))?;
@@ -188,7 +202,10 @@ impl Store {
             transaction
                 .execute("UPDATE agent_keys SET machine = ?2 WHERE fingerprint = ?1", params![sighting.key, id])
                 .map_err(|e| storage(context, e))?;
+            let before = one(transaction, &id)?;
             write_report(transaction, &id, sighting, now)?;
+            write_history(transaction, &before, sighting, is_first, now)?;
+            super::particulars::join_certain(transaction, &id)?;
             if sighting.is_in_boot_image() {
                 super::pxe::reported_in(transaction, &identity)?;
             }
@@ -212,8 +229,23 @@ fn missing(id: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("no machine {id}"))
 }
 
-fn one(connection: &Connection, id: &str) -> Result<KnownMachine> {
+pub(super) fn one(connection: &Connection, id: &str) -> Result<KnownMachine> {
     query(connection, "id = ?1", [id])?.pop().ok_or_else(|| missing(id))
+}
+
+impl KnownMachine {
+    /// What its agent reported.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] where none came yet, with what is to be done about that.
+    pub fn reported(&self) -> Result<&Machine> {
+        self.report.as_ref().ok_or_else(|| {
+            let address = self.particulars.address.as_ref().map(|at| format!(" ({at})")).unwrap_or_default();
+            let context =
+                format!("machine {}{address} was added by its address and has no agent: {NO_AGENT_REMEDY}", self.id);
+            Error::new(ErrorKind::Conflict, context)
+        })
+    }
 }
 
 impl Sighting<'_> {
@@ -228,7 +260,7 @@ fn write_report(connection: &Connection, id: &str, sighting: &Sighting<'_>, now:
     let changed = connection
         .execute(
             "UPDATE machines SET smbios_uuid = ?2, smbios_serial = ?3, macs = ?4, report = ?5, booted = ?6,
-             agent_version = ?7, last_seen = ?8, boot_medium = ?9, ready_key = ?10,
+             agent_version = ?7, last_seen = ?8, boot_medium = ?9, ready_key = ?10, reported = 1,
              ready_since = CASE WHEN ?10 IS NULL THEN NULL WHEN ready_key = ?10 THEN ready_since ELSE ?8 END
              WHERE id = ?1",
             params![
@@ -246,6 +278,44 @@ fn write_report(connection: &Connection, id: &str, sighting: &Sighting<'_>, now:
         )
         .map_err(|e| storage("machine cannot be written", e))?;
     if changed == 1 { Ok(()) } else { Err(missing(id)) }
+}
+
+/// What a report says of a machine that was not so before; `is_first`: its key speaks for the first time.
+fn write_history(
+    connection: &Connection,
+    before: &KnownMachine,
+    sighting: &Sighting<'_>,
+    is_first: bool,
+    now: Timestamp,
+) -> Result<()> {
+    if is_first {
+        let approved: (i64, Option<String>) = connection
+            .query_row(
+                "SELECT approved_at, (SELECT actor FROM audit_log WHERE subject = ?1 AND at >= approved_at ORDER BY id LIMIT 1)
+                 FROM agent_keys WHERE fingerprint = ?1",
+                [sighting.key],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .map_err(|e| storage("agent keys cannot be read", e))?;
+        let actor = approved.1.map(|actor| format!(" by {actor}")).unwrap_or_default();
+        let key: String = sighting.key.chars().take(16).collect();
+        let detail = format!("key {key}…{actor}");
+        history::write(connection, &before.id, Timestamp(approved.0), HistoryEvent::Approved, &detail)?;
+    }
+    let medium = sighting.boot_medium.filter(|_| sighting.is_in_boot_image()).and_then(medium_name);
+    let how = match (sighting.booted, medium) {
+        ("boot-image", Some(medium)) => format!("in the boot image, started by {medium}"),
+        ("boot-image", None) => "in the boot image".to_owned(),
+        ("live", _) => "in its own system".to_owned(),
+        _ => "in a system that is not known".to_owned(),
+    };
+    history::connected(connection, &before.id, now, before.last_seen, &how)?;
+    let changed =
+        before.report.as_ref().map(|report| changed_facts(report, sighting.report, before.booted == sighting.booted));
+    for line in changed.unwrap_or_default() {
+        history::write(connection, &before.id, now, HistoryEvent::Changed, &line)?;
+    }
+    Ok(())
 }
 
 /// As it is kept; one that is not known says nothing.
@@ -290,9 +360,20 @@ pub(super) fn query(connection: &Connection, filter: &str, values: impl rusqlite
     let rows = statement
         .query_map(values, |row| {
             let report: String = row.get(1)?;
+            let has_reported: bool = row.get(8)?;
+            let (address, reach): (Option<String>, String) = (row.get(13)?, row.get(14)?);
+            let particulars = Particulars {
+                name: row.get(10)?,
+                group: row.get(11)?,
+                note: row.get(12)?,
+                address: address.and_then(|address| address.parse().ok()),
+                reach: reach.parse().unwrap_or_default(),
+            };
             let known = KnownMachine {
                 id: row.get(0)?,
-                report: Machine::default(),
+                report: None,
+                uuid: row.get(9)?,
+                particulars,
                 booted: row.get(2)?,
                 agent_version: row.get(3)?,
                 first_seen: Timestamp(row.get(4)?),
@@ -300,12 +381,13 @@ pub(super) fn query(connection: &Connection, filter: &str, values: impl rusqlite
                 boot_medium: row.get::<_, Option<String>>(6)?.as_deref().and_then(parse_medium),
                 ready_since: row.get::<_, Option<i64>>(7)?.map(Timestamp),
             };
-            Ok((known, report))
+            Ok((known, has_reported.then_some(report)))
         })
         .map_err(|e| storage(context, e))?;
     rows.map(|row| {
         let (known, report) = row.map_err(|e| storage(context, e))?;
-        Ok(KnownMachine { report: from_json("machine", &report)?, ..known })
+        let report = report.map(|report| from_json("machine", &report)).transpose()?;
+        Ok(KnownMachine { report, ..known })
     })
     .collect()
 }

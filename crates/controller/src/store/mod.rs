@@ -11,11 +11,14 @@ mod changes;
 mod counts;
 mod credentials;
 mod enrolment_tokens;
+mod groups;
+mod history;
 mod leases;
 mod limits;
 mod logs;
 mod machines;
 mod mails;
+mod particulars;
 mod profiles;
 mod pxe;
 mod snapshot;
@@ -42,10 +45,14 @@ pub use api_tokens::{ApiToken, NewApiToken};
 pub use changes::Changed;
 pub use credentials::{SealedCredential, VaultLock};
 pub use enrolment_tokens::{Enrolling, EnrolmentRecord, NewEnrolmentToken, TokenRefusal};
+pub use groups::MachineGroup;
+pub use history::{HistoryEntry, HistoryEvent};
 pub use leases::{End, Lease};
 pub use logs::{AuditEntry, LogEntry, LogLevel};
+pub(crate) use machines::NO_AGENT_REMEDY;
 pub use machines::{KnownMachine, Sighting};
 pub use mails::QueuedMail;
+pub use particulars::{Adding, Addition, Candidate, KnownRow};
 pub use profiles::Profile;
 pub use pxe::{PxePolicy, PxeRule};
 pub(crate) use snapshot::{Examined, examine, schema_known, snapshot};
@@ -65,6 +72,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("limits", include_str!("migrations/0007_limits.sql")),
     ("mail", include_str!("migrations/0008_mail.sql")),
     ("enrolment", include_str!("migrations/0009_enrolment.sql")),
+    ("inventory", include_str!("migrations/0010_inventory.sql")),
 ];
 
 /// The controller's memory. Every method may block for a write to disk.
@@ -238,7 +246,7 @@ fn new_id(prefix: &str) -> Result<String> {
 
 /// A new store in a folder that goes with it.
 #[cfg(test)]
-fn temporary_store() -> (tempfile::TempDir, Store) {
+pub(crate) fn temporary_store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("controller.db")).unwrap();
     (folder, store)

@@ -5,7 +5,7 @@ use machine::Machine;
 
 use super::wish::output_folder;
 use super::{Run, Tasks, Wish};
-use crate::store::{LogLevel, StepState};
+use crate::store::{LogLevel, NO_AGENT_REMEDY, StepState};
 use crate::{Error, ErrorKind, Result};
 
 impl Tasks {
@@ -16,7 +16,13 @@ impl Tasks {
     pub fn preflight(&self, wish: &Wish) -> Result<Preflight> {
         let id = &wish.machine;
         let known = self.0.store.existing_machine(id)?;
-        let mut found = conversion::preflight(&known.report, &wish.request);
+        let Some(report) = &known.report else {
+            let mut found = Preflight::default();
+            let says = format!("machine {id} was added by its address and has no agent");
+            found.find("agent", Severity::Blocker, says, NO_AGENT_REMEDY);
+            return Ok(found);
+        };
+        let mut found = conversion::preflight(report, &wish.request);
         if let Err(error) = output_folder(&wish.request) {
             found.find(
                 "output",

@@ -78,7 +78,7 @@ impl Tasks {
     /// What is wished, if it can be done.
     pub(super) fn check(&self, wish: &Wish) -> Result<Checked> {
         let machine = &wish.machine;
-        self.0.store.existing_machine(machine)?;
+        self.0.store.existing_machine(machine)?.reported()?;
         let kind = self.0.sessions.kind_of(machine);
         if kind.is_none() && !wish.wait {
             let context = format!(

@@ -2,7 +2,7 @@
 //! Shared by the tests of two crates, of which each uses its part.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -97,6 +97,19 @@ pub(crate) fn get(data: &Path, path: &str) -> Value {
 /// The items of a list's first page.
 pub(crate) fn list(data: &Path, path: &str) -> Value {
     get(data, path)["items"].take()
+}
+
+/// The stream of events: name and data, one after the other.
+pub(crate) fn events(data: &Path) -> impl Iterator<Item = (String, Value)> {
+    let mut stream = UnixStream::connect(data.join("controller.sock")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET /api/v1/events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map(|line| line.expect("an event in time"));
+    std::iter::from_fn(move || {
+        let event = lines.find_map(|line| line.strip_prefix("event: ").map(str::to_owned))?;
+        let data = lines.find_map(|line| line.strip_prefix("data: ").map(str::to_owned))?;
+        Some((event, serde_json::from_str(&data).unwrap()))
+    })
 }
 
 /// Approves in a thread: the answer waits for the machine's report.
