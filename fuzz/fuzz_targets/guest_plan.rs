@@ -4,7 +4,7 @@
 #![no_main]
 
 use guest::{MemoryTree, State, apply, plan};
-use machine::{ByteCount, ByteOffset, Disk, DiskIdentity, DiskLayout, Machine, SectorSize, Volume};
+use machine::{ByteCount, ByteOffset, Disk, DiskIdentity, DiskLayout, Machine, SectorSize, Volume, VolumePlace};
 
 const FILES_MAX: usize = 64;
 
@@ -25,7 +25,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         };
     }
     let machine = machine();
-    let Ok(planned) = plan(&tree, &machine, &[]) else { return };
+    // Its second volume is left out.
+    let absent = [VolumePlace { disk: 0, offset: ByteOffset(600 << 20), part: None }];
+    let Ok(planned) = plan(&tree, &machine, &absent, &[]) else { return };
     let _ = planned.to_string();
     let first = apply(&planned, &[], &mut tree);
     // A fix-up may fail, as at a link that leads in circles; the disk is thrown away then.
@@ -46,25 +48,24 @@ fn is_possible(path: &str, seen: &[&str]) -> bool {
 }
 
 fn machine() -> Machine {
-    let volume = Volume {
-        offset: ByteOffset(1 << 20),
+    let volume = |number: u32, offset: u64, kind: &str, uuid: &str| Volume {
+        offset: ByteOffset(offset << 20),
         size: ByteCount::mib(500),
-        number: Some(1),
-        partition_type: None,
-        partition_uuid: None,
-        kind: "ext4".into(),
-        label: None,
-        uuid: Some("2c9f3a5e-0d0c-4f5c-9d39-1f0f64b5b1a7".into()),
+        number: Some(number),
+        kind: kind.into(),
+        uuid: Some(uuid.into()),
         used_bytes: ByteCount::mib(1),
-        parts: Vec::new(),
+        ..Volume::default()
     };
+    let root = volume(1, 1, "ext4", "2c9f3a5e-0d0c-4f5c-9d39-1f0f64b5b1a7");
+    let safe = volume(2, 600, "crypto_LUKS", "5d1f0f64-0d0c-4f5c-9d39-2c9f3a5eb1a7");
     let disk = Disk {
         path: "/dev/sda".into(),
         format: "raw".into(),
-        virtual_size: ByteCount::mib(512),
+        virtual_size: ByteCount::gib(2),
         logical_sector_size: SectorSize::B512,
         identity: DiskIdentity::default(),
-        layout: DiskLayout { volumes: vec![volume], ..DiskLayout::default() },
+        layout: DiskLayout { volumes: vec![root, safe], ..DiskLayout::default() },
     };
     Machine { disks: vec![disk], ..Machine::default() }
 }

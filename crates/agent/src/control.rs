@@ -430,7 +430,7 @@ fn serve_stream(
     streams: &Streams,
     screen: &Screen,
 ) -> Result<()> {
-    let disk = inventory.disk(&wish.disk)?.clone();
+    let disk = inventory.disk(&wish.disk)?.within(&wish.scope)?;
     let connection = Arc::new(dial(controller, tls)?);
     connection.open(&Opening::OpenStream(OpenStream { token: wish.stream }))?;
     match lock(streams).get_mut(&wish.stream) {

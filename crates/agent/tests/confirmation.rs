@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use machine::{ByteCount, ByteOffset};
-use protocol::message::{ControllerMessage, DiskSelector, ServeDisk, StreamMode, StreamToken};
+use protocol::message::{ControllerMessage, DiskSelector, Scope, ServeDisk, StreamMode, StreamToken};
 use support::{Agent, Controller, Link, make_disk};
 
 struct Place {
@@ -52,6 +52,7 @@ fn serve_disk() -> ControllerMessage {
         task: "1".into(),
         disk: DiskSelector { identity: machine::DiskIdentity::default(), index: 0, size: ByteCount::mib(1) },
         mode: StreamMode::Hashes { resume: ByteOffset::ZERO },
+        scope: Scope::default(),
     })
 }
 

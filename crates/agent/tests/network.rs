@@ -12,7 +12,7 @@ use conversion::Cancel;
 use conversion::receive::{ReceiveOptions, ReceiveStats, receive_disk, verify_disk};
 use conversion::replica::Replica;
 use machine::{ByteCount, ByteOffset};
-use protocol::message::{Compress, OnUnreadable, StreamMode};
+use protocol::message::{Compress, OnUnreadable, Scope, StreamMode};
 use support::{Agent, Controller, Link, make_disk};
 
 fn data(resume: ByteOffset) -> StreamMode {
@@ -63,6 +63,37 @@ fn receive(controller: &Controller, replica: &Replica, mode: fn(ByteOffset) -> S
 
 fn assert_same(left: &Path, right: &Path) {
     assert!(std::fs::read(left).unwrap() == std::fs::read(right).unwrap(), "{} differs", right.display());
+}
+
+#[test]
+fn what_is_left_out_arrives_as_zeros_and_hashes_prove_the_rest() {
+    let place = Place::new(16);
+    let controller = Controller::start();
+    let mut agent = place.agent(controller.address(), &controller);
+    agent.wait_for_status("waiting_for_approval");
+    controller.approve();
+    // One range of whole grains, one that begins and ends within them.
+    let left_out = vec![(ByteOffset(4 << 20), ByteCount::mib(2)), (ByteOffset((9 << 20) + 512), ByteCount(100_000))];
+    let scope = Scope { left_out: left_out.clone(), ..Scope::default() };
+    let supply = |mode: fn(ByteOffset) -> StreamMode| {
+        let (controller, scope) = (&controller, scope.clone());
+        move |resume: ByteOffset| -> conversion::Result<Box<dyn conversion::DataStream>> {
+            Ok(Box::new(controller.open_within(0, mode(resume), scope.clone()).unwrap()))
+        }
+    };
+    let replica = place.replica("part", Format::Raw);
+    receive_disk(&mut supply(data), &replica, &ReceiveOptions::default(), &mut |_| {}, &Cancel::default()).unwrap();
+    let mut expected = std::fs::read(&place.disk).unwrap();
+    for (at, length) in &left_out {
+        let (at, length) = (usize::try_from(at.0).unwrap(), length.to_usize().unwrap());
+        assert!(expected[at..at + length].iter().any(|byte| *byte != 0));
+        expected[at..at + length].fill(0);
+    }
+    assert!(std::fs::read(&replica.path).unwrap() == expected);
+    let source = replica.source().unwrap();
+    let proven = verify_disk(&mut supply(hashes), &source, &mut |_| {}, &Cancel::default()).unwrap();
+    println!("{} compared, {:?}", proven.compared, proven.differences);
+    assert!(proven.differences.is_empty() && proven.compared >= ByteCount::mib(13), "{}", proven.compared);
 }
 
 #[test]

@@ -125,6 +125,21 @@ impl Output {
         Err(Error::io("no space left for the image; what is durable is kept", error).at(ByteOffset(from)))
     }
 
+    /// Sets room aside for the first `length` bytes of the file, which is made as long where it is shorter; what was not
+    /// written reads as zeros.
+    pub(crate) fn allocate(&mut self, length: ByteCount) -> Result<()> {
+        self.drain()?;
+        fallocate(&self.file, FallocateFlags::empty(), 0, length.0.max(1)).map_err(|e| match e.raw_os_error() {
+            95 => {
+                let context = "this filesystem cannot set room aside for a full image: choose thin allocation";
+                Error::new(ErrorKind::Unsupported, context)
+            }
+            _ => Error::io(format!("cannot set {length} aside for the image"), e.into()),
+        })?;
+        self.reserved = self.reserved.max(length.0);
+        Ok(())
+    }
+
     /// Waits for one write.
     fn reap(&mut self) -> Result<()> {
         match self.queue.complete()? {

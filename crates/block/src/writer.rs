@@ -46,11 +46,14 @@ pub struct CreateOptions {
     pub expected: Option<ByteCount>,
     /// Write past the page cache where the filesystem can.
     pub direct: bool,
+    /// Give the image all the room that its disk can ever take, so that the guest never finds its host full. A filesystem
+    /// that cannot set room aside is refused.
+    pub full: bool,
 }
 
 impl Default for CreateOptions {
     fn default() -> Self {
-        Self { expected: None, direct: true }
+        Self { expected: None, direct: true, full: false }
     }
 }
 
@@ -70,8 +73,8 @@ pub fn create_image(
     }
     let output = Output::create(path, options)?;
     Ok(match format {
-        Format::Raw => Box::new(GrainWriter::new(RawWriter::create(output, size)?, size)),
-        Format::Qcow2 => Box::new(GrainWriter::new(Qcow2Writer::create(output, size)?, size)),
+        Format::Raw => Box::new(GrainWriter::new(RawWriter::create(output, size, options.full)?, size)),
+        Format::Qcow2 => Box::new(GrainWriter::new(Qcow2Writer::create(output, size, options.full)?, size)),
     })
 }
 
@@ -93,11 +96,11 @@ pub fn resume_image(
     let output = Output::open(path, options)?;
     Ok(match format {
         Format::Raw => {
-            let (writer, end) = RawWriter::resume(output, size, written)?;
+            let (writer, end) = RawWriter::resume(output, size, options.full, written)?;
             Box::new(GrainWriter::resume(writer, size, end))
         }
         Format::Qcow2 => {
-            let (writer, end) = Qcow2Writer::resume(output, size, written)?;
+            let (writer, end) = Qcow2Writer::resume(output, size, options.full, written)?;
             Box::new(GrainWriter::resume(writer, size, end))
         }
     })

@@ -8,6 +8,7 @@
 mod device_mapper;
 mod devices;
 mod filesystems;
+mod hibernation;
 mod report;
 
 use guest::appliance::{Job, Mode, Report};
@@ -49,12 +50,13 @@ fn work(reporter: &mut Reporter) -> Result<()> {
     volumes.extend(devices::map_logical_volumes(&job, &disks, &logical)?);
     let writable = !matches!(job.mode, Mode::Plan);
     let Some(root) = filesystems::find_root(&volumes, |text| reporter.log(text))? else {
+        let result = without_root(&job, &volumes, reporter);
         devices::unmap_logical_volumes(&logical);
-        return without_root(&job, reporter);
+        return result;
     };
-    let mounted = filesystems::mount_guest(root, &volumes, &job.facts, writable, |text| reporter.log(text))?;
+    let mounted = filesystems::mount_guest(root, &volumes, &job.source(), writable, |text| reporter.log(text))?;
     // The tree is closed before anything is unmounted.
-    let result = change(&job, reporter);
+    let result = change(&job, &volumes, reporter);
     rustix::fs::sync();
     let unmounted = mounted.unmount();
     devices::unmap_logical_volumes(&logical);
@@ -62,16 +64,35 @@ fn work(reporter: &mut Reporter) -> Result<()> {
 }
 
 /// A guest without a Linux root is converted as it is, if nobody has seen Linux there.
-fn without_root(job: &Job, reporter: &mut Reporter) -> Result<()> {
+fn without_root(job: &Job, volumes: &[devices::Device], reporter: &mut Reporter) -> Result<()> {
     let family = job.facts.guest.family;
     if family == Family::Linux || matches!(job.mode, Mode::Proof(_)) {
         return Err(Error::new("no root filesystem of a Linux system was found"));
     }
-    reporter.send(&Report::Plan { plan: Plan::without_fixups(job.facts.firmware.kind, family) })
+    let mut plan = Plan::without_fixups(job.facts.firmware.kind, family);
+    let images = hibernation::find(volumes, None);
+    plan.fixups.extend(hibernation::fixup(&images));
+    reporter.send(&Report::Plan { plan })?;
+    start_afresh(job, &images, reporter)
+}
+
+/// Applies the fix-up for a hibernated system, where that is wanted.
+fn start_afresh(job: &Job, images: &[hibernation::Image], reporter: &mut Reporter) -> Result<()> {
+    let Some(fixup) = hibernation::fixup(images) else { return Ok(()) };
+    if job.mode == Mode::Plan {
+        return Ok(());
+    }
+    let refused = job.refused.contains(&fixup.id);
+    if !refused {
+        images.iter().try_for_each(hibernation::Image::drop_signature)?;
+    }
+    let state = if refused { State::Refused } else { State::Done };
+    let outcome = guest::Outcome { id: fixup.id, title: fixup.title, state, detail: String::new() };
+    reporter.send(&Report::Outcome { outcome })
 }
 
 /// Plans, and applies what is wanted, in the guest that is mounted.
-fn change(job: &Job, reporter: &mut Reporter) -> Result<()> {
+fn change(job: &Job, volumes: &[devices::Device], reporter: &mut Reporter) -> Result<()> {
     let fault = |error: guest::Error| {
         let context = error.to_string();
         Error { context, source: error.source }
@@ -81,8 +102,11 @@ fn change(job: &Job, reporter: &mut Reporter) -> Result<()> {
         reporter.log("adding the boot proof's probe");
         return guest::proof::add_probe(&mut tree, probe).map_err(fault);
     }
-    let plan = guest::plan(&tree, &job.facts, &job.refused).map_err(fault)?;
-    reporter.send(&Report::Plan { plan: plan.clone() })?;
+    let plan = guest::plan(&tree, &job.source(), &job.absent, &job.refused).map_err(fault)?;
+    let images = hibernation::find(volumes, Some(&tree));
+    let mut shown = plan.clone();
+    shown.fixups.extend(hibernation::fixup(&images));
+    reporter.send(&Report::Plan { plan: shown })?;
     if job.mode == Mode::Plan {
         return Ok(());
     }
@@ -93,7 +117,7 @@ fn change(job: &Job, reporter: &mut Reporter) -> Result<()> {
     }
     match failed {
         Some(outcome) => Err(Error::new(format!("fix-up {}: {}", outcome.id, outcome.detail))),
-        None => Ok(()),
+        None => start_afresh(job, &images, reporter),
     }
 }
 

@@ -10,10 +10,12 @@ use block::{
 };
 use machine::{ByteCount, ByteOffset, Disk};
 
+use crate::choices::TakenDisk;
 use crate::receive::{ReceiveOptions, receive_disk, verify_disk};
 use crate::replica::Replica;
 use crate::{
-    Cancel, CopyProgress, Error, ErrorKind, Event, Observer, RemoteMachine, Result, Step, StreamMode, StreamRequest,
+    Allocation, Cancel, CopyProgress, Error, ErrorKind, Event, Observer, RemoteMachine, Result, Step, StreamMode,
+    StreamRequest,
 };
 
 /// How much is written before it is made durable on the way.
@@ -72,13 +74,19 @@ pub(crate) struct LocalCopy<'a> {
 
 impl LocalCopy<'_> {
     /// Copies what is used into `replica`, from where an earlier run was interrupted.
-    pub(crate) fn copy(&self, replica: &Replica, skip_unreadable: bool, meter: &mut Meter<'_>) -> Result<Copied> {
+    pub(crate) fn copy(
+        &self,
+        replica: &Replica,
+        full: bool,
+        skip_unreadable: bool,
+        meter: &mut Meter<'_>,
+    ) -> Result<Copied> {
         let whole = Extent::first(self.disk.virtual_size);
         let total = self.grain_total(whole)?;
         // Holes of the source become none of the image's clusters, so that they need no room.
         let held = intersect(self.used.extents(whole), self.source.allocated(whole));
         let room = grain_total(held, whole.length()).map_err(|error| self.failed(error))?;
-        let mut image = replica.open(&CreateOptions { expected: Some(room), ..CreateOptions::default() })?;
+        let mut image = replica.open(&CreateOptions { expected: Some(room), full, ..CreateOptions::default() })?;
         let rest = Extent::between(image.durable(), whole.end());
         let before = ByteCount(total.0.saturating_sub(self.grain_total(rest)?.0));
         let mut progress = CopyProgress { disk: self.place, total, done: before, ..CopyProgress::default() };
@@ -155,10 +163,8 @@ fn grain_total(extents: ExtentIter<'_>, size: ByteCount) -> block::Result<ByteCo
 pub(crate) struct RemoteCopy<'a> {
     /// Its place among the selected disks.
     pub place: usize,
-    /// Its position in the machine's report.
-    pub index: usize,
-    /// What is known of it.
-    pub disk: &'a Disk,
+    /// How it is taken.
+    pub taken: &'a TakenDisk,
     /// The machine.
     pub machine: &'a dyn RemoteMachine,
 }
@@ -174,6 +180,9 @@ impl RemoteCopy<'_> {
     ) -> Result<Copied> {
         let mode = StreamMode::Data { skip_unreadable };
         let mut supply = |resume: ByteOffset| self.open_stream(mode, resume, cancel);
+        let full = self.taken.allocation == Allocation::Full;
+        let create = CreateOptions { full, ..CreateOptions::default() };
+        let options = ReceiveOptions { create, ..ReceiveOptions::default() };
         let figures = |stats: &crate::receive::ReceiveStats| CopyProgress {
             disk: self.place,
             done: stats.done,
@@ -185,7 +194,7 @@ impl RemoteCopy<'_> {
         let stats = receive_disk(
             &mut supply,
             replica,
-            &ReceiveOptions::default(),
+            &options,
             &mut |stats| {
                 // A cancelled conversion is noticed by the receiver itself.
                 let _ = meter.tell(figures(stats));
@@ -216,12 +225,13 @@ impl RemoteCopy<'_> {
         Ok(found.differences)
     }
 
-    /// About what there is to come: the volumes' used bytes; what lies between them is little.
+    /// About what there is to come.
     fn expected(&self) -> ByteCount {
-        self.disk.layout.volumes.iter().map(|volume| volume.used_bytes).sum()
+        self.taken.bytes
     }
 
     fn open_stream(&self, mode: StreamMode, resume: ByteOffset, cancel: &Cancel) -> Result<Box<dyn crate::DataStream>> {
-        self.machine.open_stream(&StreamRequest { disk: self.index, mode, resume }, cancel)
+        let (disk, scope) = (self.taken.index, self.taken.scope());
+        self.machine.open_stream(&StreamRequest { disk, mode, resume, scope }, cancel)
     }
 }

@@ -14,10 +14,8 @@ use crate::{ErrorKind, Result};
 pub(crate) fn define(pipeline: &mut Pipeline<'_>) -> Result<()> {
     let capabilities = pipeline.capabilities()?;
     let request = &pipeline.record.request;
-    let file = |place: usize| DiskFile {
-        path: pipeline.workdir.result().join(pipeline.workdir.disk_name(place, request.format)),
-        format: request.format.extension().to_string(),
-    };
+    let file =
+        |place: usize| DiskFile { path: pipeline.final_image(place), format: request.format.extension().to_string() };
     let disks: Vec<_> = (0..pipeline.record.selected.len()).map(file).collect();
     let machine = selected_machine(pipeline);
     let definition = Definition {

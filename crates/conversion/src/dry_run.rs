@@ -4,7 +4,8 @@ use guest::appliance::Mode;
 use machine::Machine;
 use qemu::Image;
 
-use crate::fixup::{FixUps, job, plan_without_guest, with_disks};
+use crate::choices::Selection;
+use crate::fixup::{FixUps, job, plan_without_guest};
 use crate::overlay::Overlay;
 use crate::pipeline::Origin;
 use crate::{Cancel, ConvertedDisk, CopyProgress, Event, Observer, Outcome, Proof, Request, Result, Step, appliance};
@@ -14,23 +15,29 @@ use block::Extent;
 pub(crate) fn dry_run(
     origin: &Origin,
     machine: &Machine,
-    selected: &[usize],
+    selection: &Selection,
     request: &Request,
     observer: &dyn Observer,
     cancel: &Cancel,
 ) -> Result<Outcome> {
-    let machine = with_disks(machine, selected);
+    let (source, machine) = (machine, selection.of_vm(machine));
     let mut warnings = Vec::new();
     let mut disks = Vec::new();
-    for (place, disk) in machine.disks.iter().enumerate() {
+    for ((place, disk), taken) in machine.disks.iter().enumerate().zip(&selection.disks) {
         let total = match origin {
-            Origin::Local(local) => local
-                .copy_of(place, selected[place], disk, |copy| copy.grain_total(Extent::first(disk.virtual_size)))?,
-            Origin::Remote(_) => disk.layout.volumes.iter().map(|volume| volume.used_bytes).sum(),
+            Origin::Local(local) => {
+                local.copy_of(place, taken, disk, |copy| copy.grain_total(Extent::first(disk.virtual_size)))?
+            }
+            Origin::Remote(_) => taken.bytes,
         };
+        let name = format!("{}-disk{place}.{}", request.name, request.format.extension());
         disks.push(ConvertedDisk {
             source: disk.path.clone(),
-            file: format!("{}-disk{place}.{}", request.name, request.format.extension()),
+            file: match &taken.folder {
+                Some(folder) => folder.join(&request.name).join(name).display().to_string(),
+                None => name,
+            },
+            allocation: taken.allocation,
             format: request.format.extension().to_string(),
             virtual_size: disk.virtual_size,
             logical_sector_size: disk.logical_sector_size,
@@ -51,14 +58,14 @@ pub(crate) fn dry_run(
             })?;
             let mut stack = Vec::new();
             for (place, disk) in machine.disks.iter().enumerate() {
-                let source = local.disk(selected[place]);
+                let source = local.disk(selection.disks[place].index);
                 let path = std::path::absolute(&source.path).unwrap_or_else(|_| source.path.clone());
                 let base = Image::new(path, source.format.name());
                 let overlay =
                     Overlay::create(scratch.path().join(format!("disk{place}.qcow2")), &base.path, &base.format)?;
                 stack.push(appliance::disk(Image::new(overlay.path(), "qcow2").over(base), disk));
             }
-            let answer = appliance::run(&job(Mode::Plan, &machine), stack, scratch.path(), observer, cancel)?;
+            let answer = appliance::run(&job(Mode::Plan, source, selection), stack, scratch.path(), observer, cancel)?;
             answer.plan.map(|plan| FixUps { plan, applied: Vec::new() })
         }
         (Origin::Remote(_), None) => {
@@ -72,6 +79,7 @@ pub(crate) fn dry_run(
         folder: request.output.join(&request.name),
         definition: format!("{}.xml", request.name),
         disks,
+        left_out: selection.left_out(source),
         incomplete: false,
         verified: None,
         fixups: fixups.map(|fixups| fixups.outcomes()).unwrap_or_default(),

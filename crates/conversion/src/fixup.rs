@@ -6,6 +6,7 @@ use machine::{Family, Machine};
 use qemu::Image;
 use serde::{Deserialize, Serialize};
 
+use crate::choices::Selection;
 use crate::error::Context;
 use crate::overlay::Overlay;
 use crate::pipeline::Pipeline;
@@ -47,7 +48,7 @@ pub(crate) fn fix_up(pipeline: &mut Pipeline<'_>) -> Result<FixUps> {
         plan.warnings.iter().for_each(|warning| pipeline.warn(warning.clone()));
         return Ok(FixUps { plan, applied: Vec::new() });
     }
-    let mut job = job(Mode::Apply, &selected_machine(pipeline));
+    let mut job = job(Mode::Apply, &pipeline.record.machine, &pipeline.selection);
     let (answer, overlays) = loop {
         let (answer, overlays) = try_on_overlays(pipeline, &job)?;
         let Some(full) = answer.no_room() else { break (answer, overlays) };
@@ -111,17 +112,14 @@ pub(crate) fn plan_without_guest(machine: &Machine) -> Option<Plan> {
     none.then(|| Plan::without_fixups(machine.firmware.kind, Family::Unknown))
 }
 
-/// The machine with only the disks that are converted, in the order in which VMs and appliances get them.
+/// The machine with only what is converted, in the order in which VMs and appliances get the disks.
 pub(crate) fn selected_machine(pipeline: &Pipeline<'_>) -> Machine {
-    with_disks(&pipeline.record.machine, &pipeline.record.selected)
+    pipeline.selection.of_vm(&pipeline.record.machine)
 }
 
-/// The machine with only the disks at these places.
-pub(crate) fn with_disks(machine: &Machine, selected: &[usize]) -> Machine {
-    Machine { disks: selected.iter().map(|&index| machine.disks[index].clone()).collect(), ..machine.clone() }
-}
-
-/// A job for the appliance on the disks of `machine`.
-pub(crate) fn job(mode: Mode, machine: &Machine) -> Job {
-    Job { mode, facts: machine.clone(), refused: Vec::new() }
+/// A job for the appliance on the disks that are taken of `machine`.
+pub(crate) fn job(mode: Mode, machine: &Machine, selection: &Selection) -> Job {
+    let source_disks = if selection.is_partial { machine.disks.clone() } else { Vec::new() };
+    let absent = selection.absent.clone();
+    Job { mode, facts: selection.of_vm(machine), source_disks, absent, refused: Vec::new() }
 }

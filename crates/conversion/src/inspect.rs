@@ -29,10 +29,12 @@ pub struct Inspection {
 pub fn inspect(paths: &[PathBuf]) -> Result<Inspection> {
     let disks = LocalDisks::open(paths)?;
     let layout = disks.layout();
+    let mut machine = disks.machine();
+    crate::place_mounts(&mut machine);
     Ok(Inspection {
-        disks: disks.described(),
+        disks: machine.disks,
         firmware: layout.firmware(),
-        guest: identify(layout),
+        guest: disks.guest().clone(),
         warnings: layout.warnings().iter().map(ToString::to_string).collect(),
     })
 }

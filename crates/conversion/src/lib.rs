@@ -6,7 +6,9 @@
 //!
 //! No SQL and no HTTP server here: the controller calls [`convert`], and so does the command line for local disks.
 
+mod annex;
 mod appliance;
+mod choices;
 mod copy;
 mod define;
 mod dry_run;
@@ -15,6 +17,7 @@ mod event;
 mod fixup;
 mod inspect;
 mod local;
+mod needed;
 mod outcome;
 mod overlay;
 mod pipeline;
@@ -28,13 +31,17 @@ mod request;
 mod watch;
 mod workdir;
 
+pub use choices::{Allocation, Choices, DiskSetting};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Cancel, CopyProgress, Event, Observer, Step};
 pub use inspect::{Inspection, inspect};
 pub use outcome::{ConvertedDisk, FixUpOutcome, Outcome, Proof, Verdict};
 pub use pipeline::convert;
-pub use preflight::{Finding, Preflight, Severity, preflight};
+pub use preflight::{Finding, PlannedDisk, Preflight, Severity, preflight};
 pub use prove::{PROOF_FOLDER, PROOF_RECORD, PROOF_SCREENSHOT, PROOF_SERIAL_LOG};
 pub use remote::{DataStream, RemoteMachine, StreamMode, StreamRequest};
 pub use request::{OutputFormat, Request, Source};
 pub use workdir::{discard, working_folder};
+
+/// Notes with each volume of a machine where its guest mounts it, as far as its table could be read.
+pub use guest::linux::place_mounts;

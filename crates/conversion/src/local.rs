@@ -4,11 +4,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use block::{BlockSource, Format};
+use block::{BlockSource, Format, Ranges, Scoped, hide};
 use machine::{ByteCount, Cpu, Disk, DiskIdentity, Firmware, Guest, MacAddress, Machine, Nic, Smbios};
 use serde::{Deserialize, Serialize};
 use volume::Layout;
 
+use crate::choices::TakenDisk;
 use crate::copy::LocalCopy;
 use crate::error::Context;
 use crate::{Error, ErrorKind, Result};
@@ -20,6 +21,7 @@ const DISKS_MAX: usize = 256;
 pub(crate) struct LocalDisks {
     disks: Vec<LocalDisk>,
     layout: Layout,
+    guest: Guest,
 }
 
 /// What changes when the file of a disk is replaced or written. A block device has none.
@@ -56,7 +58,10 @@ impl LocalDisks {
             [path] => path.display().to_string(),
             _ => "disks of the source".into(),
         })?;
-        Ok(Self { disks, layout })
+        let mut layout = layout;
+        let guest = crate::inspect::identify(&layout);
+        layout.leave_out_swap_files(&guest.mounts);
+        Ok(Self { disks, layout, guest })
     }
 
     /// The files as they are now. A file that went away has none, as it would had it never been there.
@@ -73,16 +78,21 @@ impl LocalDisks {
         &self.disks[index]
     }
 
-    /// Does something with one disk and its used map.
+    /// Does something with one disk and with what is taken of it.
     pub(crate) fn copy_of<T>(
         &self,
         place: usize,
-        index: usize,
+        taken: &TakenDisk,
         disk: &Disk,
         action: impl FnOnce(LocalCopy<'_>) -> Result<T>,
     ) -> Result<T> {
-        let used = self.layout.used(index);
-        action(LocalCopy { place, disk, source: &self.disks[index].source, used: used.as_ref() })
+        let used = match taken.keeps_swap {
+            true => self.layout.used_with_swap(taken.index),
+            false => self.layout.used(taken.index),
+        };
+        let used = Scoped::new(used, Ranges::default(), taken.left_out.clone());
+        let source = hide(Arc::clone(&self.disks[taken.index].source), &taken.left_out);
+        action(LocalCopy { place, disk, source: &source, used: &used })
     }
 
     /// What lies on the disks.
@@ -91,7 +101,7 @@ impl LocalDisks {
     }
 
     /// The machine that these disks came from, as far as they tell; the rest is what a VM usually has.
-    pub(crate) fn machine(&self, guest: Guest) -> Machine {
+    pub(crate) fn machine(&self) -> Machine {
         Machine {
             firmware: Firmware { kind: self.layout.firmware(), ..Firmware::default() },
             cpu: Cpu { model: String::new(), sockets: 1, cores_per_socket: 2, threads_per_core: 1 },
@@ -105,8 +115,13 @@ impl LocalDisks {
                 link_up: false,
             }],
             disks: self.described(),
-            guest,
+            guest: self.guest.clone(),
         }
+    }
+
+    /// The operating system found.
+    pub(crate) fn guest(&self) -> &Guest {
+        &self.guest
     }
 
     /// The `disks` of the `inspect` contract.

@@ -6,7 +6,7 @@ use machine::{ByteCount, ByteOffset, SectorSize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::CopyProgress;
+use crate::{Allocation, CopyProgress};
 
 /// The result of a conversion. Paths are file names inside `folder`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,6 +19,9 @@ pub struct Outcome {
     pub definition: String,
     /// Disks in the order of the source.
     pub disks: Vec<ConvertedDisk>,
+    /// Disks and volumes that were left out, in words.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// Whether sectors are missing that the source could not read. Such a result is never called verified.
     pub incomplete: bool,
     /// Result of `--verify`; `None` where it was not asked for.
@@ -36,8 +39,11 @@ pub struct Outcome {
 pub struct ConvertedDisk {
     /// Path of the disk on the source.
     pub source: String,
-    /// File name of the image.
+    /// File name of the image; its whole path where it is in another folder.
     pub file: String,
+    /// Room that it has.
+    #[serde(default)]
+    pub allocation: Allocation,
     /// `qcow2` or `raw`.
     pub format: String,
     /// Size that the guest sees.

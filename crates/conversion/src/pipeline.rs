@@ -3,23 +3,26 @@
 //! Until the last step the replica is as it was received: fix-ups live in overlays, so that a failed fix-up or a failed
 //! boot proof costs no copying when it is tried again.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use machine::{ByteCount, Capabilities, Disk, Machine};
+use machine::{Capabilities, Disk, Machine};
 use serde::{Deserialize, Serialize};
 
+use crate::annex::{Annex, Owner};
+use crate::choices::Selection;
 use crate::copy::{Copied, Meter, RemoteCopy};
 use crate::error::Context;
-use crate::fixup::{FixUps, with_disks};
+use crate::fixup::FixUps;
 use crate::local::{LocalDisks, Stamp};
 use crate::overlay::Overlay;
 use crate::replica::Replica;
 use crate::workdir::{Workdir, remove_if_present};
 use crate::{
-    Cancel, ConvertedDisk, Error, ErrorKind, Event, Observer, Outcome, Proof, RemoteMachine, Request, Result, Source,
-    Step, Verdict,
+    Allocation, Cancel, ConvertedDisk, Error, ErrorKind, Event, Observer, Outcome, Proof, RemoteMachine, Request,
+    Result, Source, Step, Verdict,
 };
 
 /// Converts `source` as `request` says, and returns what was made.
@@ -33,29 +36,47 @@ pub fn convert(source: &Source, request: &Request, observer: &dyn Observer, canc
     observer.event(Event::Step { step: Step::Check });
     let origin = Origin::open(source)?;
     let machine = origin.machine()?;
-    let selected = select_disks(&machine.disks, &request.disks)?;
+    let selection = Selection::of(&machine, request)?;
+    selection.check_bootable(&machine, request)?;
     // What is planned for a remote machine is planned once its disks are here.
     if !(request.dry_run && matches!(origin, Origin::Remote(_))) {
-        crate::programs::check(&with_disks(&machine, &selected), request)?;
+        crate::programs::check(&selection.of_vm(&machine), request)?;
     }
     if request.dry_run {
-        return crate::dry_run::dry_run(&origin, &machine, &selected, request, observer, cancel);
+        return crate::dry_run::dry_run(&origin, &machine, &selection, request, observer, cancel);
     }
-    let workdir = Workdir::open(request)?;
-    let stamps = origin.stamps();
-    let record = match workdir.load::<Record>()? {
-        Some(record) => {
-            // Once the overlays join their disks nothing of the source is needed any more.
-            if record.joined_disks.is_none() {
-                record.is_of_unchanged(&stamps, &machine, &workdir)?;
-            }
-            record.go_on(request, &machine, &selected, &workdir, observer)?
-        }
-        None => Record { stamps, ..Record::new(request, &machine, selected) },
-    };
-    let mut pipeline = Pipeline { origin, workdir, record, observer, cancel };
+    let mut pipeline = Pipeline::open(origin, &machine, &selection, request, observer, cancel)?;
     pipeline.run()?;
     pipeline.finish()
+}
+
+impl<'a> Pipeline<'a> {
+    /// The conversion of `selection`, as an earlier run left it, or from its beginning.
+    fn open(
+        origin: Origin,
+        machine: &Machine,
+        selection: &Selection,
+        request: &Request,
+        observer: &'a dyn Observer,
+        cancel: &'a Cancel,
+    ) -> Result<Self> {
+        let selected = selection.indexes();
+        let workdir = Workdir::open(request)?;
+        let stamps = origin.stamps();
+        let record = match workdir.load::<Record>()? {
+            Some(record) => {
+                // Once the overlays join their disks nothing of the source is needed any more.
+                if record.joined_disks.is_none() {
+                    record.is_of_unchanged(&stamps, machine, &workdir)?;
+                }
+                record.go_on(request, machine, &selected, &workdir, observer)?
+            }
+            None => Record { stamps, ..Record::new(request, machine, selected) },
+        };
+        // What is left out lies where it lay when the conversion began.
+        let selection = Selection::of(&record.machine, &record.request)?;
+        Ok(Self { origin, workdir, record, selection, observer, cancel })
+    }
 }
 
 /// An opened source.
@@ -83,13 +104,12 @@ impl Origin {
     }
 
     fn machine(&self) -> Result<Machine> {
-        match self {
-            Self::Local(disks) => {
-                let guest = crate::inspect::identify(disks.layout());
-                Ok(disks.machine(guest))
-            }
-            Self::Remote(remote) => Ok(remote.machine()),
-        }
+        let mut machine = match self {
+            Self::Local(disks) => disks.machine(),
+            Self::Remote(remote) => remote.machine(),
+        };
+        crate::place_mounts(&mut machine);
+        Ok(machine)
     }
 }
 
@@ -98,6 +118,9 @@ impl Origin {
 pub(crate) struct Record {
     /// Raised when an older record can no longer be gone on with.
     version: u32,
+    /// Tells this conversion from others that had the same working folder.
+    #[serde(default)]
+    id: String,
     /// What was asked for.
     pub request: Request,
     /// The source as it was when the conversion began.
@@ -131,6 +154,7 @@ impl Record {
     fn new(request: &Request, machine: &Machine, selected: Vec<usize>) -> Self {
         Self {
             version: RECORD_VERSION,
+            id: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
             request: request.clone(),
             machine: machine.clone(),
             stamps: Vec::new(),
@@ -172,6 +196,9 @@ impl Record {
             self.selected == selected && selected.iter().all(|&i| disk(&self.machine, i) == disk(machine, i));
         let same_kind = self.version == RECORD_VERSION
             && self.request.format == request.format
+            // What was left out was not copied, and how an image is made cannot change half-way.
+            && self.request.choices == request.choices
+            && (self.request.allocation, self.request.keep_swap) == (request.allocation, request.keep_swap)
             // What was skipped is not read again; but a copy that stopped at a bad sector goes on behind it.
             && (request.skip_unreadable || !self.request.skip_unreadable);
         if !same_disks || !same_kind {
@@ -200,6 +227,7 @@ pub(crate) struct Pipeline<'a> {
     origin: Origin,
     pub(crate) workdir: Workdir,
     pub(crate) record: Record,
+    pub(crate) selection: Selection,
     pub(crate) observer: &'a dyn Observer,
     pub(crate) cancel: &'a Cancel,
 }
@@ -207,6 +235,14 @@ pub(crate) struct Pipeline<'a> {
 impl Pipeline<'_> {
     fn run(&mut self) -> Result<()> {
         self.store()?;
+        self.annexes().iter().try_for_each(Annex::open)?;
+        for place in 0..self.record.selected.len() {
+            let image = self.image(place);
+            if self.record.copied[place].is_some() && !image.exists() {
+                let context = format!("{} is not there any more: is its filesystem mounted?", image.display());
+                return Err(Error::new(ErrorKind::Target, context));
+            }
+        }
         if self.record.joined_disks.is_some() {
             // All other steps were done, or it would not have begun.
             if self.record.request.verify && self.record.verified.is_none() {
@@ -270,9 +306,42 @@ impl Pipeline<'_> {
         self.record.selected.iter().map(|&index| &self.record.machine.disks[index]).enumerate()
     }
 
-    /// The image of a selected disk.
+    /// The image of a selected disk, where it is now.
     pub(crate) fn image(&self, place: usize) -> PathBuf {
-        self.workdir.file(self.workdir.disk_name(place, self.record.request.format))
+        let name = self.workdir.disk_name(place, self.record.request.format);
+        match self.annex(place) {
+            Some(annex) => annex.path().join(name),
+            None => self.workdir.file(name),
+        }
+    }
+
+    /// The image of a selected disk, where it is in the end.
+    pub(crate) fn final_image(&self, place: usize) -> PathBuf {
+        let name = self.workdir.disk_name(place, self.record.request.format);
+        self.annex(place).map_or(self.workdir.result().to_path_buf(), |annex| annex.result().to_path_buf()).join(name)
+    }
+
+    /// The folder of a disk that is made elsewhere.
+    fn annex(&self, place: usize) -> Option<Annex> {
+        let folder = self.selection.disks.get(place)?.folder.as_ref()?;
+        let owner = Owner::new(self.workdir.path(), &self.record.id);
+        Some(Annex::new(folder, &self.record.request.name, owner))
+    }
+
+    /// All of them, each once.
+    fn annexes(&self) -> Vec<Annex> {
+        let all = || (0..self.selection.disks.len()).filter_map(|place| self.annex(place));
+        let is_first =
+            |(index, annex): &(usize, Annex)| all().position(|one| one.result() == annex.result()) == Some(*index);
+        all().enumerate().filter(is_first).map(|(_, annex)| annex).collect()
+    }
+
+    /// What the result says of where a disk is.
+    fn file_name(&self, place: usize) -> String {
+        match self.annex(place) {
+            Some(_) => self.final_image(place).display().to_string(),
+            None => self.workdir.disk_name(place, self.record.request.format),
+        }
     }
 
     fn replica(&self, place: usize) -> Replica {
@@ -306,6 +375,9 @@ impl Pipeline<'_> {
             let warnings: Vec<_> = disks.layout().warnings().iter().map(ToString::to_string).collect();
             warnings.into_iter().for_each(|warning| self.warn(warning));
         }
+        for left_out in self.selection.left_out(&self.record.machine) {
+            self.observer.event(Event::Log { message: format!("left out: {left_out}") });
+        }
         for place in 0..self.record.selected.len() {
             if self.record.copied[place].is_none() {
                 let disk = self.copy_disk(place)?;
@@ -325,14 +397,16 @@ impl Pipeline<'_> {
         let started = Instant::now();
         let skip = self.record.request.skip_unreadable;
         let mut meter = Meter::new(Step::Copy, self.observer, self.cancel);
+        let taken = self.selection.disks[place].clone();
+        let full = taken.allocation == Allocation::Full;
         let Copied { progress, unreadable } = match &self.origin {
             Origin::Local(disks) => {
-                let copied = disks.copy_of(place, index, &disk, |copy| copy.copy(&replica, skip, &mut meter))?;
+                let copied = disks.copy_of(place, &taken, &disk, |copy| copy.copy(&replica, full, skip, &mut meter))?;
                 self.record.is_of_unchanged(&disks.stamps(), &self.record.machine, &self.workdir)?;
                 copied
             }
             Origin::Remote(machine) => {
-                let copy = RemoteCopy { place, index, disk: &disk, machine: machine.as_ref() };
+                let copy = RemoteCopy { place, taken: &taken, machine: machine.as_ref() };
                 copy.copy(&replica, skip, &mut meter, self.cancel)?
             }
         };
@@ -347,7 +421,8 @@ impl Pipeline<'_> {
         }
         Ok(ConvertedDisk {
             source: disk.path,
-            file: self.workdir.disk_name(place, self.record.request.format),
+            file: self.file_name(place),
+            allocation: taken.allocation,
             format: self.record.request.format.extension().to_string(),
             virtual_size: disk.virtual_size,
             logical_sector_size: disk.logical_sector_size,
@@ -368,12 +443,12 @@ impl Pipeline<'_> {
         for place in 0..self.record.selected.len() {
             let index = self.record.selected[place];
             let disk = self.record.machine.disks[index].clone();
-            let replica = self.replica(place);
+            let (replica, taken) = (self.replica(place), &self.selection.disks[place]);
             let mut meter = Meter::new(Step::Verify, self.observer, self.cancel);
             let differences = match &self.origin {
-                Origin::Local(disks) => disks.copy_of(place, index, &disk, |copy| copy.verify(&replica, &mut meter))?,
+                Origin::Local(disks) => disks.copy_of(place, taken, &disk, |copy| copy.verify(&replica, &mut meter))?,
                 Origin::Remote(machine) => {
-                    let copy = RemoteCopy { place, index, disk: &disk, machine: machine.as_ref() };
+                    let copy = RemoteCopy { place, taken, machine: machine.as_ref() };
                     copy.verify(&replica, &mut meter, self.cancel)?
                 }
             };
@@ -406,13 +481,16 @@ impl Pipeline<'_> {
             scaffolding.extend([self.overlay_path(place), self.proof_overlay_path(place)]);
         }
         let incomplete = self.incomplete();
+        let left_out = self.selection.left_out(&self.record.machine);
+        let annexes = self.annexes();
         let Record { request, copied, verified, fixed_up, proof, warnings, .. } = self.record;
-        let folder = self.workdir.publish(&scaffolding)?;
+        let folder = self.workdir.publish(&scaffolding, &annexes)?;
         Ok(Outcome {
             definition: format!("{}.xml", request.name),
             name: request.name,
             folder,
             disks: copied.into_iter().flatten().collect(),
+            left_out,
             incomplete,
             verified,
             fixups: fixed_up.map(|f| f.outcomes()).unwrap_or_default(),
@@ -447,37 +525,8 @@ impl Pipeline<'_> {
     }
 }
 
-/// The places of the disks that `wanted` names, in the machine's order; all where it names none.
-pub(crate) fn select_disks(disks: &[Disk], wanted: &[String]) -> Result<Vec<usize>> {
-    let is = |disk: &Disk, index: usize, name: &str| {
-        disk.path == name
-            || disk.identity.serial.as_deref() == Some(name)
-            || disk.identity.wwn.as_deref() == Some(name)
-            || disk.path.strip_prefix("/dev/") == Some(name)
-            || name.parse() == Ok(index)
-    };
-    let mut selected = Vec::new();
-    for name in wanted {
-        let index = disks.iter().enumerate().position(|(index, disk)| is(disk, index, name)).ok_or_else(|| {
-            let known: Vec<_> = disks.iter().map(|disk| disk.path.as_str()).collect();
-            Error::new(ErrorKind::Refused, format!("disk {name:?}: the source has {}", known.join(", ")))
-        })?;
-        if !selected.contains(&index) {
-            selected.push(index);
-        }
-    }
-    if wanted.is_empty() {
-        selected.extend(0..disks.len());
-    }
-    selected.sort_unstable();
-    if selected.is_empty() {
-        return Err(Error::new(ErrorKind::Refused, "the source has no disk"));
-    }
-    if let Some(&empty) = selected.iter().find(|&&index| disks[index].virtual_size == ByteCount::ZERO) {
-        return Err(Error::new(ErrorKind::Refused, format!("{}: the disk is empty", disks[empty].path)));
-    }
-    Ok(selected)
-}
+#[cfg(test)]
+mod partial;
 
 #[cfg(test)]
 mod tests {
@@ -508,7 +557,9 @@ mod tests {
         let workdir = Workdir::open(&request).unwrap();
         let mut record = Record { stamps: origin.stamps(), ..Record::new(&request, &machine, vec![0, 1]) };
         let (observer, cancel) = (|_: Event| {}, Cancel::default());
-        let mut pipeline = Pipeline { origin, workdir, record: record.clone(), observer: &observer, cancel: &cancel };
+        let selection = Selection::of(&machine, &request).unwrap();
+        let mut pipeline =
+            Pipeline { origin, workdir, record: record.clone(), selection, observer: &observer, cancel: &cancel };
         pipeline.copy_disks().unwrap();
         for place in 0..2 {
             let overlay = Overlay::create(pipeline.overlay_path(place), &pipeline.image(place), "raw").unwrap();

@@ -1,15 +1,15 @@
 //! What can be known of a conversion before anything is touched: what keeps it from being made, what will not be as one
 //! would expect, and what to do about it.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use machine::{ByteCount, Disk, Family, FirmwareKind, Machine};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::fixup::with_disks;
-use crate::pipeline::select_disks;
-use crate::{Request, programs};
+use crate::choices::{Selection, TakenDisk};
+use crate::{Allocation, Request, programs};
 
 /// What the result takes beside the used blocks: overlays of the fix-ups and of the boot proof, logs, the record.
 const SCAFFOLDING: ByteCount = ByteCount::gib(1);
@@ -46,10 +46,28 @@ pub struct Finding {
 pub struct Preflight {
     /// Bytes that are to be read: the used blocks of the disks that are taken.
     pub bytes: ByteCount,
+    /// The disks that are taken.
+    #[serde(default)]
+    pub disks: Vec<PlannedDisk>,
     /// Bytes that are free where the result will be; `None` where that cannot be known.
     pub free_bytes: Option<ByteCount>,
     /// What was found, what matters most first.
     pub findings: Vec<Finding>,
+}
+
+/// What is made of one disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedDisk {
+    /// Its path on the source.
+    pub disk: String,
+    /// Bytes that are to be read of it.
+    pub bytes: ByteCount,
+    /// Bytes that its image takes at most in the beginning.
+    pub image_bytes: ByteCount,
+    /// Room of the image.
+    pub allocation: Allocation,
+    /// Its folder, where that is another than the result's.
+    pub folder: Option<PathBuf>,
 }
 
 impl Preflight {
@@ -69,22 +87,38 @@ impl Preflight {
 /// Looks at what is known of a machine, and at the place of the result. Nothing is written.
 pub fn preflight(machine: &Machine, request: &Request) -> Preflight {
     let mut preflight = Preflight::default();
-    let selected = match select_disks(&machine.disks, &request.disks) {
-        Ok(selected) => selected,
+    let mut machine = machine.clone();
+    crate::place_mounts(&mut machine);
+    let selection = match Selection::of(&machine, request) {
+        Ok(selection) => selection,
         Err(error) => {
-            preflight.find("disks", Severity::Blocker, error.to_string(), "name disks that the machine has");
+            let remedy = "name disks and volumes that the machine has, and folders that exist";
+            preflight.find("disks", Severity::Blocker, error.to_string(), remedy);
             return preflight;
         }
     };
-    let left = machine.disks.iter().enumerate().filter(|(index, _)| !selected.contains(index));
-    let left: Vec<&str> = left.map(|(_, disk)| disk.path.as_str()).collect();
+    let left = selection.left_out(&machine);
     if !left.is_empty() {
         let found = format!("{} left out: what the guest has there will be missing", left.join(", "));
-        preflight.find("disks", Severity::Info, found, "nothing, if that is meant");
+        preflight.find(
+            "disks",
+            Severity::Info,
+            found,
+            "nothing, if that is meant: it will not wait for them at its start",
+        );
     }
-    let machine = with_disks(machine, &selected);
-    preflight.bytes = machine.disks.iter().flat_map(|disk| &disk.layout.volumes).map(|volume| volume.used_bytes).sum();
+    for reason in selection.missing(&machine) {
+        let (severity, remedy) = match request.choices.allow_unbootable {
+            true => (Severity::Warning, "look whether the VM starts in another way"),
+            false => (Severity::Blocker, "take it, or say that an unbootable VM is meant (--allow-unbootable)"),
+        };
+        preflight.find("unbootable", severity, format!("{reason}: the VM would not start"), remedy);
+    }
+    preflight.disks = selection.disks.iter().map(|taken| planned(&machine, taken)).collect();
+    preflight.bytes = preflight.disks.iter().map(|disk| disk.bytes).sum();
     space(&mut preflight, request);
+    names(&mut preflight, request, &selection);
+    let machine = selection.of_vm(&machine);
     if let Err(error) = programs::check(&machine, request) {
         preflight.find("programs", Severity::Blocker, error.to_string(), "install them where the conversion runs");
     }
@@ -95,18 +129,69 @@ pub fn preflight(machine: &Machine, request: &Request) -> Preflight {
     preflight
 }
 
-/// Whether the result will fit. The bound is what is used, not what compresses.
+fn planned(machine: &Machine, taken: &TakenDisk) -> PlannedDisk {
+    let disk = &machine.disks[taken.index];
+    let image = match taken.allocation {
+        Allocation::Thin => taken.bytes,
+        Allocation::Full => disk.virtual_size,
+    };
+    PlannedDisk {
+        disk: disk.path.clone(),
+        bytes: taken.bytes,
+        image_bytes: image,
+        allocation: taken.allocation,
+        folder: taken.folder.clone(),
+    }
+}
+
+/// Whether the result will fit, on each filesystem that gets some of it. The bound is what is used, not what compresses.
 fn space(preflight: &mut Preflight, request: &Request) {
-    let Some(free) = free_bytes(&request.output) else { return };
-    preflight.free_bytes = Some(free);
-    let bytes = preflight.bytes;
-    let needed = ByteCount(bytes.0.saturating_add(bytes.0 / IMAGE_SHARE).saturating_add(SCAFFOLDING.0));
-    let shown = request.output.display();
-    let found = format!("{shown} has {free} free, and {needed} are needed at most: {bytes} are used on the disks");
-    if free < bytes {
-        preflight.find("space", Severity::Blocker, found, "make room there, or choose another output folder");
-    } else if free < needed {
-        preflight.find("space", Severity::Warning, found, "zeros are not written, so it may fit; else make room");
+    preflight.free_bytes = free_bytes(&request.output);
+    let folder_of = |disk: &PlannedDisk| disk.folder.clone().unwrap_or_else(|| request.output.clone());
+    let mut folders: Vec<PathBuf> = vec![request.output.clone()];
+    folders.extend(preflight.disks.iter().map(folder_of));
+    let mut seen: Vec<u64> = Vec::new();
+    for folder in folders {
+        let (Some(device), Some(free)) = (device_of(&folder), free_bytes(&folder)) else { continue };
+        if seen.contains(&device) {
+            continue;
+        }
+        seen.push(device);
+        let here = preflight.disks.iter().filter(|disk| device_of(&folder_of(disk)) == Some(device));
+        // Room that is set aside is taken at once, whatever the disk holds.
+        let (images, certain): (Vec<u64>, Vec<u64>) = here
+            .map(|disk| (disk.image_bytes.0, if disk.allocation == Allocation::Full { disk.image_bytes.0 } else { 0 }))
+            .unzip();
+        let total = |all: &[u64]| all.iter().fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
+        let (images, certain) = (ByteCount(total(&images)), ByteCount(total(&certain)));
+        let scaffolding = if device_of(&request.output) == Some(device) { SCAFFOLDING.0 } else { 0 };
+        let needed = ByteCount(images.0.saturating_add(images.0 / IMAGE_SHARE).saturating_add(scaffolding));
+        let shown = folder.display();
+        let aside = match certain.is_zero() {
+            true => format!("{images} are used on the disks"),
+            false => format!("{images} are used on the disks or set aside"),
+        };
+        let found = format!("{shown} has {free} free, and {needed} are needed at most: {aside}");
+        if free < images {
+            preflight.find("space", Severity::Blocker, found, "make room there, or choose another folder");
+        } else if free < needed {
+            preflight.find("space", Severity::Warning, found, "zeros are not written, so it may fit; else make room");
+        }
+    }
+}
+
+fn device_of(folder: &Path) -> Option<u64> {
+    folder.metadata().ok().map(|metadata| metadata.dev())
+}
+
+/// Whether the VM's name is free in the folders of single disks; that of the result's is looked at by whoever asks.
+fn names(preflight: &mut Preflight, request: &Request, selection: &Selection) {
+    for folder in selection.disks.iter().filter_map(|taken| taken.folder.as_ref()) {
+        let path = folder.join(&request.name);
+        if path.symlink_metadata().is_ok() {
+            let found = format!("{} exists already", path.display());
+            preflight.find("name", Severity::Blocker, found, "choose another name, or move it away");
+        }
     }
 }
 
@@ -157,7 +242,7 @@ fn rule_of(kind: &str) -> Option<Rule> {
         "swsuspend" => (
             "hibernation",
             Warning,
-            "holds a hibernated system: what was open then is not on the disks",
+            "holds a hibernated system: the VM starts afresh, and what was open then is lost",
             "start the machine and shut it down before it is converted",
         ),
         "linux_raid_member" => (
@@ -225,13 +310,9 @@ mod tests {
             offset: ByteOffset(1 << 20),
             size: ByteCount::gib(8),
             number: Some(1),
-            partition_type: None,
-            partition_uuid: None,
             kind: kind.into(),
-            label: None,
-            uuid: None,
             used_bytes: used,
-            parts: Vec::new(),
+            ..Volume::default()
         }
     }
 
@@ -264,9 +345,8 @@ mod tests {
             name: name.into(),
             size: ByteCount::gib(1),
             kind: kind.into(),
-            label: None,
-            uuid: None,
             used_bytes: ByteCount(3),
+            ..Part::default()
         };
         lvm.parts = vec![part("vg0/root", "xfs"), part("vg0/swap", "swsuspend")];
         let found = preflight(&machine(vec![volume("crypto_LUKS", ByteCount(5)), lvm]), &request);

@@ -98,7 +98,7 @@ fn add_probe(pipeline: &mut Pipeline<'_>, stacks: &[Image]) -> Result<Option<Str
     let probe = Probe { nonce: nonce.clone(), port: "ttyS1".into(), patience_s, serial_console: true };
     let machine = selected_machine(pipeline);
     let disks = machine.disks.iter().zip(stacks).map(|(disk, stack)| appliance::disk(stack.clone(), disk)).collect();
-    let job = job(Mode::Proof(probe), &machine);
+    let job = job(Mode::Proof(probe), &pipeline.record.machine, &pipeline.selection);
     match appliance::run(&job, disks, pipeline.workdir.path(), pipeline.observer, pipeline.cancel) {
         Ok(_) => Ok(Some(nonce)),
         Err(error) if error.kind == ErrorKind::FixUp => {

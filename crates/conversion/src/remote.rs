@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 
 use machine::{ByteOffset, Machine};
+use protocol::message::Scope;
 
 use crate::{Cancel, Result};
 
@@ -27,6 +28,8 @@ pub struct StreamRequest {
     pub mode: StreamMode,
     /// Everything before this position is durable on this side and is not sent again.
     pub resume: ByteOffset,
+    /// How much of the disk.
+    pub scope: Scope,
 }
 
 /// One connected, authenticated data stream: frames come in, acknowledgements go out.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::RemoteMachine;
+use crate::{Allocation, Choices, RemoteMachine};
 
 /// Where the disks come from.
 #[derive(Clone)]
@@ -51,6 +51,15 @@ pub struct Request {
     /// Which disks to take, by path (`/dev/sda`), serial, WWN or position (`0`); empty: all.
     #[serde(default)]
     pub disks: Vec<String>,
+    /// What of them is left out, and what is said of single ones.
+    #[serde(flatten)]
+    pub choices: Choices,
+    /// Room that images get, where nothing else is said of a disk.
+    #[serde(default)]
+    pub allocation: Allocation,
+    /// Copy the content of swap areas and swap files, too.
+    #[serde(default)]
+    pub keep_swap: bool,
     /// Compare hashes of the source's used blocks with the replica's after copying.
     #[serde(default)]
     pub verify: bool,

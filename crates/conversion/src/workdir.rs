@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::annex::{Annex, Owner};
 use crate::error::Context;
 use crate::{Error, ErrorKind, OutputFormat, Request, Result};
 
@@ -35,6 +36,12 @@ pub fn discard(request: &Request) -> Result<()> {
     let Some(lock) = lock_file(&path)? else { return Ok(()) };
     if !hold(&path, &lock)? {
         return Ok(());
+    }
+    // Before the working folder, whose lock makes them ours.
+    for setting in &request.choices.disk_settings {
+        if let Some(folder) = setting.folder.as_ref().and_then(|folder| folder.canonicalize().ok()) {
+            Annex::new(&folder, &request.name, Owner::new(&path, "")).discard()?;
+        }
     }
     let is_empty = || fs::read_dir(&path).is_ok_and(|files| files.flatten().all(|file| file.file_name() == LOCK_FILE));
     if !path.join(STATE_FILE).is_file() && !is_empty() {
@@ -143,11 +150,20 @@ impl Workdir {
         write().context(ErrorKind::Target, || format!("record {}", path.display()))
     }
 
-    /// Removes what is only needed on the way, and gives the folder its final name.
-    pub(crate) fn publish(self, scaffolding: &[PathBuf]) -> Result<PathBuf> {
+    /// Removes what is only needed on the way, and gives the folder its final name, the folders elsewhere theirs before.
+    pub(crate) fn publish(self, scaffolding: &[PathBuf], annexes: &[Annex]) -> Result<PathBuf> {
         for path in scaffolding {
             remove_if_present(path)?;
         }
+        let result = annexes.iter().try_for_each(Annex::publish).and_then(|()| self.rename());
+        match &result {
+            Ok(_) => annexes.iter().for_each(Annex::settle),
+            Err(_) => annexes.iter().for_each(Annex::retract),
+        }
+        result
+    }
+
+    fn rename(self) -> Result<PathBuf> {
         let rename = || -> io::Result<()> {
             File::open(&self.path)?.sync_all()?;
             rustix::fs::renameat_with(
@@ -299,7 +315,7 @@ mod tests {
         fs::write(workdir.file("scaffold"), "").unwrap();
         assert!(!workdir.result().exists());
         let scaffold = workdir.file("scaffold");
-        let result = workdir.publish(&[scaffold]).unwrap();
+        let result = workdir.publish(&[scaffold], &[]).unwrap();
         let names: Vec<_> = fs::read_dir(&result).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["conversion.json"]);
     }
@@ -311,7 +327,7 @@ mod tests {
         let path = workdir.path().to_owned();
         let late = lock_file(&path).unwrap().unwrap();
         assert!(hold(&path, &late).unwrap_err().to_string().contains("another conversion"));
-        workdir.publish(&[]).unwrap();
+        workdir.publish(&[], &[]).unwrap();
         assert!(!hold(&path, &late).unwrap(), "its folder is a result now");
         assert!(lock_file(&path).unwrap().is_none());
         let refused = Workdir::open(&request(output.path(), "vm")).unwrap_err();
@@ -329,7 +345,7 @@ mod tests {
                 assert_eq!(workdir.load::<(usize, usize)>().unwrap(), None, "somebody else's folder");
                 workdir.store(&(own, round)).unwrap();
                 assert_eq!(workdir.load().unwrap(), Some((own, round)));
-                let result = workdir.publish(&[]).unwrap();
+                let result = workdir.publish(&[], &[]).unwrap();
                 let away = output.path().join(format!("away-{own}-{round}"));
                 fs::rename(result, away).unwrap();
                 published += 1;

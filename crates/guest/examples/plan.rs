@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         None => machine::Machine::default(),
     };
     let mut tree = guest::Directory::open(folder)?;
-    let plan = guest::plan(&tree, &machine, &[])?;
+    let plan = guest::plan(&tree, &machine, &[], &[])?;
     print!("{plan}");
     println!("{:?}", plan.capabilities);
     if apply {

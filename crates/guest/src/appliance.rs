@@ -1,6 +1,6 @@
 //! What the appliance is told, and what it answers: a job in its initramfs, lines of JSON on its second serial port.
 
-use machine::{MacAddress, Machine};
+use machine::{Disk, MacAddress, Machine, VolumePlace};
 use serde::{Deserialize, Serialize};
 
 use crate::{Outcome, Plan};
@@ -15,11 +15,25 @@ pub const JOB_PATH: &str = "/vconverter/job.json";
 pub struct Job {
     /// What is wanted.
     pub mode: Mode,
-    /// The machine that the disks come from.
+    /// The machine that the disks come from, with those that it gets.
     pub facts: Machine,
+    /// All disks that the source has, where that are more or other ones: names in the guest's tables mean these.
+    #[serde(default)]
+    pub source_disks: Vec<Disk>,
+    /// What of them the VM does not have: positions are those of `source_disks`.
+    #[serde(default)]
+    pub absent: Vec<VolumePlace>,
     /// Ids of fix-ups that the operator refused.
     #[serde(default)]
     pub refused: Vec<String>,
+}
+
+impl Job {
+    /// The machine as its guest knew it, with all disks that it had.
+    pub fn source(&self) -> Machine {
+        let disks = if self.source_disks.is_empty() { &self.facts.disks } else { &self.source_disks };
+        Machine { disks: disks.clone(), ..self.facts.clone() }
+    }
 }
 
 /// What an appliance does.

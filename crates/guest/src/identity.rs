@@ -3,13 +3,16 @@
 //! Follows os-release(5) and hostname(5); `debian_version` stands in where os-release is absent. Contents are hostile:
 //! a name that reaches an operator's screen or a VM definition is short, printable and made of expected characters.
 
-use machine::{Family, Guest};
+use machine::{Family, Guest, Mount};
 
-use crate::linux::shell;
+use crate::linux::{parse_fstab, shell};
 use crate::{FileTree, elf};
 
 /// Longest product name or version taken over, in characters.
 const NAME_MAX: usize = 128;
+/// Lines of the guest's table of filesystems that are told, and the longest field of one, in bytes.
+const MOUNTS_MAX: usize = 256;
+const FIELD_MAX: usize = 1024;
 
 /// Reads the identity of the guest in `tree`. What cannot be told is `None`; an unknown system is no error.
 pub fn identify(tree: &dyn FileTree) -> Guest {
@@ -25,7 +28,7 @@ pub fn identify(tree: &dyn FileTree) -> Guest {
         return Guest::default();
     }
     let (product, version) = release.unwrap_or_default();
-    Guest { family: Family::Linux, product, version, arch: arch(tree), hostname: hostname(tree) }
+    Guest { family: Family::Linux, product, version, arch: arch(tree), hostname: hostname(tree), mounts: mounts(tree) }
 }
 
 /// The guest on the first of several filesystems that holds one.
@@ -38,6 +41,21 @@ pub fn identify_among(trees: impl IntoIterator<Item = impl FileTree>) -> Guest {
         }
     }
     found
+}
+
+/// What fstab(5) says, without what an operator's screen could not show.
+fn mounts(tree: &dyn FileTree) -> Vec<Mount> {
+    let text = tree.text("/etc/fstab").ok().flatten().unwrap_or_default();
+    let fits = |field: &String| field.len() <= FIELD_MAX && !field.chars().any(|c| c.is_control() || c == '\u{fffd}');
+    let lines = parse_fstab(&text)
+        .into_iter()
+        .filter(|line| [&line.device, &line.mount_point, &line.kind].into_iter().all(fits));
+    let mount = |line: crate::linux::FilesystemLine| Mount {
+        device: line.device,
+        mount_point: line.mount_point,
+        kind: line.kind,
+    };
+    lines.map(mount).take(MOUNTS_MAX).collect()
 }
 
 /// Whether there is a Windows folder; the spelling of names varies with version and installer.
@@ -115,6 +133,7 @@ pub fn identify_bytes(bytes: &[u8]) -> Guest {
     let tree = crate::tree::MemoryTree::new()
         .with("/etc/os-release", bytes)
         .with("/etc/hostname", bytes)
+        .with("/etc/fstab", bytes)
         .with("/bin/sh", bytes)
         .with("/var/lib/dpkg/arch", bytes);
     identify(&tree)
@@ -134,6 +153,7 @@ mod tests {
             )
             .with_link("/etc/os-release", "../usr/lib/os-release")
             .with("/etc/hostname", "phys1\n")
+            .with("/etc/fstab", "/dev/sda1 / ext4 defaults 0 1\nUUID=\x07 /bell ext4\n")
             .with("/var/lib/dpkg/arch", "amd64\n");
         let expected = Guest {
             family: Family::Linux,
@@ -141,6 +161,7 @@ mod tests {
             version: Some("12".into()),
             arch: Some("x86_64".into()),
             hostname: Some("phys1".into()),
+            mounts: vec![Mount { device: "/dev/sda1".into(), mount_point: "/".into(), kind: "ext4".into() }],
         };
         assert_eq!(identify(&tree), expected);
     }

@@ -20,15 +20,16 @@ pub use identity::{identify, identify_among, identify_bytes};
 pub use plan::{Change, Digest, Fixup, Outcome, Plan, State, apply};
 pub use tree::{Directory, FileTree, MemoryTree, WritableTree};
 
-use machine::{Family, Machine};
+use machine::{Family, Machine, VolumePlace};
 
-/// Plans the fix-ups for the guest in `tree`, which ran on the hardware of `machine`.
+/// Plans the fix-ups for the guest in `tree`, which ran on the hardware of `machine` and gets a VM without its `absent`
+/// volumes.
 ///
 /// Fix-ups whose ids are in `refused` are listed too, but the capabilities are those of a guest without them. A family
 /// without fix-ups of its own gives an empty plan with a warning.
-pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String]) -> Result<Plan> {
+pub fn plan(tree: &dyn FileTree, machine: &Machine, absent: &[VolumePlace], refused: &[String]) -> Result<Plan> {
     match identify(tree).family {
-        Family::Linux => linux::plan(tree, machine, refused),
+        Family::Linux => linux::plan(tree, machine, absent, refused),
         family => Ok(Plan::without_fixups(machine.firmware.kind, family)),
     }
 }

@@ -3,6 +3,7 @@
 //! Each concern plans its own change from files alone. Nothing of the guest is run; what could only be made by running
 //! its tools (a rebuilt initramfs) is made by extending what is there. A serial console is never added.
 
+mod absent;
 mod bootloader;
 mod drivers;
 pub mod grub;
@@ -21,17 +22,18 @@ mod version;
 pub use kernel::BootKernel;
 pub use module_index::round_trip as module_index_round_trip;
 pub use mounts::{FilesystemLine, parse_fstab};
-pub use names::uuid_of_device;
+pub use names::{place_mounts, places_of_device, uuid_of_device};
 
-use machine::{Capabilities, DiskBus, FirmwareKind, Machine};
+use machine::{Capabilities, DiskBus, FirmwareKind, Machine, VolumePlace};
 
 use crate::{Error, FileTree, Plan, Result, identify};
 
-/// Plans every fix-up for the Linux guest in `tree`, which ran on `machine`; those in `refused` will not be applied.
+/// Plans every fix-up for the Linux guest in `tree`, which ran on `machine` and gets a VM without its `absent` volumes;
+/// those in `refused` will not be applied.
 ///
 /// # Errors
 /// Only what keeps the guest from being looked at at all; what a single fix-up cannot do is a warning of the plan.
-pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String]) -> Result<Plan> {
+pub fn plan(tree: &dyn FileTree, machine: &Machine, absent: &[VolumePlace], refused: &[String]) -> Result<Plan> {
     let mut warnings = Vec::new();
     let kernel = match kernel::boot_kernel(tree) {
         Ok(kernel) => Some(kernel),
@@ -43,13 +45,16 @@ pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String]) -> Resul
     let mut fixups = Vec::new();
     let (fixup, mut buses) = drivers::plan(tree, kernel.as_ref(), &mut warnings);
     fixups.extend(fixup);
-    type Concern = fn(&dyn FileTree, &Machine, &mut Vec<String>) -> Result<Vec<crate::Fixup>>;
-    let concerns: [(&str, Concern); 5] = [
-        ("device names", names::plan),
-        ("network", network::plan),
-        ("boot loader", bootloader::plan),
-        ("stale hardware state", stale::plan),
-        ("traces of the agent", trace::plan),
+    let device_names = |tree: &dyn FileTree, machine: &Machine, warnings: &mut Vec<String>| {
+        names::plan(tree, machine, absent, warnings)
+    };
+    type Concern<'c> = &'c dyn Fn(&dyn FileTree, &Machine, &mut Vec<String>) -> Result<Vec<crate::Fixup>>;
+    let concerns: [(&str, Concern<'_>); 5] = [
+        ("device names", &device_names),
+        ("network", &network::plan),
+        ("boot loader", &bootloader::plan),
+        ("stale hardware state", &stale::plan),
+        ("traces of the agent", &trace::plan),
     ];
     for (what, concern) in concerns {
         match concern(tree, machine, &mut warnings) {

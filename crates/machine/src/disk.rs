@@ -67,7 +67,7 @@ pub enum PartitionTable {
 }
 
 /// A partition, or a whole disk without partition table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Volume {
     /// First byte, from the start of the disk.
@@ -91,12 +91,18 @@ pub struct Volume {
     pub uuid: Option<String>,
     /// Bytes in use, by the filesystem's own allocation map; the whole size where that is not known.
     pub used_bytes: ByteCount,
+    /// Where the guest mounts it, by its own table; a filesystem with subvolumes has several places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mount_points: Vec<String>,
+    /// A physical volume: the volume group that it belongs to, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_group: Option<String>,
     /// What lies inside: logical volumes.
     pub parts: Vec<Part>,
 }
 
 /// A logical volume inside a volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Part {
     /// `vg0/root`.
@@ -111,4 +117,34 @@ pub struct Part {
     pub uuid: Option<String>,
     /// As [`Volume::used_bytes`].
     pub used_bytes: ByteCount,
+    /// As [`Volume::mount_points`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mount_points: Vec<String>,
+    /// Where it lies, in its own order; empty where an older program looked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<Segment>,
+}
+
+/// A run of bytes of a logical volume on one disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Segment {
+    /// Position of the disk in [`Machine::disks`](crate::Machine::disks).
+    pub disk: usize,
+    /// First byte, from the start of that disk.
+    pub offset: ByteOffset,
+    /// Length in bytes.
+    pub length: ByteCount,
+}
+
+/// Which volume of a machine is meant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct VolumePlace {
+    /// Position of the disk in [`Machine::disks`](crate::Machine::disks).
+    pub disk: usize,
+    /// [`Volume::offset`].
+    pub offset: ByteOffset,
+    /// [`Part::name`], where a logical volume inside is meant.
+    pub part: Option<String>,
 }

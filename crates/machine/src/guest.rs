@@ -18,6 +18,21 @@ pub struct Guest {
     pub arch: Option<String>,
     /// The machine's own host name.
     pub hostname: Option<String>,
+    /// Which filesystems and swap areas its own table names, as far as it can be read: `/etc/fstab`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
+}
+
+/// A line of the guest's table of filesystems.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Mount {
+    /// `UUID=…`, `LABEL=…`, `/dev/…`, or a swap file: as written.
+    pub device: String,
+    /// Where; `none` for swap.
+    pub mount_point: String,
+    /// `ext4`, `swap`, `auto`.
+    pub kind: String,
 }
 
 /// Family of operating systems.

@@ -12,9 +12,9 @@ mod inventory;
 mod nic;
 mod units;
 
-pub use disk::{Disk, DiskIdentity, DiskLayout, Part, PartitionTable, Volume};
+pub use disk::{Disk, DiskIdentity, DiskLayout, Part, PartitionTable, Segment, Volume, VolumePlace};
 pub use firmware::{BootVariable, Firmware, FirmwareKind};
-pub use guest::{Capabilities, DiskBus, Family, Guest, NicModel};
+pub use guest::{Capabilities, DiskBus, Family, Guest, Mount, NicModel};
 pub use inventory::{Cpu, Machine, Smbios};
 pub use nic::{IpNet, MacAddress, Nic, ParseMacAddressError};
 pub use units::{ByteCount, ByteOffset, Lba, SectorSize, SectorSizeError};

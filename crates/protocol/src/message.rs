@@ -283,6 +283,30 @@ pub struct ServeDisk {
     pub disk: DiskSelector,
     /// What is to be sent of it.
     pub mode: StreamMode,
+    /// How much of it. Since revision 3.
+    #[serde(default, skip_serializing_if = "Scope::is_all")]
+    pub scope: Scope,
+}
+
+/// How much of a disk is wanted, beside and against what the agent knows of its use. Since revision 3.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// With the content of swap areas and swap files.
+    #[serde(default)]
+    pub keeps_swap: bool,
+    /// Ranges that are left out and read as zeros, first byte and length; at most [`LEFT_OUT_MAX`].
+    #[serde(default)]
+    pub left_out: Vec<(ByteOffset, ByteCount)>,
+}
+
+/// Ranges that a [`Scope`] leaves out.
+pub const LEFT_OUT_MAX: usize = 1000;
+
+impl Scope {
+    /// Whether it is what an agent sends that is told nothing.
+    pub fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Tells a disk by what it is, never by its name alone.
@@ -531,6 +555,7 @@ mod tests {
             task: "7".into(),
             disk,
             mode,
+            scope: Scope { keeps_swap: true, left_out: vec![(ByteOffset(1 << 20), ByteCount(4096))] },
         });
         let mut wire = Vec::new();
         write_message(&mut wire, &sent).unwrap();

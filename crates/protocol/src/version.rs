@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 ///   when its hardware changed.
 /// * **3**, enrolment: a one-time token in the place of a pairing ([`crate::enrolment`]), and certificates for agents that
 ///   were approved ([`crate::certificate`]). An agent of revision 2 is served as before, by its approved key alone; one
-///   that ever kept a certificate is not served without it any more, whichever revision it says that it speaks.
+///   that ever kept a certificate is not served without it any more, whichever revision it says that it speaks. Of a disk
+///   parts are left out, and swap is kept ([`crate::message::Scope`]).
 ///
 /// A program speaks its newest revision and the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,7 +33,7 @@ pub struct VersionRange {
 impl Version {
     /// Drivers are pushed.
     pub const V2: Self = Self(2);
-    /// Tokens enrol, certificates are shown.
+    /// Tokens enrol, certificates are shown, parts of a disk are left out.
     pub const V3: Self = Self(3);
 }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use controller::schedule::{StartAt, Window};
 
+use crate::choices::ChoiceArguments;
 use crate::conversion_settings::{ConversionSettings, Rate};
 use crate::limits::LimitsArguments;
 use crate::preflight::PreflightArguments;
@@ -242,6 +243,8 @@ Examples:
   vconverter convert /dev/sdb --output . --format raw --no-prove-boot
   vconverter convert m-4f9c21ab --name web1 --output /srv/vms --verify
   vconverter convert web1 --name web1 --output /srv/vms --disk /dev/sda --detach
+  vconverter convert web1 --output /srv/vms --skip-volume /data --skip-disk sdc --dry-run
+  vconverter convert web1 --output /srv/vms --disk sda,sdb:full --target sdb=/fast
   vconverter convert web1,web2,db1 --output /srv/vms
   vconverter convert web1 --name web1 --output /srv/vms --wait      # then start web1 from the boot image
   vconverter convert web1,web2 --output /srv/vms --start-at '2026-12-01T22:00[Europe/Berlin]'
@@ -252,6 +255,9 @@ A TIME is one of a zone's clocks (IANA name), daylight saving included, or a mom
 it begins ends on the next day; what has begun is not ended by it. If the controller was not running at the time, the
 conversion begins when it is, once, and says so; with windows, in the next one.
 
+What is left out is left out of the VM's table of filesystems too, so that it does not wait for it. Of swap only the header is
+copied, so that its UUID stays; --keep-swap copies its content. A system that hibernated starts afresh.
+
 The result is the folder DIR/NAME; it gets its name when everything in it is whole. A conversion that was killed or
 failed goes on where it was when the same command is given again.")]
 pub(crate) struct Convert {
@@ -259,15 +265,14 @@ pub(crate) struct Convert {
     #[arg(value_name = "SOURCE|MACHINE", required_unless_present = "from")]
     pub(crate) sources: Vec<String>,
     /// Convert the machines of this table instead (CSV): columns machine, name, output, profile, format, verify, disks,
-    /// start_at, window, bandwidth, wait; what a row does not say is said here or by its profile
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["sources", "name", "disks"])]
+    /// skip_disks, skip_volumes, allocation, keep_swap, start_at, window, bandwidth, wait; what a row does not say is said here or by its profile
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sources", "name", "disks", "skip_disks", "skip_volumes", "targets"])]
     pub(crate) from: Option<PathBuf>,
     /// Name of the VM [default for local sources: the name of the first, without extension; for machines: theirs]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Take only this disk (path, serial number, WWN, or position from 0); can be given more than once
-    #[arg(long = "disk", value_name = "DISK")]
-    pub(crate) disks: Vec<String>,
+    #[command(flatten)]
+    pub(crate) choices: ChoiceArguments,
     #[command(flatten)]
     pub(crate) settings: ConversionSettings,
     /// MACHINE only: take what is not said here from this profile [default: the default profile; "none" for none]

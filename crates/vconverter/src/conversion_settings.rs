@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use controller::tasks::Settings;
-use conversion::OutputFormat;
+use conversion::{Allocation, OutputFormat};
 
 use crate::failure::{Failure, Result};
 
@@ -18,6 +18,12 @@ pub(crate) struct ConversionSettings {
     /// Format of the disks [default: qcow2]
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
+    /// Room that images get: thin grows, full sets aside what the disk can ever take [default: thin]
+    #[arg(long, value_enum)]
+    pub(crate) allocation: Option<Room>,
+    /// Copy the content of swap areas and swap files, which no system needs after its start
+    #[arg(long)]
+    pub(crate) keep_swap: bool,
     /// Compare hashes of the source's used blocks with the result's
     #[arg(long)]
     pub(crate) verify: bool,
@@ -36,6 +42,15 @@ pub(crate) struct ConversionSettings {
     /// MACHINE only: how fast its data may come in, such as 20M (bytes a second) or 200Mbit
     #[arg(long, value_name = "RATE")]
     pub(crate) bandwidth: Option<Rate>,
+}
+
+/// Room of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Room {
+    /// As much as it holds; it grows
+    Thin,
+    /// As much as its disk can ever take
+    Full,
 }
 
 /// Format of the disks.
@@ -60,6 +75,8 @@ impl ConversionSettings {
         Ok(Settings {
             output: self.output.as_ref().map(absolute).transpose()?,
             format: self.format.map(Into::into),
+            allocation: self.allocation.map(Into::into),
+            keep_swap: self.keep_swap.then_some(true),
             verify: self.verify.then_some(true),
             skip_unreadable: self.skip_unreadable.then_some(true),
             prove_boot: match (self.prove_boot, self.no_prove_boot) {
@@ -71,6 +88,15 @@ impl ConversionSettings {
             bytes_per_second: self.bandwidth.and_then(|rate| rate.0),
             windows: None,
         })
+    }
+}
+
+impl From<Room> for Allocation {
+    fn from(room: Room) -> Self {
+        match room {
+            Room::Thin => Self::Thin,
+            Room::Full => Self::Full,
+        }
     }
 }
 

@@ -101,8 +101,9 @@ fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result
         return Err(Failure::new(Code::Usage, "--output is needed: the folder in which the result appears"));
     }
     let settings = arguments.settings.settings()?;
+    let (disks, choices) = arguments.choices.choices()?;
     let request = settings
-        .request(name, arguments.disks.clone(), arguments.dry_run)
+        .request(name, disks, choices, arguments.dry_run)
         .map_err(|e| Failure::new(Code::Usage, e.to_string()))?;
     let teller = Teller::new(json);
     let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
@@ -137,8 +138,8 @@ fn convert_machines(
     json: bool,
 ) -> Result<()> {
     let client = connect()?;
-    if names.len() > 1 && (arguments.name.is_some() || !arguments.disks.is_empty()) {
-        let message = "--name and --disk are for one machine: several are named as they are, with all their disks";
+    if names.len() > 1 && (arguments.name.is_some() || !arguments.choices.is_empty()) {
+        let message = "--name, and what is said of disks and volumes, are for one machine: several are named as they are, with all their disks";
         return Err(Failure::new(Code::Usage, message));
     }
     let machines: Vec<MachineView> = names.iter().map(|name| find_machine(&client, name)).collect::<Result<_>>()?;
@@ -157,8 +158,9 @@ fn convert_machines(
             Some(name) => name.clone(),
             None => default_name(machine)?,
         };
-        let (disks, dry_run) = (arguments.disks.clone(), arguments.dry_run);
-        let request = NewRequest { name: vm, disks, dry_run, settings: arguments.settings.settings()? };
+        let (disks, choices) = arguments.choices.choices()?;
+        let dry_run = arguments.dry_run;
+        let request = NewRequest { name: vm, disks, choices, dry_run, settings: arguments.settings.settings()? };
         let (profile, schedule) = (arguments.profile.clone(), schedule(&arguments.times));
         conversions.push(NewConversion { machine: id, request, profile, wait: arguments.wait, schedule });
     }

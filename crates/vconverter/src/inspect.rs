@@ -60,7 +60,7 @@ pub(crate) fn describe_disks(disks: &[Disk]) -> String {
 }
 
 fn volumes(disk: &Disk) -> Table {
-    let mut table = Table::new(&["PART", "OFFSET", "SIZE", "KIND", "USED", "LABEL", "UUID"]);
+    let mut table = Table::new(&["PART", "OFFSET", "SIZE", "KIND", "USED", "MOUNTED", "LABEL", "UUID"]);
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     for volume in &disk.layout.volumes {
         table.row(vec![
@@ -69,6 +69,7 @@ fn volumes(disk: &Disk) -> Table {
             volume.size.to_string(),
             volume.kind.clone(),
             volume.used_bytes.to_string(),
+            volume.mount_points.join(", "),
             text(&volume.label),
             text(&volume.uuid),
         ]);
@@ -79,6 +80,7 @@ fn volumes(disk: &Disk) -> Table {
                 part.size.to_string(),
                 part.kind.clone(),
                 part.used_bytes.to_string(),
+                part.mount_points.join(", "),
                 text(&part.label),
                 text(&part.uuid),
             ]);

@@ -7,6 +7,7 @@ mod arguments;
 mod backup;
 mod boot_image;
 mod boot_image_inspect;
+mod choices;
 mod client;
 mod configuration;
 mod conversion_settings;

@@ -1,6 +1,6 @@
 //! What a conversion has made, for people.
 
-use conversion::{Outcome, Verdict};
+use conversion::{Allocation, Outcome, Verdict};
 use machine::ByteCount;
 
 use crate::failure::{Code, Failure, Result};
@@ -12,8 +12,11 @@ pub(crate) fn describe(outcome: &Outcome, dry_run: bool) -> String {
     let mut line = |name: &str, value: String| text.push_str(&format!("{name:<12}{}\n", plain(&value)));
     for disk in &outcome.disks {
         let copied = &disk.copied;
-        let mut value = format!("{} → {} ({}, {})", disk.source, disk.file, disk.format, disk.virtual_size);
-        if !dry_run {
+        let room = if disk.allocation == Allocation::Full { ", full" } else { "" };
+        let mut value = format!("{} → {} ({}{room}, {})", disk.source, disk.file, disk.format, disk.virtual_size);
+        if dry_run {
+            value.push_str(&format!(": {} would be read", copied.total));
+        } else {
             value.push_str(&format!(
                 ": used {}, sent {}, written {} in {:.1} s",
                 copied.total, copied.sent, copied.written, disk.copy_seconds
@@ -23,6 +26,9 @@ pub(crate) fn describe(outcome: &Outcome, dry_run: bool) -> String {
         for (offset, length) in &disk.unreadable_extents {
             line("unreadable", format!("{} at {offset} of {}", length, disk.source));
         }
+    }
+    for left_out in &outcome.left_out {
+        line("left out", left_out.clone());
     }
     for fixup in &outcome.fixups {
         line("fix-up", format!("{}: {} ({})", fixup.result, fixup.title, fixup.reason));

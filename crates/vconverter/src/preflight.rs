@@ -2,8 +2,9 @@
 
 use clap::Args;
 use controller::api::{CONVERSIONS_MAX, MachineView, NewBatches, NewConversion, NewRequest, PreflightView};
-use conversion::Severity;
+use conversion::{Allocation, Severity};
 
+use crate::choices::ChoiceArguments;
 use crate::client::{Client, segment};
 use crate::conversion_settings::ConversionSettings;
 use crate::failure::{Code, Failure, Result};
@@ -16,6 +17,7 @@ something keeps a machine from being converted.
 
 Examples:
   vconverter preflight web1 --output /srv/vms
+  vconverter preflight web1 --output /srv/vms --skip-volume /data --disk sda,sdb:full
   vconverter preflight --all --profile nightly")]
 pub(crate) struct PreflightArguments {
     /// Machines, by id or host name
@@ -24,6 +26,8 @@ pub(crate) struct PreflightArguments {
     /// All machines that are known
     #[arg(long)]
     pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) choices: ChoiceArguments,
     #[command(flatten)]
     pub(crate) settings: ConversionSettings,
     /// Take what is not said here from this profile [default: the default profile; "none" for none]
@@ -43,14 +47,18 @@ pub(crate) fn preflight(client: &Client, arguments: &PreflightArguments, json: b
         }
     };
     let mut reports: Vec<PreflightView> = Vec::new();
+    if machines.len() > 1 && !arguments.choices.is_empty() {
+        return Err(Failure::new(Code::Usage, "what is said of disks and volumes is for one machine"));
+    }
     for some in machines.chunks(CONVERSIONS_MAX) {
         let mut conversions = Vec::new();
         for machine in some {
             let hostname = machine.report.as_ref().and_then(|report| report.guest.hostname.clone());
             let id = machine.id.clone().unwrap_or_else(|| machine.name.clone());
             let settings = arguments.settings.settings()?;
-            let request =
-                NewRequest { name: hostname.unwrap_or_else(|| id.clone()), settings, ..NewRequest::default() };
+            let (disks, choices) = arguments.choices.choices()?;
+            let name = hostname.unwrap_or_else(|| id.clone());
+            let request = NewRequest { name, disks, choices, settings, dry_run: false };
             let (profile, wait) = (arguments.profile.clone(), arguments.wait);
             conversions.push(NewConversion { machine: id, request, profile, wait, schedule: None });
         }
@@ -85,6 +93,15 @@ pub(crate) fn describe(report: &PreflightView) -> String {
     };
     let (machine, name) = (&report.machine, &report.name);
     let mut text = format!("{machine} ({}): {verdict}; {} to be read\n", plain(name), report.preflight.bytes);
+    for disk in &report.preflight.disks {
+        let folder = disk.folder.as_ref().map(|folder| format!(", into {}", folder.display())).unwrap_or_default();
+        let room = match disk.allocation {
+            Allocation::Thin => String::new(),
+            Allocation::Full => format!(", with all its {} set aside", disk.image_bytes),
+        };
+        text.push_str(&plain(&format!("  disk    {}: {} to be read{room}{folder}", disk.disk, disk.bytes)));
+        text.push('\n');
+    }
     for finding in findings {
         let severity = match finding.severity {
             Severity::Info => "info",

@@ -5,6 +5,7 @@ use controller::api::NewProfile;
 use controller::schedule::Window;
 use controller::store::Profile;
 use controller::tasks::Settings;
+use conversion::Allocation;
 
 use crate::client::{Client, segment};
 use crate::conversion_settings::ConversionSettings;
@@ -101,6 +102,11 @@ fn describe(settings: &Settings) -> String {
     let said = [
         settings.output.as_ref().map(|output| format!("to {}", output.display())),
         settings.format.map(|format| format!("as {}", format.extension())),
+        settings.allocation.map(|allocation| match allocation {
+            Allocation::Thin => "thin".into(),
+            Allocation::Full => "full".into(),
+        }),
+        yes_no("swap", settings.keep_swap),
         yes_no("verify", settings.verify),
         yes_no("skip unreadable", settings.skip_unreadable),
         yes_no("boot proof", settings.prove_boot),

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use controller::api::{BatchView, CONVERSIONS_MAX, NewBatches, NewConversion, NewRequest, PreflightView, TaskSchedule};
 use controller::tasks::Settings;
-use conversion::OutputFormat;
+use conversion::{Allocation, Choices, OutputFormat};
 
 use crate::arguments::Convert;
+use crate::choices::{self, NamedDisk};
 use crate::client::Client;
 use crate::conversion_settings::Rate;
 use crate::convert::{describe_batches, schedule};
@@ -15,8 +16,23 @@ use crate::import::line_of;
 use crate::preflight;
 
 /// Columns of the table; all but the first may be missing, and so may values.
-const COLUMNS: [&str; 11] =
-    ["machine", "name", "output", "profile", "format", "verify", "disks", "start_at", "window", "bandwidth", "wait"];
+const COLUMNS: [&str; 15] = [
+    "machine",
+    "name",
+    "output",
+    "profile",
+    "format",
+    "verify",
+    "disks",
+    "skip_disks",
+    "skip_volumes",
+    "allocation",
+    "keep_swap",
+    "start_at",
+    "window",
+    "bandwidth",
+    "wait",
+];
 /// Largest table in bytes.
 const BYTES_MAX: u64 = 4 << 20;
 
@@ -61,7 +77,11 @@ fn read(file: &Path, arguments: &Convert) -> Result<Vec<NewConversion>> {
 fn defaults(arguments: &Convert) -> Result<NewConversion> {
     Ok(NewConversion {
         machine: String::new(),
-        request: NewRequest { settings: arguments.settings.settings()?, ..NewRequest::default() },
+        request: NewRequest {
+            settings: arguments.settings.settings()?,
+            choices: Choices { allow_unbootable: arguments.choices.allow_unbootable, ..Choices::default() },
+            ..NewRequest::default()
+        },
         profile: arguments.profile.clone(),
         wait: arguments.wait,
         schedule: schedule(&arguments.times),
@@ -118,7 +138,15 @@ fn conversion<'a>(
         Some("raw") => Some(OutputFormat::Raw),
         Some(other) => return Err(format!("format: expected qcow2 or raw, found {other:?}")),
     };
+    let allocation = match value("allocation") {
+        None => None,
+        Some("thin") => Some(Allocation::Thin),
+        Some("full") => Some(Allocation::Full),
+        Some(other) => return Err(format!("allocation: expected thin or full, found {other:?}")),
+    };
     let settings = Settings {
+        allocation,
+        keep_swap: value("keep_swap").map(yes_or_no).transpose().map_err(wrong("keep_swap"))?,
         output: value("output").map(std::path::PathBuf::from),
         format,
         verify: value("verify").map(yes_or_no).transpose().map_err(wrong("verify"))?,
@@ -129,13 +157,25 @@ fn conversion<'a>(
             .and_then(|r| r.0),
         ..Settings::default()
     };
-    let disks = value("disks").map(|text| text.split(';').map(|disk| disk.trim().to_owned()).collect());
+    let list = |name: &str| -> Vec<String> {
+        let text = value(name).unwrap_or_default();
+        text.split(';').map(str::trim).filter(|one| !one.is_empty()).map(str::to_owned).collect()
+    };
+    let named = list("disks").iter().map(|disk| disk.parse()).collect::<std::result::Result<Vec<NamedDisk>, _>>();
+    let (disks, disk_settings) = choices::named(&named.map_err(wrong("disks"))?).map_err(|e| e.message)?;
+    let choices = Choices {
+        skip_disks: list("skip_disks"),
+        skip_volumes: list("skip_volumes"),
+        disk_settings,
+        ..defaults.request.choices.clone()
+    };
     Ok(NewConversion {
         machine: machine.to_owned(),
         request: NewRequest {
             // As `convert MACHINE` names it.
             name: value("name").unwrap_or(machine).to_owned(),
-            disks: disks.unwrap_or_default(),
+            disks,
+            choices,
             dry_run: false,
             settings: settings.or(defaults.request.settings.clone()),
         },
@@ -169,16 +209,27 @@ mod tests {
 
     #[test]
     fn a_row_is_a_conversion_and_the_command_line_says_the_rest() {
-        let text = "\u{feff}machine, name, verify, window, disks, bandwidth, wait\n\
+        let text = "\u{feff}machine, name, verify, window, disks, bandwidth, wait, skip_volumes, allocation, keep_swap\n\
                     # the first wave\n\
-                    web1,,,,,,\n\
-                    db1,db1-vm,yes,\"Sat 22:00-06:00 Europe/Berlin; Sun 22:00-06:00 Europe/Berlin\",/dev/sda;/dev/sdb,20M,no\n";
+                    web1,,,,,,,,,\n\
+                    db1,db1-vm,yes,\"Sat 22:00-06:00 Europe/Berlin; Sun 22:00-06:00 Europe/Berlin\",/dev/sda;/dev/sdb:full=/fast,20M,no,/data; vg0/tmp,thin,yes\n";
         let found = parse(text, &nothing()).unwrap();
         assert_eq!(found.len(), 2);
         let (web, db) = (&found[0], &found[1]);
         assert_eq!((web.machine.as_str(), web.request.name.as_str(), web.wait), ("web1", "web1", true));
         assert_eq!((web.profile.as_deref(), web.request.settings.verify), (Some("nightly"), None));
         assert_eq!((db.request.name.as_str(), db.wait, db.request.disks.len()), ("db1-vm", false, 2));
+        let (choices, settings) = (&db.request.choices, &db.request.settings);
+        assert_eq!(db.request.disks, ["/dev/sda", "/dev/sdb"]);
+        let setting = &choices.disk_settings[0];
+        assert_eq!((setting.disk.as_str(), setting.allocation), ("/dev/sdb", Some(Allocation::Full)));
+        assert_eq!(setting.folder.as_deref(), Some(Path::new("/fast")));
+        assert_eq!(
+            (choices.skip_volumes.as_slice(), choices.disk_settings.len()),
+            (&["/data".into(), "vg0/tmp".into()][..], 1)
+        );
+        assert_eq!((settings.allocation, settings.keep_swap), (Some(Allocation::Thin), Some(true)));
+        assert_eq!(web.request.choices, Choices::default());
         assert_eq!(db.schedule.as_ref().unwrap().windows.len(), 2);
         assert_eq!(db.request.settings.bytes_per_second, Some(20_000_000));
     }
@@ -197,6 +248,8 @@ mod tests {
             ("machine,start_at\nweb,22:00\n", "line 2: start_at:"),
             ("machine,window\nweb,whenever\n", "line 2: window:"),
             ("machine,format\nweb,vmdk\n", "line 2: format:"),
+            ("machine,allocation\nweb,fat\n", "line 2: allocation:"),
+            ("machine,disks\nweb,sda;:full\n", "line 2: disks:"),
             ("machine,bandwidth\nweb,fast\n", "line 2: bandwidth:"),
             ("machine,name\nweb\n", "line: 2"),
         ] {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use block::{AllocationMap, BlockSource, Everything};
+use block::{AllocationMap, BlockSource, Everything, Extent};
 use machine::ByteCount;
 
 use crate::ext::{ExtMap, Superblock};
@@ -24,6 +24,8 @@ pub(crate) struct Content {
     pub used: ByteCount,
     /// Why more is used than its own map says.
     pub warnings: Vec<String>,
+    /// Of a swap area, what its map leaves out.
+    pub swap: Option<Extent>,
 }
 
 /// Looks at a volume and opens the map of what it holds.
@@ -34,6 +36,7 @@ pub(crate) fn load_content(source: &Arc<dyn BlockSource>) -> Content {
         map: Arc::new(Everything),
         used: source.size(),
         warnings,
+        swap: None,
     };
     if !probe.also.is_empty() {
         let warning = format!("{} is copied whole: signatures of {} too", probe.kind, probe.also.join(", "));
@@ -42,14 +45,13 @@ pub(crate) fn load_content(source: &Arc<dyn BlockSource>) -> Content {
     let opened = match probe.kind.as_str() {
         "ext2" | "ext3" | "ext4" => ext(source),
         "vfat" => fat(source),
-        "swap" => swap(source),
-        "swsuspend" => Err("it holds a hibernated system".into()),
+        "swap" | "swsuspend" => swap(source),
         _ => return whole(probe, Vec::new()),
     };
     match opened {
-        Ok((map, used, warnings)) => {
+        Ok(Opened { map, used, warnings, swap }) => {
             let warnings = warnings.into_iter().map(|w| format!("{}: {w}", probe.kind)).collect();
-            Content { probe, map, used, warnings }
+            Content { probe, map, used, warnings, swap }
         }
         Err(reason) => {
             let warning = format!("{} is copied whole: {reason}", probe.kind);
@@ -58,26 +60,31 @@ pub(crate) fn load_content(source: &Arc<dyn BlockSource>) -> Content {
     }
 }
 
-type Opened = Result<(Arc<dyn AllocationMap>, ByteCount, Vec<String>), String>;
+struct Opened {
+    map: Arc<dyn AllocationMap>,
+    used: ByteCount,
+    warnings: Vec<String>,
+    swap: Option<Extent>,
+}
 
-fn ext(source: &Arc<dyn BlockSource>) -> Opened {
+fn ext(source: &Arc<dyn BlockSource>) -> Result<Opened, String> {
     let superblock = Superblock::load(&**source).ok_or("its superblock cannot be read again")?;
     let (map, findings) = ExtMap::open(Arc::clone(source), superblock)?;
-    Ok((Arc::new(map), findings.used, findings.warnings))
+    Ok(Opened { map: Arc::new(map), used: findings.used, warnings: findings.warnings, swap: None })
 }
 
-fn fat(source: &Arc<dyn BlockSource>) -> Opened {
+fn fat(source: &Arc<dyn BlockSource>) -> Result<Opened, String> {
     let sector = peek(&**source, 0, 512).ok_or("its boot sector cannot be read again")?;
     let geometry = Geometry::parse(&sector).ok_or("its boot sector changed while it was read")?;
-    let own = block::Extent::first(ByteCount(geometry.total_bytes));
+    let own = Extent::first(ByteCount(geometry.total_bytes));
     let map = FatMap::open(Arc::clone(source), geometry)?;
     let used = crate::map::used_bytes(&map, own).map_err(|e| e.to_string())?;
-    Ok((Arc::new(map), used, Vec::new()))
+    Ok(Opened { map: Arc::new(map), used, warnings: Vec::new(), swap: None })
 }
 
-fn swap(source: &Arc<dyn BlockSource>) -> Opened {
+fn swap(source: &Arc<dyn BlockSource>) -> Result<Opened, String> {
     let swap = Swap::load(&**source).ok_or("its header cannot be read again")?;
     let map = SwapMap::new(&swap, source.size().0)?;
-    let used = map.used();
-    Ok((Arc::new(map), used, Vec::new()))
+    let (used, content) = (map.used(), map.content());
+    Ok(Opened { map: Arc::new(map), used, warnings: Vec::new(), swap: Some(content) })
 }

@@ -1,24 +1,30 @@
 //! The layout of all disks of a machine, and what must be copied of each.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
-use block::{AllocationMap, BlockSource, Extent, Slice};
-use machine::{ByteCount, ByteOffset, DiskLayout, FirmwareKind, Part, PartitionTable, SectorSize, Volume};
+use block::{AllocationMap, BlockSource, Extent, Ranges, Scoped, Slice};
+use machine::{
+    ByteCount, ByteOffset, DiskLayout, FirmwareKind, Mount, Part, PartitionTable, SectorSize, Segment, Volume,
+};
 
 use crate::content::{Content, load_content};
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::firmware::detect_firmware;
-use crate::logical::{LogicalVolume, Member, assemble};
+use crate::logical::{LogicalVolume, Member, assemble, on_disks};
 use crate::map::{Composite, Region, Usage, used_bytes};
 use crate::probe::probe;
+use crate::swap_file::{self, SWAP_FILES_MAX};
 use crate::table::{Partition, Table, load_table};
 
 /// What lies where on the disks of one machine.
 pub struct Layout {
     disks: Vec<DiskLayout>,
     maps: Vec<Arc<dyn AllocationMap>>,
+    /// What the maps leave out because it is swap.
+    swap: Vec<Vec<Extent>>,
     sector_sizes: Vec<SectorSize>,
     filesystems: Vec<Filesystem>,
     logical_volumes: Vec<LogicalVolume>,
@@ -115,6 +121,7 @@ struct FoundVolume {
     extent: Extent,
     source: Arc<dyn BlockSource>,
     content: Content,
+    group: Option<String>,
 }
 
 impl FoundVolume {
@@ -122,7 +129,7 @@ impl FoundVolume {
         let slice = Slice::new(Arc::clone(on), extent).map_err(|e| Error::read("volume", e))?;
         let source: Arc<dyn BlockSource> = Arc::new(slice);
         let content = load_content(&source);
-        Ok(Self { disk, partition, extent, source, content })
+        Ok(Self { disk, partition, extent, source, content, group: None })
     }
 
     fn number(&self) -> Option<u32> {
@@ -141,6 +148,8 @@ impl FoundVolume {
             label: self.content.probe.label.clone(),
             uuid: self.content.probe.uuid.clone(),
             used_bytes,
+            mount_points: Vec::new(),
+            volume_group: self.group.clone(),
             parts,
         }
     }
@@ -178,6 +187,14 @@ fn assemble_layout(disks: &[Arc<dyn BlockSource>], tables: Vec<Table>, mut found
         content.used = used_bytes(&*result.map, all).map_err(|e| Error::read("allocation map", e))?;
         content.map = result.map;
         content.warnings.extend(result.warnings);
+        found[index].group = result.group;
+    }
+    let mut swap: Vec<Vec<Extent>> = disks.iter().map(|_| Vec::new()).collect();
+    for volume in &found {
+        let start = volume.extent.start();
+        let whole =
+            |content: Extent| Extent::between(start + from_start(content.start()), start + from_start(content.end()));
+        swap[volume.disk].extend(volume.content.swap.map(whole));
     }
     let mut parts: Vec<Vec<Part>> = found.iter().map(|_| Vec::new()).collect();
     let mut filesystems: Vec<Filesystem> =
@@ -191,6 +208,10 @@ fn assemble_layout(disks: &[Arc<dyn BlockSource>], tables: Vec<Table>, mut found
             offset: Some(found[home].extent.start()),
             text: format!("{}: {text}", part.volume.name),
         }));
+        for (disk, extent) in part.content.swap.iter().flat_map(|content| on_disks(&part.volume.segments, *content)) {
+            swap[disk].push(extent);
+        }
+        let segment = |s: &crate::LinearSegment| Segment { disk: s.disk, offset: s.offset, length: s.length };
         parts[home].push(Part {
             name: part.volume.name.clone(),
             size: part.volume.size,
@@ -198,6 +219,8 @@ fn assemble_layout(disks: &[Arc<dyn BlockSource>], tables: Vec<Table>, mut found
             label: probe.label.clone(),
             uuid: probe.uuid.clone(),
             used_bytes: part.content.used,
+            mount_points: Vec::new(),
+            segments: part.volume.segments.iter().map(segment).collect(),
         });
         if probe.kind != "unknown" {
             filesystems.push(Filesystem {
@@ -234,7 +257,12 @@ fn assemble_layout(disks: &[Arc<dyn BlockSource>], tables: Vec<Table>, mut found
     let sector_sizes =
         disks.iter().zip(&tables).map(|(d, t)| t.sector_size.unwrap_or(d.logical_sector_size())).collect();
     let firmware = detect_firmware(disks, &tables, &filesystems);
-    Ok(Layout { disks: layouts, maps, sector_sizes, filesystems, logical_volumes, firmware, warnings })
+    Ok(Layout { disks: layouts, maps, swap, sector_sizes, filesystems, logical_volumes, firmware, warnings })
+}
+
+/// As a length: the distance from the start.
+fn from_start(offset: ByteOffset) -> ByteCount {
+    ByteCount(offset.0)
 }
 
 impl Layout {
@@ -243,12 +271,86 @@ impl Layout {
         &self.disks
     }
 
-    /// What must be copied of a disk: used blocks, partition tables, boot code and all that lies in no partition.
+    /// What must be copied of a disk: used blocks, partition tables, boot code and all that lies in no partition; of swap
+    /// areas only their headers.
     ///
     /// # Panics
     /// If there is no disk of that index.
     pub fn used(&self, disk: usize) -> Arc<dyn AllocationMap> {
         Arc::clone(&self.maps[disk])
+    }
+
+    /// As [`Layout::used`], with the content of swap areas.
+    ///
+    /// # Panics
+    /// If there is no disk of that index.
+    pub fn used_with_swap(&self, disk: usize) -> Arc<dyn AllocationMap> {
+        let swap = Ranges::new(self.swap[disk].clone());
+        match swap.is_empty() {
+            true => self.used(disk),
+            false => Arc::new(Scoped::new(self.used(disk), swap, Ranges::default())),
+        }
+    }
+
+    /// Leaves out the content of swap files that the table of a guest names. Those on its root filesystem are found; where it
+    /// is not sure which blocks are theirs, they are copied, with a warning.
+    pub fn leave_out_swap_files(&mut self, mounts: &[Mount]) {
+        let is_file = |mount: &&Mount| {
+            mount.kind == "swap" && mount.device.starts_with('/') && !mount.device.starts_with("/dev/")
+        };
+        let named: Vec<&Mount> = mounts.iter().filter(is_file).take(SWAP_FILES_MAX).collect();
+        if named.is_empty() {
+            return;
+        }
+        let mut content = Vec::new();
+        for filesystem in &self.filesystems {
+            let holds_table = || {
+                let files = Files::open(Arc::clone(&filesystem.source)).ok();
+                files.is_some_and(|files| files.target_metadata("/etc/fstab").is_ok())
+            };
+            if !filesystem.kind.starts_with("ext") || !holds_table() {
+                continue;
+            }
+            for mount in &named {
+                match swap_file::content(&filesystem.source, Path::new(&mount.device)) {
+                    Ok(extents) => {
+                        let extents = extents.unwrap_or_default();
+                        content.extend(extents.into_iter().flat_map(|extent| self.on_disks(&filesystem.place, extent)));
+                    }
+                    Err(reason) => self.warnings.push(Warning {
+                        disk: self
+                            .on_disks(&filesystem.place, Extent::first(ByteCount(1)))
+                            .first()
+                            .map_or(0, |(disk, _)| *disk),
+                        offset: None,
+                        text: format!("the swap file {} is copied: {reason}", mount.device),
+                    }),
+                }
+            }
+        }
+        for disk in 0..self.maps.len() {
+            let here = content.iter().filter(|(on, _)| *on == disk).map(|(_, extent)| *extent);
+            let removed = Ranges::new(here.collect());
+            if !removed.is_empty() {
+                self.swap[disk].extend(removed.iter());
+                let map = Arc::clone(&self.maps[disk]);
+                self.maps[disk] = Arc::new(Scoped::new(map, Ranges::default(), removed));
+            }
+        }
+    }
+
+    /// Where an extent of a filesystem lies on the disks.
+    fn on_disks(&self, place: &Place, extent: Extent) -> Vec<(usize, Extent)> {
+        match place {
+            Place::Disk { disk, offset, .. } => {
+                let start = *offset + from_start(extent.start());
+                vec![(*disk, Extent::between(start, start + extent.length()))]
+            }
+            Place::Logical(name) => {
+                let volume = self.logical_volumes.iter().find(|volume| volume.name == *name);
+                volume.map(|volume| on_disks(&volume.segments, extent)).unwrap_or_default()
+            }
+        }
     }
 
     /// The sector size that a disk's partition table counts in; it tells that of an image, which does not say.

@@ -22,9 +22,11 @@ mod map;
 mod probe;
 pub mod raid;
 mod swap;
+mod swap_file;
 pub mod table;
 
 pub use error::{Error, ErrorKind, Result};
 pub use layout::{Filesystem, Layout, Place, Warning, detect_layout};
 pub use logical::{LinearSegment, LogicalVolume};
 pub use probe::{Probe, probe};
+pub use swap::{SWAP_SIGNATURE, hibernation_signature};

@@ -49,6 +49,8 @@ pub(crate) struct Member {
 /// What became of a physical volume.
 pub(crate) struct Assembled {
     pub map: Arc<dyn AllocationMap>,
+    /// Name of its group.
+    pub group: Option<String>,
     pub warnings: Vec<String>,
 }
 
@@ -62,7 +64,7 @@ pub(crate) struct Inside {
 /// Puts the volume groups on `members` together. The first result has an entry for each member.
 pub(crate) fn assemble(members: &[Member]) -> (Vec<Assembled>, Vec<Inside>) {
     let mut assembled: Vec<Assembled> =
-        members.iter().map(|_| Assembled { map: Arc::new(Everything), warnings: Vec::new() }).collect();
+        members.iter().map(|_| Assembled { map: Arc::new(Everything), group: None, warnings: Vec::new() }).collect();
     let mut labels: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     let mut texts: BTreeMap<String, Vec<(VolumeGroup, usize)>> = BTreeMap::new();
     let mut damaged = vec![None; members.len()];
@@ -97,6 +99,9 @@ pub(crate) fn assemble(members: &[Member]) -> (Vec<Assembled>, Vec<Inside>) {
             .iter()
             .map(|p| labels.get(&p.uuid).filter(|found| found.len() == 1).map(|found| found[0]))
             .collect();
+        for &index in places.iter().flatten().chain(&holders) {
+            assembled[index].group = Some(group.name.clone());
+        }
         let doubt = doubt(&group, &found, &places, members, &damaged);
         if let Some(reason) = doubt {
             let mut affected: Vec<usize> = places.iter().flatten().copied().chain(holders).collect();
@@ -215,6 +220,21 @@ struct Piece {
     /// Where in `source`.
     extent: Extent,
     source: Arc<dyn BlockSource>,
+}
+
+/// Where the bytes of `extent` of a volume with these segments lie, each with its disk.
+pub(crate) fn on_disks(segments: &[LinearSegment], extent: Extent) -> Vec<(usize, Extent)> {
+    let mut position = ByteOffset::ZERO;
+    let mut found = Vec::new();
+    for segment in segments {
+        let part = Extent::between(position, position + segment.length).intersection(extent);
+        if !part.is_empty() {
+            let start = segment.offset + (part.start() - position);
+            found.push((segment.disk, Extent::between(start, start + part.length())));
+        }
+        position += segment.length;
+    }
+    found
 }
 
 impl BlockSource for Linear {

@@ -1,5 +1,6 @@
-//! Swap areas (Linux `include/linux/swap.h`): one header page, the rest holds nothing across a restart, unless the
-//! machine hibernated into it.
+//! Swap areas (Linux `include/linux/swap.h`): one header page, the rest holds nothing across a restart. A machine that
+//! hibernated into it put its memory there, which must not be resumed on other hardware, from disks that were changed since:
+//! that is no more taken than other pages, and a fix-up takes the signature away by which a kernel finds it.
 
 use block::{AllocationMap, BlockSource, Everything, Extent, ExtentIter, grains};
 use machine::{ByteCount, ByteOffset};
@@ -11,6 +12,16 @@ const PAGE_SIZES: [u64; 5] = [4096, 8192, 16384, 32768, 65536];
 /// Signatures of a hibernated system: the kernel's own, uswsusp's and TuxOnIce's.
 const HIBERNATED: [&[u8]; 5] =
     [b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001", b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c"];
+
+/// What a kernel finds an ordinary swap area by.
+pub const SWAP_SIGNATURE: [u8; 10] = *b"SWAPSPACE2";
+
+/// Where the signature of a hibernated system stands in a swap area that has room for [`SWAP_SIGNATURE`] there, as `mkswap`
+/// and a kernel that does not resume put it; `None` for every other content.
+pub fn hibernation_signature(source: &dyn BlockSource) -> Option<ByteOffset> {
+    let swap = Swap::load(source).filter(|swap| swap.hibernated && swap.modern)?;
+    Some(ByteOffset(swap.page_bytes - SWAP_SIGNATURE.len() as u64))
+}
 
 /// A swap area, by its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,13 +83,15 @@ impl SwapMap {
     /// # Errors
     /// The reason why every byte must count as used.
     pub(crate) fn new(swap: &Swap, volume_bytes: u64) -> Result<Self, String> {
-        if swap.hibernated {
-            return Err("it holds a hibernated system".into());
-        }
         if !swap.modern || swap.total_bytes > volume_bytes || swap.total_bytes < swap.page_bytes {
             return Err("its header does not tell a size that fits its volume".into());
         }
         Ok(Self { page_bytes: swap.page_bytes, total_bytes: swap.total_bytes })
+    }
+
+    /// What is not taken: everything behind the header page.
+    pub(crate) fn content(&self) -> Extent {
+        Extent::between(ByteOffset(self.page_bytes), ByteOffset(self.total_bytes))
     }
 
     /// Bytes in use within the area.

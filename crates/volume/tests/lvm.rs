@@ -166,12 +166,27 @@ fn damaged_metadata_is_copied_whole() {
 }
 
 #[test]
-fn a_hibernated_swap_volume_is_copied_whole() {
-    let Some((_folder, [a, b])) = made() else { return };
-    std::fs::File::options().write(true).open(&b).unwrap().write_all_at(b"S1SUSPEND\0", 9 * MIB + 4086).unwrap();
-    let layout = layout(&[&a, &b]);
-    let swap = &layout.disks()[1].volumes[0].parts[0];
-    assert_eq!((swap.kind.as_str(), swap.used_bytes.0), ("swsuspend", 12 * MIB));
-    assert!(layout.warnings()[0].text.contains("hibernated"), "{:?}", layout.warnings());
-    assert!(extents(&*layout.used(1), 48 * MIB).iter().any(|&(start, end)| start <= 9 * MIB && 21 * MIB <= end));
+fn of_a_swap_volume_its_header_is_taken_hibernated_or_not_and_all_of_it_where_that_is_asked_for() {
+    for hibernated in [false, true] {
+        let Some((_folder, [a, b])) = made() else { return };
+        if hibernated {
+            std::fs::File::options()
+                .write(true)
+                .open(&b)
+                .unwrap()
+                .write_all_at(b"S1SUSPEND\0", 9 * MIB + 4086)
+                .unwrap();
+        }
+        let layout = layout(&[&a, &b]);
+        let physical = &layout.disks()[1].volumes[0];
+        let swap = &physical.parts[0];
+        assert_eq!(swap.kind, if hibernated { "swsuspend" } else { "swap" });
+        assert_eq!((swap.used_bytes.0, physical.volume_group.as_deref()), (4096, Some("vg0")));
+        let segment = swap.segments[0];
+        assert_eq!((segment.disk, segment.offset.0, segment.length.0), (1, 9 * MIB, 12 * MIB));
+        let used = extents(&*layout.used(1), 48 * MIB);
+        assert!(support::holds(&used, 9 * MIB + 4095) && !support::holds(&used, 9 * MIB + 4096), "{used:x?}");
+        let kept = extents(&*layout.used_with_swap(1), 48 * MIB);
+        assert!(kept.iter().any(|&(start, end)| start <= 9 * MIB && 21 * MIB <= end), "{kept:x?}");
+    }
 }

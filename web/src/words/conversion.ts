@@ -1,7 +1,7 @@
 /** A conversion as the Convert dialog holds it, as the API takes it, and in words. */
 
-import type { Machine, NewConversion, OutputFormat, Profile } from '../api/types';
-import { usedBytes } from './filesystem';
+import type { Allocation, DiskSetting, Machine, NewConversion, OutputFormat, Profile } from '../api/types';
+import { choicesOf, usedBytes, type Choice } from './filesystem';
 import { bytes, plural, rate } from './quantity';
 import { scheduleOf, scheduleText, type When } from './schedule';
 
@@ -10,6 +10,13 @@ export interface Form {
   when: When;
   /** Paths of the disks that are taken. */
   disks: string[];
+  /** Volumes of them that are left out, as the API names them. */
+  leftOut: string[];
+  /** Room of the images, and other room or another folder for single disks, by path. */
+  allocation: Allocation;
+  rooms: Record<string, Allocation | ''>;
+  folders: Record<string, string>;
+  keepsSwap: boolean;
   name: string;
   output: string;
   format: OutputFormat;
@@ -27,6 +34,8 @@ export interface Form {
 export function applyProfile(form: Form, { settings }: Profile): void {
   form.output = settings.output ?? form.output;
   form.format = settings.format ?? form.format;
+  form.allocation = settings.allocation ?? form.allocation;
+  form.keepsSwap = settings.keep_swap ?? form.keepsSwap;
   form.verify = settings.verify ?? form.verify;
   form.proves = settings.prove_boot ?? form.proves;
   form.skipsUnreadable = settings.skip_unreadable ?? form.skipsUnreadable;
@@ -54,6 +63,10 @@ export function asWish(machine: Machine, form: Form): NewConversion {
       output: form.output,
       format: form.format,
       disks: takesAll ? [] : form.disks,
+      skip_volumes: leftOut(machine, form).map((choice) => choice.name),
+      disk_settings: form.disks.map((disk) => settingOf(form, disk)).filter((setting) => setting !== null),
+      allocation: form.allocation,
+      keep_swap: form.keepsSwap,
       verify: form.verify,
       skip_unreadable: form.skipsUnreadable,
       prove_boot: form.proves ? null : false,
@@ -68,12 +81,27 @@ export function asWish(machine: Machine, form: Form): NewConversion {
   };
 }
 
+/** Volumes that are left out of disks that are taken. */
+export function leftOut(machine: Machine, form: Form): Choice[] {
+  const disks = machine.report?.disks ?? [];
+  const all = disks.flatMap((disk, index) => (form.disks.includes(disk.path) ? choicesOf(disk, index) : []));
+  return all.filter((choice) => form.leftOut.includes(choice.name));
+}
+
+function settingOf(form: Form, disk: string): DiskSetting | null {
+  const allocation = form.rooms[disk] || null;
+  const folder = form.folders[disk]?.trim() || null;
+  return allocation || folder ? { disk, allocation, folder } : null;
+}
+
 /** In words what will happen, in the order in which it does. */
 export function inWords(machine: Machine, form: Form): string[] {
   const disks = machine.report?.disks ?? [];
   const taken = disks.filter((disk) => form.disks.includes(disk.path));
   const left = disks.filter((disk) => !form.disks.includes(disk.path));
-  const used = taken.reduce((sum, disk) => sum + usedBytes(disk), 0);
+  const without = leftOut(machine, form);
+  const absent = without.reduce((sum, choice) => sum + choice.used, 0);
+  const used = Math.max(0, taken.reduce((sum, disk) => sum + usedBytes(disk), 0) - absent);
   const size = taken.reduce((sum, disk) => sum + disk.virtual_size, 0);
   const said: string[] = [];
 
@@ -93,6 +121,22 @@ export function inWords(machine: Machine, form: Form): string[] {
         ? ` ${list(left.map((disk) => disk.path))} ${left.length === 1 ? 'is' : 'are'} left out: what lies there the VM will miss.`
         : ''),
   );
+  if (without.length > 0) {
+    const names = list(without.map((choice) => choice.text));
+    const are =
+      without.length === 1 ? 'keeps its place and reads as zeros' : 'keep their places and read as zeros';
+    said.push(`${names} ${are}; the VM no longer mounts ${without.length === 1 ? 'it' : 'them'}.`);
+  }
+  if (form.keepsSwap) said.push('The content of swap is copied, too.');
+  const full = taken.filter((disk) => (form.rooms[disk.path] || form.allocation) === 'full');
+  if (full.length > 0) {
+    const room = bytes(full.reduce((sum, disk) => sum + disk.virtual_size, 0));
+    said.push(`${room} are set aside at once for ${list(full.map((disk) => disk.path))}.`);
+  }
+  for (const disk of taken) {
+    const folder = form.folders[disk.path]?.trim().replace(/\/+$/, '');
+    if (folder) said.push(`${disk.path} is made in ${folder}/${form.name || '…'}.`);
+  }
   if (form.bytesPerSecond) said.push(`No more than ${rate(form.bytesPerSecond)} comes in for it.`);
   if (form.skipsUnreadable)
     said.push(

@@ -38,6 +38,41 @@ export function volumeName(volume: Volume): string {
   return volume.number ? `partition ${volume.number}` : 'whole disk';
 }
 
+/** A partition or logical volume that can be left out of a conversion. */
+export interface Choice {
+  /** As the API is told: a name that only this one has. */
+  name: string;
+  /** For people. */
+  text: string;
+  kind: string;
+  used: number;
+  size: number;
+}
+
+/** What can be left out of a disk, which is at `index` in its machine's list. */
+export function choicesOf(disk: Disk, index: number): Choice[] {
+  const mounted = (points?: string[]) => (points?.length ? ` on ${points.join(', ')}` : '');
+  return disk.volumes.flatMap((volume) => {
+    const inside = volume.parts.map((part) => ({
+      name: part.name,
+      text: `${part.name}${mounted(part.mount_points)}`,
+      kind: part.kind,
+      used: part.used_bytes,
+      size: part.size,
+    }));
+    // A physical volume is left out by its disk, or by what lies in it.
+    if (!volume.number || inside.length > 0) return inside;
+    const own = {
+      name: `${index}:${volume.number}`,
+      text: `${volumeName(volume)}${mounted(volume.mount_points)}`,
+      kind: volume.kind,
+      used: volume.used_bytes,
+      size: volume.size,
+    };
+    return [own];
+  });
+}
+
 /** What a conversion reads of a disk; its swap has nothing in use. */
 export const usedBytes = (disk: Disk): number =>
   disk.volumes.reduce((sum, volume) => sum + volume.used_bytes, 0);

@@ -14,9 +14,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use block::{AllocationMap, BlockSource, Everything};
-use machine::{ByteCount, Disk, DiskLayout, FirmwareKind, Guest, Machine, SectorSize, Smbios};
-use protocol::message::{About, BootMedium, DiskSelector, Report};
+use block::{AllocationMap, BlockSource, Everything, Extent, Ranges, Scoped, hide};
+use machine::{ByteCount, Disk, DiskLayout, FirmwareKind, Guest, Machine, Mount, SectorSize, Smbios};
+use protocol::message::{About, BootMedium, DiskSelector, LEFT_OUT_MAX, Report, Scope};
 use serde::Deserialize;
 
 pub use addresses::has_network_address;
@@ -44,8 +44,34 @@ pub struct OpenDisk {
     pub source: Arc<dyn BlockSource>,
     /// What must be copied of it.
     pub used: Arc<dyn AllocationMap>,
+    /// The same with the content of swap.
+    pub used_with_swap: Arc<dyn AllocationMap>,
     /// Bytes in use, about.
     pub used_bytes: ByteCount,
+}
+
+impl OpenDisk {
+    /// The disk with so much of it as a controller wants.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disk`] for ranges that no disk has, or too many of them.
+    pub fn within(&self, scope: &Scope) -> Result<Self> {
+        let wrong = || Error::new(ErrorKind::Disk, "the controller leaves out ranges that the disk does not have");
+        if scope.left_out.len() > LEFT_OUT_MAX {
+            return Err(wrong());
+        }
+        let whole = Extent::first(self.source.size());
+        let extent = |&(at, length): &_| Extent::new(at, length).filter(|extent| whole.contains(*extent));
+        let left_out: Option<Vec<Extent>> = scope.left_out.iter().map(extent).collect();
+        let left_out = Ranges::new(left_out.ok_or_else(wrong)?);
+        let used = if scope.keeps_swap { &self.used_with_swap } else { &self.used };
+        Ok(Self {
+            used: Arc::new(Scoped::new(Arc::clone(used), Ranges::default(), left_out.clone())),
+            source: hide(Arc::clone(&self.source), &left_out),
+            used_bytes: ByteCount(self.used_bytes.0.saturating_sub(left_out.length().0)),
+            ..self.clone()
+        })
+    }
 }
 
 impl Inventory {
@@ -65,9 +91,9 @@ impl Inventory {
         }
         let opened = disk::assemble(opened, &mut warnings);
         let sources: Vec<_> = opened.iter().map(|(_, source)| Arc::clone(source)).collect();
-        let layouts = Layouts::load(&sources, &mut warnings);
-        let disks = describe(opened, layouts.disks);
         let facts = Facts::load(config);
+        let layouts = Layouts::load(&sources, &facts.guest.mounts, &mut warnings);
+        let disks = describe(opened, layouts.disks);
         let kind = match (layouts.firmware, facts.firmware) {
             (FirmwareKind::Unknown, FirmwareKind::Unknown) => boot::running_firmware(),
             (FirmwareKind::Unknown, told) => told,
@@ -132,29 +158,43 @@ pub fn about(config: &Config) -> About {
 }
 
 struct Layouts {
-    disks: Vec<(DiskLayout, Arc<dyn AllocationMap>)>,
+    disks: Vec<LaidOut>,
     firmware: FirmwareKind,
+}
+
+/// One disk of them.
+struct LaidOut {
+    layout: DiskLayout,
+    used: Arc<dyn AllocationMap>,
+    used_with_swap: Arc<dyn AllocationMap>,
 }
 
 impl Layouts {
     /// Of all disks together; where that fails, of each alone, and a disk that is not understood is used whole.
-    fn load(sources: &[Arc<dyn BlockSource>], warnings: &mut Vec<String>) -> Self {
+    fn load(sources: &[Arc<dyn BlockSource>], mounts: &[Mount], warnings: &mut Vec<String>) -> Self {
         match volume::detect_layout(sources) {
-            Ok(layout) => {
+            Ok(mut layout) => {
+                layout.leave_out_swap_files(mounts);
                 warnings.extend(layout.warnings().iter().map(ToString::to_string));
                 let disks = layout.disks().iter().cloned().enumerate();
-                Self { disks: disks.map(|(i, disk)| (disk, layout.used(i))).collect(), firmware: layout.firmware() }
+                let disks = disks.map(|(i, disk)| LaidOut {
+                    layout: disk,
+                    used: layout.used(i),
+                    used_with_swap: layout.used_with_swap(i),
+                });
+                Self { disks: disks.collect(), firmware: layout.firmware() }
             }
             Err(error) if sources.len() == 1 => {
                 warnings.push(format!("disk 0 is copied whole: {}", crate::error::chain(&error)));
                 let whole: Arc<dyn AllocationMap> = Arc::new(Everything);
-                Self { disks: vec![(DiskLayout::default(), whole)], firmware: FirmwareKind::Unknown }
+                let disk = LaidOut { layout: DiskLayout::default(), used: Arc::clone(&whole), used_with_swap: whole };
+                Self { disks: vec![disk], firmware: FirmwareKind::Unknown }
             }
             Err(_) => {
                 let mut all = Self { disks: Vec::new(), firmware: FirmwareKind::Unknown };
                 for (index, source) in sources.iter().enumerate() {
                     let mut found = Vec::new();
-                    let mut one = Self::load(std::slice::from_ref(source), &mut found);
+                    let mut one = Self::load(std::slice::from_ref(source), mounts, &mut found);
                     warnings.extend(found.iter().map(|text| text.replacen("disk 0", &format!("disk {index}"), 1)));
                     all.disks.append(&mut one.disks);
                     if all.firmware == FirmwareKind::Unknown {
@@ -167,11 +207,9 @@ impl Layouts {
     }
 }
 
-fn describe(
-    opened: Vec<(disk::Found, Arc<dyn BlockSource>)>,
-    layouts: Vec<(DiskLayout, Arc<dyn AllocationMap>)>,
-) -> Vec<OpenDisk> {
-    let described = opened.into_iter().zip(layouts).map(|((found, source), (layout, used))| {
+fn describe(opened: Vec<(disk::Found, Arc<dyn BlockSource>)>, layouts: Vec<LaidOut>) -> Vec<OpenDisk> {
+    let described = opened.into_iter().zip(layouts).map(|((found, source), laid_out)| {
+        let LaidOut { layout, used, used_with_swap } = laid_out;
         let in_volumes: u64 = layout.volumes.iter().fold(0, |sum, v| sum.saturating_add(v.used_bytes.0));
         let used_bytes = match layout.volumes.is_empty() {
             true => source.size(),
@@ -185,7 +223,7 @@ fn describe(
             identity: found.identity,
             layout,
         };
-        OpenDisk { disk, source, used, used_bytes }
+        OpenDisk { disk, source, used, used_with_swap, used_bytes }
     });
     described.collect()
 }

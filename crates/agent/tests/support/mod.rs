@@ -19,7 +19,7 @@ use protocol::certificate::Shown;
 use protocol::driver::DriverOutcome;
 use protocol::enrolment::{EnrolmentSecret, EnrolmentToken};
 use protocol::message::{
-    AgentMessage, ControllerMessage, DiskSelector, Opening, REPORT_BYTES_MAX, Report, ServeDisk, StreamMode,
+    AgentMessage, ControllerMessage, DiskSelector, Opening, REPORT_BYTES_MAX, Report, Scope, ServeDisk, StreamMode,
     StreamToken, read_message, write_message,
 };
 use protocol::pairing::{Pairing, PairingCode, Role};
@@ -340,6 +340,11 @@ impl Controller {
 
     /// Asks for a stream once, and waits for it a while.
     pub fn open_once(&self, disk: u32, mode: StreamMode) -> Option<Connection> {
+        self.open_within(disk, mode, Scope::default())
+    }
+
+    /// The same for a part of the disk.
+    pub fn open_within(&self, disk: u32, mode: StreamMode, scope: Scope) -> Option<Connection> {
         let (session, report) = self.wait("session with report", |state| {
             let (session, number) = state.session.clone()?;
             let (report, of) = state.report.clone()?;
@@ -350,7 +355,7 @@ impl Controller {
         let (sender, receiver): (_, Receiver<Connection>) = channel();
         self.inner.state.lock().unwrap().expected.insert(token_text(stream), sender);
         let selector = DiskSelector { identity: found.identity.clone(), index: disk, size: found.virtual_size };
-        let wish = ServeDisk { stream, task: "1".into(), disk: selector, mode };
+        let wish = ServeDisk { stream, task: "1".into(), disk: selector, mode, scope };
         write_message(&*session, &ControllerMessage::ServeDisk(wish)).ok()?;
         receiver.recv_timeout(PATIENCE).ok()
     }

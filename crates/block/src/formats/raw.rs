@@ -1,4 +1,4 @@
-//! Sparse raw images: the disk's bytes at their own offsets, holes where nothing was written.
+//! Raw images: the disk's bytes at their own offsets, holes where nothing was written, or room for all of it.
 
 use machine::{ByteCount, ByteOffset};
 
@@ -6,20 +6,28 @@ use crate::grain::GrainSink;
 use crate::output::Output;
 use crate::{Buffer, Error, ErrorKind, Extent, ExtentIter, Result};
 
-/// Writes a sparse raw image.
+/// Writes a raw image.
 pub(crate) struct RawWriter {
     output: Output,
     size: ByteCount,
 }
 
 impl RawWriter {
-    pub(crate) fn create(mut output: Output, size: ByteCount) -> Result<Self> {
+    pub(crate) fn create(mut output: Output, size: ByteCount, full: bool) -> Result<Self> {
         output.set_length(size)?;
+        if full {
+            output.allocate(size)?;
+        }
         Ok(Self { output, size })
     }
 
     /// The writer and the end of what is kept.
-    pub(crate) fn resume(mut output: Output, size: ByteCount, written: ExtentIter<'_>) -> Result<(Self, ByteOffset)> {
+    pub(crate) fn resume(
+        mut output: Output,
+        size: ByteCount,
+        full: bool,
+        written: ExtentIter<'_>,
+    ) -> Result<(Self, ByteOffset)> {
         let end = written.last().transpose()?.map_or(ByteOffset::ZERO, Extent::end);
         let length = output.length()?;
         if length.0 < end.0 {
@@ -28,6 +36,9 @@ impl RawWriter {
         }
         output.set_length(ByteCount(end.0))?;
         output.set_length(size)?;
+        if full {
+            output.allocate(size)?;
+        }
         Ok((Self { output, size }, end))
     }
 }

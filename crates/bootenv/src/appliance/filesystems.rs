@@ -210,6 +210,20 @@ fn open_within(path: &str) -> Result<OwnedFd> {
     rustix::fs::openat2(&root, relative, flags, Mode::empty(), resolve).map_err(fault)
 }
 
+/// Opens a plain file of the mounted guest; links on the way are followed inside the guest only, its own name is none.
+pub(super) fn open_file_within(path: &str, writable: bool) -> Result<fs::File> {
+    let fault = |errno| Error::io(format!("open {path} of the guest"), errno);
+    let root = rustix::fs::open(GUEST, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+    let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let relative = path.trim_start_matches('/');
+    let file = rustix::fs::openat2(root.map_err(fault)?, relative, flags, Mode::empty(), resolve).map_err(fault)?;
+    let file = fs::File::from(file);
+    let is_file = file.metadata().map_err(|e| Error::io(format!("look at {path} of the guest"), e))?.is_file();
+    if is_file { Ok(file) } else { Err(Error::new(format!("{path} of the guest is no plain file"))) }
+}
+
 fn descriptor(fd: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }

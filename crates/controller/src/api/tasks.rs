@@ -146,13 +146,19 @@ pub(super) fn wish(api: &Api, new: NewConversion) -> Result<Wish> {
         Some("none") => None,
         name => api.store.profile(name)?,
     };
-    let NewRequest { name, disks, dry_run, settings } = new.request;
+    let NewRequest { name, disks, choices, dry_run, settings } = new.request;
     let settings = settings.or(profile.map(|profile| profile.settings).unwrap_or_default());
     let windows = settings.windows.clone().filter(|windows| !windows.is_empty());
     let windows = windows.map(|windows| TaskSchedule { windows, ..TaskSchedule::default() });
     let schedule = new.schedule.or(windows).map(Into::into);
     let bytes_per_second = settings.bytes_per_second;
-    Ok(Wish { machine, request: settings.request(name, disks, dry_run)?, wait: new.wait, schedule, bytes_per_second })
+    Ok(Wish {
+        machine,
+        request: settings.request(name, disks, choices, dry_run)?,
+        wait: new.wait,
+        schedule,
+        bytes_per_second,
+    })
 }
 
 async fn one(State(api): State<Arc<Api>>, At(at): At<OneTask>) -> Answer<Json<TaskView>> {

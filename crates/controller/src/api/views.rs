@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use conversion::Request;
+use conversion::{Choices, Request};
 use machine::Machine;
 use protocol::message::{BootMedium, HEARTBEAT_SECONDS};
 use schemars::JsonSchema;
@@ -129,6 +129,9 @@ pub struct NewRequest {
     /// Which disks to take, by path (`/dev/sda`), serial, WWN or position (`0`); empty: all.
     #[serde(default)]
     pub disks: Vec<String>,
+    /// What of them is left out, and what is said of single ones.
+    #[serde(flatten)]
+    pub choices: Choices,
     /// Plan and show, write nothing that stays.
     #[serde(default)]
     pub dry_run: bool,

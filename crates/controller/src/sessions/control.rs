@@ -256,7 +256,8 @@ impl Control<'_> {
         }
     }
 
-    fn keep_report(&mut self, report: Report) -> Result<()> {
+    fn keep_report(&mut self, mut report: Report) -> Result<()> {
+        conversion::place_mounts(&mut report.machine);
         let key = self.caller.key.to_string();
         let sighting = Sighting {
             key: &key,

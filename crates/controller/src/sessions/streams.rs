@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use conversion::{Cancel, DataStream, RemoteMachine, StreamRequest};
 use machine::{Disk, Machine};
+use protocol::Version;
 use protocol::message::{
     Compress, ControllerMessage, DiskSelector, OnUnreadable, OpenStream, ServeDisk, StreamMode, StreamToken,
     write_message,
@@ -151,7 +152,8 @@ impl ConnectedMachine {
             if let Some((session, reported)) = registry.of_machine(&self.id) {
                 if let Some(selector) = select(disk, index, &reported.report) {
                     let (key, id, link) = (session.caller.key, session.id, session.link.clone());
-                    return Ok(Wanted { key, id, link, selector });
+                    let protocol = session.caller.protocol;
+                    return Ok(Wanted { key, id, link, protocol, selector });
                 }
                 let since = *missing_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > DISK_WAIT {
@@ -164,12 +166,18 @@ impl ConnectedMachine {
     }
 
     /// Asks once and waits. `Ok(None)`: the session ended or the agent did not come in time.
-    fn ask(&self, wanted: &Wanted, mode: StreamMode, cancel: &Cancel) -> conversion::Result<Option<Answer>> {
+    fn ask(&self, wanted: &Wanted, request: &StreamRequest, cancel: &Cancel) -> conversion::Result<Option<Answer>> {
         let token = StreamToken::random().map_err(|e| internal("no stream token", e))?;
         let expected = Expected { key: wanted.key, answer: Answer::Waiting };
         self.sessions.expected().insert(token, expected);
         let withdrawn = Withdraw { sessions: &self.sessions, token };
-        let serve = ServeDisk { stream: token, task: self.task.clone(), disk: wanted.selector.clone(), mode };
+        let serve = ServeDisk {
+            stream: token,
+            task: self.task.clone(),
+            disk: wanted.selector.clone(),
+            mode: mode(request),
+            scope: request.scope.clone(),
+        };
         if write_message(&*wanted.link, &ControllerMessage::ServeDisk(serve)).is_err() {
             wanted.link.abort();
             return Ok(None);
@@ -209,6 +217,7 @@ struct Wanted {
     key: Fingerprint,
     id: SessionId,
     link: Link,
+    protocol: Version,
     selector: DiskSelector,
 }
 
@@ -237,7 +246,14 @@ impl RemoteMachine for ConnectedMachine {
         let mut failures = 0;
         loop {
             let wanted = self.wait_for_disk(disk, request.disk, cancel)?;
-            match self.ask(&wanted, mode(request), cancel)? {
+            if wanted.protocol < Version::V3 && !request.scope.is_all() {
+                let context = format!(
+                    "machine {}: its agent is too old to leave out volumes or to keep swap: start it from a boot image of this controller",
+                    self.id
+                );
+                return Err(conversion::Error::new(conversion::ErrorKind::Refused, context));
+            }
+            match self.ask(&wanted, request, cancel)? {
                 Some(Answer::Connected(connection, pass)) => {
                     connection.set_read_timeout(Some(CANCEL_INTERVAL));
                     let (sessions, bandwidth) = (self.sessions.clone(), self.bandwidth.clone());

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use conversion::{OutputFormat, Request};
+use conversion::{Allocation, Choices, OutputFormat, Request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,12 @@ pub struct Settings {
     /// Format of the disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<OutputFormat>,
+    /// Room that images get, where nothing else is said of a disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<Allocation>,
+    /// Copy the content of swap areas and swap files, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_swap: Option<bool>,
     /// Compare hashes of the source's used blocks with the replica's after copying.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<bool>,
@@ -46,6 +52,8 @@ impl Settings {
         Self {
             output: self.output.or(other.output),
             format: self.format.or(other.format),
+            allocation: self.allocation.or(other.allocation),
+            keep_swap: self.keep_swap.or(other.keep_swap),
             verify: self.verify.or(other.verify),
             skip_unreadable: self.skip_unreadable.or(other.skip_unreadable),
             prove_boot: self.prove_boot.or(other.prove_boot),
@@ -59,7 +67,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] where no output folder is named.
-    pub fn request(self, name: String, disks: Vec<String>, dry_run: bool) -> Result<Request> {
+    pub fn request(self, name: String, disks: Vec<String>, choices: Choices, dry_run: bool) -> Result<Request> {
         let missing = || {
             let context = "output: expected a folder, in the request or in its profile";
             Error::new(ErrorKind::Invalid, context)
@@ -69,6 +77,9 @@ impl Settings {
             output: self.output.ok_or_else(missing)?,
             format: self.format.unwrap_or_default(),
             disks,
+            choices,
+            allocation: self.allocation.unwrap_or_default(),
+            keep_swap: self.keep_swap.unwrap_or_default(),
             verify: self.verify.unwrap_or_default(),
             skip_unreadable: self.skip_unreadable.unwrap_or_default(),
             prove_boot: self.prove_boot,

@@ -142,6 +142,16 @@ pub(super) fn output_folder(request: &Request) -> Result<String> {
     if !request.output.is_absolute() {
         return Err(Error::new(ErrorKind::Invalid, format!("output folder {shown}: expected an absolute path")));
     }
+    if let Some(folder) = request
+        .choices
+        .disk_settings
+        .iter()
+        .filter_map(|one| one.folder.as_ref())
+        .find(|folder| !(folder.is_absolute() && folder.is_dir()))
+    {
+        let context = format!("target folder {}: expected the absolute path of an existing folder", folder.display());
+        return Err(Error::new(ErrorKind::Invalid, context));
+    }
     let output = request
         .output
         .canonicalize()

@@ -256,12 +256,12 @@ mod tests {
         let image = initramfs::archive(&[("usr/lib/modules/6.1/kernel/ahci.ko", b"x")]);
         let mut tree = guest(&image).with("/boot/vmlinuz-6.1", "").with("/etc/os-release", "ID=debian\n").with_room(64);
         let machine = machine::Machine::default();
-        let plan = crate::plan(&tree, &machine, &[]).unwrap();
+        let plan = crate::plan(&tree, &machine, &[], &[]).unwrap();
         assert_eq!(plan.capabilities.disk_bus, DiskBus::Virtio, "{plan}");
         let failed = apply(&plan, &[], &mut tree).pop().unwrap();
         assert_eq!((failed.id.as_str(), failed.state), ("boot-drivers", State::NoRoom));
         let refused = [failed.id];
-        let plan = crate::plan(&tree, &machine, &refused).unwrap();
+        let plan = crate::plan(&tree, &machine, &[], &refused).unwrap();
         assert_eq!(plan.capabilities.disk_bus, DiskBus::Sata, "{plan}");
         assert!(plan.warnings.iter().any(|warning| warning.contains("boot-drivers is left out")), "{plan}");
         assert_eq!(apply(&plan, &refused, &mut tree)[0].state, State::Refused);

@@ -1,8 +1,10 @@
 //! Device names: what names a disk by its bus or its model (`/dev/sda1`, `/dev/cciss/c0d0p2`, `by-id`, `by-path`) is
-//! told to use the filesystem's UUID, which moves with the disk. Names of device-mapper, LABEL, UUID, PARTUUID stay.
+//! told to use the filesystem's UUID, which moves with the disk. Names of device-mapper, LABEL, UUID, PARTUUID stay. What the
+//! VM does not have at all is no longer waited for.
 
-use machine::{Disk, Machine};
+use machine::{Disk, Machine, Volume, VolumePlace};
 
+use super::absent::without_absent;
 use crate::plan::{Change, Fixup};
 use crate::{FileTree, Result};
 
@@ -18,9 +20,17 @@ const COMMAND_LINES: [&str; 5] = [
 /// Folder of initramfs-tools whose files may set `RESUME`.
 const RESUME_FOLDER: &str = "/etc/initramfs-tools/conf.d";
 
-/// Plans the fix-up `device-names`.
-pub(super) fn plan(tree: &dyn FileTree, machine: &Machine, warnings: &mut Vec<String>) -> Result<Vec<Fixup>> {
+/// Plans the fix-up `device-names` for a guest whose VM lacks the `absent` volumes of `machine`.
+pub(super) fn plan(
+    tree: &dyn FileTree,
+    machine: &Machine,
+    absent: &[VolumePlace],
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Fixup>> {
     let volumes = Volumes { disks: &machine.disks };
+    let table = |path| tree.text(path).map(Option::unwrap_or_default);
+    let without = without_absent(&table("/etc/fstab")?, &table("/etc/crypttab")?, machine, absent);
+    warnings.extend(without.said);
     let mut changes = Vec::new();
     let mut unknown = Vec::new();
     let mut edit = |path: &str, rewrite: &dyn Fn(&str, &mut Vec<String>) -> String| -> Result<()> {
@@ -31,8 +41,8 @@ pub(super) fn plan(tree: &dyn FileTree, machine: &Machine, warnings: &mut Vec<St
         }
         Ok(())
     };
-    edit("/etc/fstab", &|text, unknown| rewrite_table(text, 0, Some(2), &volumes, unknown))?;
-    edit("/etc/crypttab", &|text, unknown| rewrite_table(text, 1, None, &volumes, unknown))?;
+    edit("/etc/fstab", &|_, unknown| rewrite_table(&without.fstab, 0, Some(2), &volumes, unknown))?;
+    edit("/etc/crypttab", &|_, unknown| rewrite_table(&without.crypttab, 1, None, &volumes, unknown))?;
     for path in COMMAND_LINES {
         edit(path, &|text, unknown| {
             let text = rewrite_option(text, "root=", None, &volumes, unknown);
@@ -47,7 +57,44 @@ pub(super) fn plan(tree: &dyn FileTree, machine: &Machine, warnings: &mut Vec<St
     unknown.dedup();
     warnings.extend(unknown.iter().map(|name| format!("{name} names no filesystem that was found: left as it is")));
     let reason = "names that follow bus, slot or model of the source's disks lead nowhere on virtual hardware";
-    Ok(vec![Fixup::new("device-names", "filesystems named by UUID", reason, changes)])
+    let title = match absent.is_empty() {
+        true => "filesystems named by UUID",
+        false => "filesystems named by UUID, and those that were left out not waited for",
+    };
+    Ok(vec![Fixup::new("device-names", title, reason, changes)])
+}
+
+/// Notes with each volume of `machine` where its guest mounts it, as far as its table could be read.
+pub fn place_mounts(machine: &mut Machine) {
+    for mount in machine.guest.mounts.clone() {
+        if !mount.mount_point.starts_with('/') {
+            continue;
+        }
+        for place in places_of_device(machine, &mount.device, &mount.kind) {
+            let volumes = machine.disks.get_mut(place.disk).map(|disk| &mut disk.layout.volumes);
+            let Some(volume) = volumes.and_then(|v| v.iter_mut().find(|v| v.offset == place.offset)) else { continue };
+            let points = match &place.part {
+                None => Some(&mut volume.mount_points),
+                Some(name) => {
+                    volume.parts.iter_mut().find(|part| part.name == *name).map(|part| &mut part.mount_points)
+                }
+            };
+            if let Some(points) = points.filter(|points| !points.contains(&mount.mount_point)) {
+                points.push(mount.mount_point.clone());
+            }
+        }
+    }
+}
+
+/// The volumes that `device` names, as fstab(5) has it; several where they share a name. `kind` is the filesystem that it
+/// should hold.
+pub fn places_of_device(machine: &Machine, device: &str, kind: &str) -> Vec<VolumePlace> {
+    let volumes = Volumes { disks: &machine.disks };
+    match volumes.find(device, Some(kind)) {
+        Ok(Some((disk, volume))) => vec![VolumePlace { disk, offset: volume.offset, part: None }],
+        Ok(None) => volumes.named(device),
+        Err(()) => Vec::new(),
+    }
 }
 
 /// `UUID=…` of the volume that `device` names by bus, slot or model, holding a filesystem of `kind` (as fstab(5) names
@@ -118,30 +165,84 @@ impl Volumes<'_> {
     /// `UUID=…` of the volume that `device` names; `kind` is the filesystem that it should hold, where that is known.
     /// `Ok(None)` if the name need not change, `Err` if its volume is not known.
     fn uuid(&self, device: &str, kind: Option<&str>) -> std::result::Result<Option<String>, ()> {
+        let Some((_, volume)) = self.find(device, kind)? else { return Ok(None) };
+        match volume.uuid.as_deref().filter(|uuid| uuid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')) {
+            Some(uuid) => Ok(Some(format!("UUID={uuid}"))),
+            None => Err(()),
+        }
+    }
+
+    /// The volume that a name by bus, slot or model means, with its disk, as [`Volumes::uuid`].
+    fn find(&self, device: &str, kind: Option<&str>) -> std::result::Result<Option<(usize, &Volume)>, ()> {
         let Some(named) = parse_name(device) else { return Ok(None) };
-        let fitting: Vec<(usize, &str)> = self
+        let fitting: Vec<(usize, &Volume)> = self
             .disks
             .iter()
             .enumerate()
             .flat_map(|(disk, d)| d.layout.volumes.iter().map(move |volume| (disk, volume)))
             .filter(|(_, volume)| volume.number == named.partition)
             .filter(|(_, volume)| kind.is_none_or(|kind| fits(kind, &volume.kind)))
-            .filter_map(|(disk, volume)| Some((disk, volume.uuid.as_deref()?)))
+            .filter(|(_, volume)| volume.uuid.is_some())
             .collect();
         let identified = |disk: usize| named.id.is_some_and(|id| identifies(id, &self.disks[disk]));
         // The position of a disk may differ between the source's system and the inventory: it decides only between
         // volumes that fit equally.
-        let found = match fitting.as_slice() {
-            [] => None,
-            [(_, uuid)] => Some(*uuid),
+        match fitting.as_slice() {
+            [] => Err(()),
+            [one] => Ok(Some(*one)),
             several => {
-                several.iter().find(|(disk, _)| identified(*disk) || named.disk == Some(*disk)).map(|(_, uuid)| *uuid)
+                let is_meant = |(disk, _): &&(usize, &Volume)| identified(*disk) || named.disk == Some(*disk);
+                several.iter().find(is_meant).copied().map(Some).ok_or(())
             }
-        };
-        match found.filter(|uuid| uuid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')) {
-            Some(uuid) => Ok(Some(format!("UUID={uuid}"))),
-            None => Err(()),
         }
+    }
+
+    /// The volumes that a name means that follows their contents, or LVM.
+    fn named(&self, device: &str) -> Vec<VolumePlace> {
+        let mut found = Vec::new();
+        for (disk, layout) in self.disks.iter().enumerate().map(|(disk, d)| (disk, &d.layout)) {
+            for volume in &layout.volumes {
+                let offset = volume.offset;
+                let known = Known { uuid: &volume.uuid, label: &volume.label, partition_uuid: &volume.partition_uuid };
+                if known.is(device) {
+                    found.push(VolumePlace { disk, offset, part: None });
+                }
+                for part in &volume.parts {
+                    let known = Known { uuid: &part.uuid, label: &part.label, partition_uuid: &None };
+                    // device-mapper writes - for / and -- for -.
+                    let mapped = part.name.split('/').map(|name| name.replace('-', "--")).collect::<Vec<_>>().join("-");
+                    let by_name = device.strip_prefix("/dev/mapper/") == Some(&mapped)
+                        || device.strip_prefix("/dev/") == Some(&part.name);
+                    if by_name || known.is(device) {
+                        found.push(VolumePlace { disk, offset, part: Some(part.name.clone()) });
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+/// What a volume is known by.
+struct Known<'v> {
+    uuid: &'v Option<String>,
+    label: &'v Option<String>,
+    partition_uuid: &'v Option<String>,
+}
+
+impl Known<'_> {
+    fn is(&self, device: &str) -> bool {
+        let name = |prefixes: [&str; 2]| {
+            prefixes.iter().find_map(|prefix| device.strip_prefix(prefix)).map(|name| name.trim_matches('"'))
+        };
+        let same = |value: &Option<String>, name: &str| value.as_deref().is_some_and(|v| v.eq_ignore_ascii_case(name));
+        if let Some(uuid) = name(["UUID=", "/dev/disk/by-uuid/"]) {
+            return same(self.uuid, uuid);
+        }
+        if let Some(uuid) = name(["PARTUUID=", "/dev/disk/by-partuuid/"]) {
+            return same(self.partition_uuid, uuid);
+        }
+        name(["LABEL=", "/dev/disk/by-label/"]).is_some_and(|label| self.label.as_deref() == Some(label))
     }
 }
 
@@ -244,13 +345,9 @@ mod tests {
             offset: ByteOffset(0),
             size: ByteCount(0),
             number: Some(number),
-            partition_type: None,
-            partition_uuid: None,
             kind: kind.into(),
-            label: None,
             uuid: Some(uuid.into()),
-            used_bytes: ByteCount(0),
-            parts: vec![],
+            ..Volume::default()
         }
     }
 
@@ -268,13 +365,13 @@ mod tests {
 
     fn after(tree: &MemoryTree, machine: &Machine, path: &str) -> (String, Vec<String>) {
         let mut warnings = Vec::new();
-        let fixup = plan(tree, machine, &mut warnings).unwrap().remove(0);
+        let fixup = plan(tree, machine, &[], &mut warnings).unwrap().remove(0);
         let mut tree = tree.clone();
         for change in &fixup.changes {
             let Change::Write { path, contents, mode, .. } = change else { panic!("{change:?}") };
             crate::WritableTree::replace(&mut tree, path, contents.as_deref().unwrap(), *mode).unwrap();
         }
-        let again = plan(&tree, machine, &mut Vec::new()).unwrap().remove(0);
+        let again = plan(&tree, machine, &[], &mut Vec::new()).unwrap().remove(0);
         assert!(again.already_so, "{again}");
         (tree.text(path).unwrap().unwrap(), warnings)
     }

@@ -123,7 +123,9 @@ fn publish(request: &Request, total: u64) -> std::io::Result<serde_json::Value> 
         name: request.name.clone(),
         folder,
         definition: format!("{}.xml", request.name),
+        left_out: Vec::new(),
         disks: vec![ConvertedDisk {
+            allocation: conversion::Allocation::Thin,
             source: "/dev/sda".into(),
             file,
             format: request.format.extension().into(),

@@ -182,6 +182,7 @@ fn machine(
             version: Some(version.into()),
             arch: Some("x86_64".into()),
             hostname: Some(name.into()),
+            mounts: Vec::new(),
         },
     }
 }
@@ -204,14 +205,11 @@ fn volume(offset_mib: u64, size: u64, kind: &str, label: Option<&str>, used: u64
     Volume {
         offset: ByteOffset(offset_mib * MIB),
         size: ByteCount(size),
-        number: None,
-        partition_type: None,
-        partition_uuid: None,
         kind: kind.into(),
         label: label.map(Into::into),
-        uuid: None,
         used_bytes: ByteCount(used),
-        parts: Vec::new(),
+        mount_points: label.into_iter().filter(|label| label.starts_with('/')).map(Into::into).collect(),
+        ..Volume::default()
     }
 }
 
@@ -221,7 +219,7 @@ fn part(name: &str, size: u64, kind: &str, label: Option<&str>, used: u64) -> Pa
         size: ByteCount(size),
         kind: kind.into(),
         label: label.map(Into::into),
-        uuid: None,
         used_bytes: ByteCount(used),
+        ..Part::default()
     }
 }

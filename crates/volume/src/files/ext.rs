@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use block::BlockSource;
 use machine::ByteCount;
 
-use super::{DIRECTORY_MAX, Entry, FileKind, LINK_MAX, Metadata, Node, Tree};
+use super::{DIRECTORY_MAX, Entry, FileKind, LINK_MAX, Metadata, Node, Run, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{Geometry, Superblock};
 use crate::field::{le16, le32, peek};
@@ -25,6 +25,8 @@ const EXTENT_LENGTH_MAX: u32 = 32768;
 const DEPTH_MAX: u16 = 5;
 /// Blocks of an extent tree or of pointers that are read for one file.
 const NODES_MAX: usize = 1 << 20;
+/// Pieces of a file whose places are told.
+const RUNS_MAX: usize = 1 << 16;
 /// Directories whose entries are kept, so that many files can be found by their paths quickly.
 const DIRECTORIES_KEPT: usize = 64;
 
@@ -379,6 +381,31 @@ impl Tree for ExtFiles {
 
     fn read(&self, node: Node, offset: u64, length: usize) -> Result<Vec<u8>> {
         self.read_inode(&self.inode(node.0)?, offset, length)
+    }
+
+    fn runs(&self, node: Node) -> Result<Option<Vec<Run>>> {
+        let inode = self.inode(node.0)?;
+        let links = le16(&inode.bytes, 26);
+        if self.superblock.doubt().is_some()
+            || inode.flags() & (FLAG_ENCRYPTED | FLAG_INLINE_DATA) != 0
+            || inode.flags() & FLAG_EXTENTS == 0
+            || links != 1
+        {
+            return Ok(None);
+        }
+        let block_size = self.geometry.block_size;
+        let mut runs = Vec::new();
+        let mut put = |first: u64, start: u64, count: u64| -> Result<()> {
+            if start.checked_add(count).is_none_or(|end| end > self.geometry.blocks) || runs.len() == RUNS_MAX {
+                return Err(Error::new(ErrorKind::Malformed, format!("ext: inode {}: its extents", node.0)));
+            }
+            runs.push(Run { at: first * block_size, start: start * block_size, length: count * block_size });
+            Ok(())
+        };
+        let wanted = 0..inode.size().div_ceil(block_size);
+        let mut visit = Visit { wanted, next: 0, nodes: 0, put: &mut put };
+        self.extents(inode.root(), le16(inode.root(), 6), &mut visit)?;
+        Ok(Some(runs))
     }
 
     fn read_link(&self, node: Node) -> Result<Vec<u8>> {

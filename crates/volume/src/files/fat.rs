@@ -8,7 +8,7 @@ use std::sync::Arc;
 use block::BlockSource;
 use machine::ByteCount;
 
-use super::{DIRECTORY_MAX, Entry, FileKind, Metadata, Node, Tree};
+use super::{DIRECTORY_MAX, Entry, FileKind, Metadata, Node, Run, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fat::{FatKind, Geometry};
 use crate::field::{le16, le32, peek};
@@ -179,6 +179,11 @@ impl Tree for FatFiles {
         } else {
             Err(Error::malformed(node.0, format!("vfat: a chain of {position} bytes ends before byte {end}")))
         }
+    }
+
+    fn runs(&self, _node: Node) -> Result<Option<Vec<Run>>> {
+        // Linux swaps to no file on FAT.
+        Ok(None)
     }
 
     fn read_link(&self, _node: Node) -> Result<Vec<u8>> {

@@ -92,6 +92,18 @@ trait Tree: Send + Sync {
     /// `length` bytes from `offset`, which the file has by its size; holes read as zeros.
     fn read(&self, node: Node, offset: u64, length: usize) -> Result<Vec<u8>>;
     fn read_link(&self, node: Node) -> Result<Vec<u8>>;
+    /// Where a file's blocks lie, as the filesystem holds them now; `None` where that cannot be told for sure.
+    fn runs(&self, node: Node) -> Result<Option<Vec<Run>>>;
+}
+
+/// Bytes of a file that lie in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// Where in the file.
+    pub(crate) at: u64,
+    /// Where in the filesystem.
+    pub(crate) start: u64,
+    pub(crate) length: u64,
 }
 
 impl Files {
@@ -182,6 +194,15 @@ impl Files {
             return Err(Error::new(ErrorKind::Unsupported, format!("{}: not a link", path.display())));
         }
         Ok(std::ffi::OsStr::from_bytes(&self.tree.read_link(node)?).to_owned())
+    }
+
+    /// Where the bytes of a plain file lie; the file itself, no link to it. `None` where that cannot be told for sure.
+    pub(crate) fn runs(&self, path: &Path) -> Result<Option<Vec<Run>>> {
+        let node = self.walk(path, false)?;
+        match self.tree.metadata(node)?.kind {
+            FileKind::Regular => self.tree.runs(node),
+            _ => Err(Error::new(ErrorKind::Unsupported, format!("{}: not a plain file", path.display()))),
+        }
     }
 
     fn plain_file(&self, path: &Path) -> Result<(Node, ByteCount)> {

@@ -24,6 +24,10 @@ pub(crate) struct Qcow2Writer {
     size: ByteCount,
     layout: Layout,
     pool: Pool,
+    /// Every cluster of the disk gets its place in the file, written or not.
+    full: bool,
+    /// Clusters of the disk that have one; only where all get one.
+    placed: u64,
 }
 
 impl Qcow2Writer {
@@ -36,26 +40,71 @@ impl Qcow2Writer {
         Ok(())
     }
 
-    pub(crate) fn create(output: Output, size: ByteCount) -> Result<Self> {
+    pub(crate) fn create(output: Output, size: ByteCount, full: bool) -> Result<Self> {
+        let mut writer = Self::empty(output, size, full)?;
+        writer.allocate()?;
+        Ok(writer)
+    }
+
+    fn empty(output: Output, size: ByteCount, full: bool) -> Result<Self> {
         Self::check_size(size)?;
         let regions = size.0.div_ceil(ENTRIES * CLUSTER).max(1);
-        Ok(Self { output, size, layout: Layout::new(regions as usize), pool: Pool::new(2) })
+        Ok(Self { output, size, layout: Layout::new(regions as usize), pool: Pool::new(2), full, placed: 0 })
+    }
+
+    /// Sets room aside for the whole file, where it is to have it.
+    fn allocate(&mut self) -> Result<()> {
+        if !self.full {
+            return Ok(());
+        }
+        let regions = self.layout.l1.len() as u64;
+        let behind_l1 = 1 + self.clusters() + regions + (regions * 8).div_ceil(CLUSTER);
+        self.output.allocate(ByteCount(Refcounts::behind(behind_l1).clusters * CLUSTER))
+    }
+
+    /// Of the disk.
+    fn clusters(&self) -> u64 {
+        self.size.0.div_ceil(CLUSTER)
+    }
+
+    /// Gives the clusters before `guest` their places, where all get one; they read as zeros, as the room set aside does.
+    fn place_until(
+        &mut self,
+        guest: u64,
+        table: &mut dyn FnMut(&mut Self, &FinishedTable) -> Result<()>,
+    ) -> Result<()> {
+        while self.full && self.placed < guest {
+            if let Some(finished) = self.layout.enter(self.placed) {
+                table(self, &finished)?;
+            }
+            let count = Layout::room(self.placed).min(guest - self.placed);
+            self.layout.append(self.placed, count);
+            self.placed += count;
+        }
+        Ok(())
     }
 
     /// The writer and the end of what is kept of the disk.
-    pub(crate) fn resume(output: Output, size: ByteCount, written: ExtentIter<'_>) -> Result<(Self, ByteOffset)> {
-        let mut writer = Self::create(output, size)?;
+    pub(crate) fn resume(
+        output: Output,
+        size: ByteCount,
+        full: bool,
+        written: ExtentIter<'_>,
+    ) -> Result<(Self, ByteOffset)> {
+        let mut writer = Self::empty(output, size, full)?;
         let mut end = ByteOffset::ZERO;
         for extent in written {
             let extent = extent?;
             let clusters = extent.start().0 / CLUSTER..extent.end().0.div_ceil(CLUSTER);
             let mut guest = clusters.start;
+            writer.place_until(guest, &mut |_, _| Ok(()))?; // the finished tables are in the file already
             while guest < clusters.end {
                 let count = Layout::room(guest).min(clusters.end - guest);
-                writer.layout.enter(guest); // the finished table is in the file already
+                writer.layout.enter(guest);
                 writer.layout.append(guest, count);
                 guest += count;
             }
+            writer.placed = clusters.end;
             end = extent.end();
         }
         let (kept, length) = (writer.layout.end * CLUSTER, writer.output.length()?);
@@ -64,6 +113,7 @@ impl Qcow2Writer {
             return Err(Error::new(ErrorKind::Malformed, context));
         }
         writer.output.set_length(ByteCount(kept))?;
+        writer.allocate()?;
         Ok((writer, end))
     }
 
@@ -124,6 +174,8 @@ impl Qcow2Writer {
 impl GrainSink for Qcow2Writer {
     fn put(&mut self, offset: ByteOffset, mut data: Buffer) -> Result<()> {
         let mut guest = offset.0 / CLUSTER;
+        self.place_until(guest, &mut Self::put_table)?;
+        self.placed = guest + data.len() as u64 / CLUSTER;
         while !data.is_empty() {
             if let Some(table) = self.layout.enter(guest) {
                 self.put_table(&table)?;
@@ -143,6 +195,7 @@ impl GrainSink for Qcow2Writer {
     }
 
     fn finish(mut self) -> Result<ByteCount> {
+        self.place_until(self.clusters(), &mut Self::put_table)?;
         if let Some(table) = self.layout.leave() {
             self.put_table(&table)?;
         }
