@@ -251,7 +251,8 @@ fn fits(kind: &str, found: &str) -> bool {
     let family = |kind: &str| match kind {
         "ext2" | "ext3" | "ext4" => "ext",
         "msdos" | "vfat" | "fat" => "vfat",
-        "swap" | "sw" => "swap",
+        // A hibernated system's is a swap area again when its VM starts.
+        "swap" | "sw" | "swsuspend" => "swap",
         _ => "",
     };
     kind == "auto" || kind == found || (!family(kind).is_empty() && family(kind) == family(found))
@@ -378,7 +379,7 @@ mod tests {
 
     #[test]
     fn names_by_bus_slot_and_model_become_uuids_and_others_stay() {
-        let machine = machine(vec![vec![volume(1, "ext4", "aaaa-1"), volume(5, "swap", "bbbb-5")]]);
+        let machine = machine(vec![vec![volume(1, "ext4", "aaaa-1"), volume(5, "swsuspend", "bbbb-5")]]);
         let fstab = "# /dev/sda1 was root\n/dev/sda1\t/ ext3 defaults 0 1\n/dev/disk/by-path/pci-0000:00:1f.2-ata-1-part5 \
                      none swap sw 0 0\n/dev/mapper/vg0-home /home ext4 defaults 0 2\nLABEL=x /x ext4\n/dev/sr0 /media/cdrom0 \
                      udf,iso9660 user,noauto 0 0\n/dev/cciss/c0d0p1 /same ext4\n";
