@@ -20,7 +20,7 @@ use crate::dial::dial;
 use crate::drivers::{Drivers, refused};
 use crate::inventory::{Inventory, about};
 use crate::paired::Paired;
-use crate::{Config, Error, ErrorKind, Result, Screen, Status, stream};
+use crate::{Config, Error, ErrorKind, Result, Screen, Status, power, stream};
 
 /// Pause before the first new attempt; it doubles up to the longest.
 const PAUSE_SECONDS_MIN: u64 = 1;
@@ -197,6 +197,7 @@ impl<'a> Session<'a> {
             | ControllerMessage::Show { .. }
             | ControllerMessage::Finish { .. }
             | ControllerMessage::Certificate { .. }
+            | ControllerMessage::Power { .. }
             | ControllerMessage::DriverPiece(_)
             | ControllerMessage::InstallDrivers { .. }
                 if self.is_unproven() =>
@@ -238,6 +239,15 @@ impl<'a> Session<'a> {
             ControllerMessage::Show { text } => {
                 self.screen.show(Status::Message { detail: text });
                 Ok(())
+            }
+            ControllerMessage::Power { .. } if self.inventory.is_none() => {
+                Err(out_of_order("an end of the machine before the approval"))
+            }
+            ControllerMessage::Power { action, text } => {
+                match power::end_machine(action, text, self.config.is_boot_image(), self.screen) {
+                    Ok(()) => Ok(()),
+                    Err(error) => self.say(&AgentMessage::PowerFailed { reason: error.chain() }),
+                }
             }
             ControllerMessage::Finish { text } => {
                 self.screen.show(Status::Finished { detail: text });

@@ -12,6 +12,7 @@ mod error;
 pub mod inventory;
 mod pace;
 mod paired;
+mod power;
 mod status;
 mod stream;
 

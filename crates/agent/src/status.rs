@@ -59,6 +59,16 @@ pub enum Status {
         /// For a person.
         detail: String,
     },
+    /// The machine starts anew now: in the boot image that is for PID 1 to do.
+    Restarting {
+        /// Why, for a person.
+        detail: String,
+    },
+    /// The machine is switched off now: in the boot image that is for PID 1 to do.
+    SwitchingOff {
+        /// Why, for a person.
+        detail: String,
+    },
     /// The conversion ended.
     Finished {
         /// For a person.

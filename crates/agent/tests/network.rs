@@ -10,6 +10,7 @@ use block::Format;
 use block::journal::ImageIdentity;
 use conversion::Cancel;
 use conversion::receive::{ReceiveOptions, ReceiveStats, receive_disk, verify_disk};
+use conversion::reconcile::reconcile_disk;
 use conversion::replica::Replica;
 use machine::{ByteCount, ByteOffset};
 use protocol::message::{Compress, OnUnreadable, Scope, StreamMode};
@@ -211,6 +212,86 @@ fn a_killed_agent_goes_on_with_its_key_where_it_was() {
     assert!(killed && stats.streams >= 2, "{stats:?}");
     assert_same(&place.disk, &replica.path);
     assert_eq!(stats.resent.0, 0);
+}
+
+/// The machine was stopped halfway, ran its own system, and came back.
+#[test]
+fn what_changed_while_the_machine_was_away_is_found_and_sent_again_and_nothing_else() {
+    use std::os::unix::fs::FileExt;
+    for format in [Format::Qcow2, Format::Raw] {
+        let place = Place::new(64);
+        let controller = Controller::start();
+        let link = Link::to(controller.address());
+        let agent = place.agent(link.address, &controller);
+        controller.approve();
+        let replica = place.replica("image", format);
+        let cancel = Cancel::default();
+        let mut supply = controller.supply(0, data, cancel.clone());
+        let stopped = receive_disk(
+            &mut supply,
+            &replica,
+            &ReceiveOptions { sync_bytes: ByteCount::mib(4), ..ReceiveOptions::default() },
+            &mut |stats| {
+                if stats.position.0 > 40 << 20 {
+                    cancel.cancel();
+                }
+            },
+            &cancel,
+        );
+        assert_eq!(stopped.unwrap_err().kind, conversion::ErrorKind::Cancelled);
+        agent.kill();
+
+        // Data becomes other data, zeros, or comes where there was none; before and behind what was copied.
+        let file = std::fs::File::options().write(true).open(&place.disk).unwrap();
+        for (at, byte, length) in
+            [(5_000, 1, 700), (3 << 20, 0, 2 << 20), (20 << 20, 2, 9), ((40 << 20) - 3, 3, 6), (60 << 20, 4, 1 << 20)]
+        {
+            file.write_all_at(&vec![byte; length], at).unwrap();
+        }
+        let whole_zeros = (0..64).filter(|mib| {
+            let mut bytes = vec![0; 1 << 20];
+            std::os::unix::fs::FileExt::read_exact_at(
+                &std::fs::File::open(&place.disk).unwrap(),
+                &mut bytes,
+                mib << 20,
+            )
+            .unwrap();
+            bytes.iter().all(|byte| *byte == 0)
+        });
+        let zero = whole_zeros.filter(|mib| *mib < 36).max().unwrap();
+        file.write_all_at(&[5; 3], (zero << 20) + 77).unwrap();
+
+        let _agent = place.agent(link.address, &controller);
+        link.cut_every(10 << 20);
+        let (mut told, none) = ((ByteCount::ZERO, ByteCount::ZERO), Cancel::default());
+        let mut supply = |mode: conversion::StreamMode, within: &[block::Extent]| {
+            let mode = match mode {
+                conversion::StreamMode::Hashes => hashes(ByteOffset::ZERO),
+                conversion::StreamMode::Data { .. } => data(ByteOffset::ZERO),
+            };
+            controller.open(0, mode, within, &none)
+        };
+        let replaced = reconcile_disk(
+            &mut supply,
+            &replica,
+            &block::CreateOptions::default(),
+            false,
+            &mut |compared, sent| told = (compared, sent),
+            &none,
+        )
+        .unwrap();
+        println!("{format}: {} compared, {replaced} replaced, {} crossed the network", told.0, told.1);
+        assert!(replaced.0 >= 4 << 20 && replaced.0 <= 8 << 20, "{replaced} replaced");
+        assert!(told.0.0 >= 36 << 20 && told.1.0 < 8 << 20, "{told:?}");
+        let rest = receive(&controller, &replica, data);
+        assert!(rest.sent.0 < 29 << 20, "{rest:?}");
+        let raw = place.root.join("as-read");
+        let source = block::open_source(&replica.path).unwrap().source;
+        let mut bytes = vec![0; 64 << 20];
+        source.read_at(ByteOffset::ZERO, &mut bytes).unwrap();
+        std::fs::write(&raw, bytes).unwrap();
+        assert_same(&place.disk, &raw);
+    }
 }
 
 /// What a killed controller leaves behind is the image and the journal as they are at any moment.

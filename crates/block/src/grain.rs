@@ -6,12 +6,18 @@
 use machine::{ByteCount, ByteOffset};
 
 use crate::chunk::GRAIN_BYTES;
-use crate::{Buffer, BufferMut, Chunk, Content, Error, ErrorKind, Extent, GRAIN, ImageWriter, Pool, Result};
+use crate::{
+    Buffer, BufferMut, Chunk, Content, Error, ErrorKind, Extent, GRAIN, ImageEditor, ImageWriter, Pool, Result,
+};
 
 /// An image format, given whole grains in ascending order.
 pub(crate) trait GrainSink: Send {
     /// Stores `data` at `offset`: both are multiples of [`GRAIN`]; the last grain of a disk is padded with zeros.
     fn put(&mut self, offset: ByteOffset, data: Buffer) -> Result<()>;
+    /// Reads one grain that was put, or zeros where none was.
+    fn get(&mut self, offset: ByteOffset, grain: &mut [u8]) -> Result<()>;
+    /// Puts one grain in the place of what is there; tells whether it had no place in the file before and got one.
+    fn replace(&mut self, offset: ByteOffset, data: Buffer) -> Result<bool>;
     /// Waits until everything put is durable.
     fn sync(&mut self) -> Result<()>;
     /// Completes the image; returns the file's length.
@@ -43,6 +49,12 @@ impl<S: GrainSink> GrainWriter<S> {
 
     pub(crate) fn resume(sink: S, size: ByteCount, next: ByteOffset) -> Self {
         Self { sink, size, next, partial: None, pool: Pool::new(1) }
+    }
+
+    /// The extent of `length` bytes at `offset`, if the disk has it.
+    fn bounded(&self, offset: ByteOffset, length: usize) -> Result<Extent> {
+        let extent = Extent::new(offset, length.into()).filter(|&extent| Extent::first(self.size).contains(extent));
+        extent.ok_or_else(|| Error::out_of_bounds(offset, length.into(), self.size))
     }
 
     /// Writes the grain that was being gathered, if it ends at or before `offset`.
@@ -81,6 +93,64 @@ impl<S: GrainSink> GrainWriter<S> {
             data = data.slice(taken..data.len());
         }
         Ok(())
+    }
+}
+
+/// The pieces of `extent`, each within its grain: the grain's start, where the piece begins in it, its length.
+fn pieces(extent: Extent) -> impl Iterator<Item = (ByteOffset, usize, usize)> {
+    let mut at = extent.start();
+    std::iter::from_fn(move || {
+        if at >= extent.end() {
+            return None;
+        }
+        let grain = at.round_down(GRAIN);
+        let skip = usize::try_from((at - grain).0).unwrap_or(0);
+        let rest = (extent.end() - at).to_usize().unwrap_or(usize::MAX);
+        let taken = rest.min(GRAIN_BYTES - skip);
+        at += taken.into();
+        Some((grain, skip, taken))
+    })
+}
+
+impl<S: GrainSink> ImageEditor for GrainWriter<S> {
+    fn read_back(&mut self, offset: ByteOffset, buffer: &mut [u8]) -> Result<()> {
+        let extent = self.bounded(offset, buffer.len())?;
+        let mut grain = self.pool.take();
+        for (at, skip, taken) in pieces(extent) {
+            match &self.partial {
+                Some(partial) if partial.offset == at => {
+                    grain[..GRAIN_BYTES].copy_from_slice(&partial.bytes[..GRAIN_BYTES])
+                }
+                _ => self.sink.get(at, &mut grain[..GRAIN_BYTES])?,
+            }
+            let to = usize::try_from((at + skip.into() - offset).0).unwrap_or(usize::MAX);
+            buffer[to..to + taken].copy_from_slice(&grain[skip..skip + taken]);
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, offset: ByteOffset, data: &[u8]) -> Result<Vec<Extent>> {
+        let extent = self.bounded(offset, data.len())?;
+        if let Some(partial) = self.partial.as_ref().filter(|partial| partial.offset < extent.end()) {
+            return Err(Error::new(ErrorKind::OutOfBounds, "what is being written is not replaced").at(partial.offset));
+        }
+        let mut placed: Vec<Extent> = Vec::new();
+        for (at, skip, taken) in pieces(extent) {
+            let mut grain = self.pool.take();
+            if taken < GRAIN_BYTES {
+                self.sink.get(at, &mut grain[..GRAIN_BYTES])?;
+            }
+            let from = usize::try_from((at + skip.into() - offset).0).unwrap_or(usize::MAX);
+            grain[skip..skip + taken].copy_from_slice(&data[from..from + taken]);
+            if self.sink.replace(at, grain.freeze(GRAIN_BYTES))? {
+                let grain = Extent::between(at, at + GRAIN).intersection(Extent::first(self.size));
+                match placed.last_mut() {
+                    Some(last) if last.end() == grain.start() => *last = Extent::between(last.start(), grain.end()),
+                    _ => placed.push(grain),
+                }
+            }
+        }
+        Ok(placed)
     }
 }
 

@@ -15,14 +15,16 @@ use std::path::{Path, PathBuf};
 use machine::{ByteCount, ByteOffset};
 
 use crate::{
-    Chunk, Content, CreateOptions, Error, ErrorKind, Extent, ExtentIter, Format, ImageWriter, Result, create_image,
-    resume_image,
+    Chunk, Content, CreateOptions, Error, ErrorKind, Extent, Format, ImageEditor, ImageWriter, Placed, PlacedIter,
+    Result, create_image, resume_image,
 };
 
 const MAGIC: [u8; 8] = *b"VCJOURNL";
 const VERSION: u32 = 1;
 const HEADER_SIZE: usize = 128;
 const RECORD_SIZE: usize = 32;
+/// Set in the kind of a record of what was replaced.
+const REPLACED: u8 = 0x80;
 /// The longest disk id that the header holds.
 pub const DISK_ID_MAX: usize = 64;
 /// Records kept in memory before they are made durable without being asked.
@@ -57,6 +59,9 @@ pub struct Record {
     pub extent: Extent,
     /// What is there.
     pub state: State,
+    /// Whether it was replaced later: such extents do not ascend, and only those that got a place in the file, or could not
+    /// be read, are told.
+    pub replaced: bool,
 }
 
 /// An open journal, appended to.
@@ -264,6 +269,9 @@ fn encode_record(record: &Record, sequence: u64, salt: u32) -> [u8; RECORD_SIZE]
         State::Zero => 2,
         State::Unreadable => 3,
     };
+    if record.replaced {
+        bytes[0] |= REPLACED;
+    }
     // Seven bytes of sequence number are enough for any disk.
     bytes[1..8].copy_from_slice(&sequence.to_le_bytes()[..7]);
     bytes[8..16].copy_from_slice(&record.extent.start().0.to_le_bytes());
@@ -278,14 +286,14 @@ fn decode_record(bytes: &[u8; RECORD_SIZE], sequence: u64, salt: u32) -> Option<
     let valid = u32_at(bytes, RECORD_SIZE - 4) == crc32fast::hash(&bytes[..RECORD_SIZE - 4])
         && u32_at(bytes, 24) == salt
         && bytes[1..8] == sequence.to_le_bytes()[..7];
-    let state = match bytes[0] {
+    let state = match bytes[0] & !REPLACED {
         1 => State::Data,
         2 => State::Zero,
         3 => State::Unreadable,
         _ => return None,
     };
     let extent = Extent::new(ByteOffset(u64_at(bytes, 8)), ByteCount(u64_at(bytes, 16)))?;
-    valid.then_some(Record { extent, state })
+    valid.then_some(Record { extent, state, replaced: bytes[0] & REPLACED != 0 })
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -298,10 +306,12 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 /// An image together with its journal: an [`ImageWriter`] whose [`sync`](ImageWriter::sync) survives the process.
 pub struct JournaledImage {
-    image: Box<dyn ImageWriter>,
+    image: Box<dyn ImageEditor>,
     journal: Journal,
     /// Written and not yet durable; ascending, neighbours of one state joined.
     pending: Vec<Record>,
+    /// Replaced and not yet durable, in the order of their places.
+    replaced: Vec<Record>,
     durable: ByteOffset,
 }
 
@@ -316,7 +326,7 @@ impl JournaledImage {
             // The empty image was made by this very call and would be in the way of the next.
             let _ = std::fs::remove_file(image);
         })?;
-        Ok(Self { image: writer, journal, pending: Vec::new(), durable: ByteOffset::ZERO })
+        Ok(Self { image: writer, journal, pending: Vec::new(), replaced: Vec::new(), durable: ByteOffset::ZERO })
     }
 
     /// Goes on with both. The source is then read from [`JournaledImage::durable`] on.
@@ -332,24 +342,70 @@ impl JournaledImage {
         }
         let mut durable = ByteOffset::ZERO;
         for record in journal.records()? {
-            let extent = record?.extent;
+            let Record { extent, replaced, .. } = record?;
+            if replaced {
+                continue;
+            }
             if extent.start() < durable {
                 return Err(Error::malformed(extent.start(), "the journal's extents do not ascend"));
             }
             durable = extent.end();
         }
-        let written: ExtentIter<'_> = Box::new(journal.records()?.filter_map(|record| match record {
-            Ok(record) if record.state == State::Data => Some(Ok(record.extent)),
+        let placed: PlacedIter<'_> = Box::new(journal.records()?.filter_map(|record| match record {
+            Ok(Record { extent, state: State::Data, replaced: false }) => Some(Ok(Placed::Written(extent))),
+            Ok(Record { extent, state: State::Data, replaced: true }) => Some(Ok(Placed::Replaced(extent))),
             Ok(_) => None,
             Err(error) => Some(Err(error)),
         }));
-        let writer = resume_image(image, identity.format, identity.size, written, options)?;
-        Ok(Self { image: writer, journal, pending: Vec::new(), durable })
+        let writer = resume_image(image, identity.format, identity.size, placed, options)?;
+        Ok(Self { image: writer, journal, pending: Vec::new(), replaced: Vec::new(), durable })
     }
 
     /// Every byte of the disk before this offset is safe: where to go on after a crash, what to acknowledge.
     pub fn durable(&self) -> ByteOffset {
         self.durable
+    }
+
+    /// Reads what is there so far.
+    ///
+    /// # Errors
+    /// As [`ImageEditor::read_back`].
+    pub fn read_back(&mut self, offset: ByteOffset, buffer: &mut [u8]) -> Result<()> {
+        self.image.read_back(offset, buffer)
+    }
+
+    /// Replaces what lies before [`JournaledImage::durable`] by what the source has there now; durable after the next
+    /// [`sync`](ImageWriter::sync). A crash before it leaves any mixture of both.
+    ///
+    /// # Errors
+    /// As [`ImageEditor::replace`].
+    pub fn replace(&mut self, chunk: &Chunk) -> Result<()> {
+        let Some(extent) = chunk.extent().filter(|extent| extent.end() <= self.durable) else {
+            return Err(Error::out_of_bounds(chunk.offset, chunk.length(), self.durable - ByteOffset::ZERO));
+        };
+        if let Content::Data(data) = &chunk.content {
+            return self.replace_data(extent.start(), data);
+        }
+        if let Content::Unreadable(_) = chunk.content {
+            self.replaced.push(Record { extent, state: State::Unreadable, replaced: true });
+        }
+        let zeros = [0; crate::BUFFER_SIZE];
+        let mut at = extent.start();
+        while at < extent.end() {
+            let length = (extent.end() - at).to_usize().unwrap_or(usize::MAX).min(zeros.len());
+            self.replace_data(at, &zeros[..length])?;
+            at += length.into();
+        }
+        Ok(())
+    }
+
+    fn replace_data(&mut self, offset: ByteOffset, data: &[u8]) -> Result<()> {
+        let placed = self.image.replace(offset, data)?;
+        self.replaced.extend(placed.into_iter().map(|extent| Record { extent, state: State::Data, replaced: true }));
+        if self.replaced.len() >= PENDING_MAX {
+            self.sync()?;
+        }
+        Ok(())
     }
 
     /// The journal, for its records.
@@ -386,7 +442,7 @@ impl ImageWriter for JournaledImage {
         let extent = chunk.extent();
         self.image.write(chunk)?;
         if let Some(extent) = extent.filter(|extent| !extent.is_empty()) {
-            self.note(Record { extent, state });
+            self.note(Record { extent, state, replaced: false });
         }
         if self.pending.len() >= PENDING_MAX {
             self.sync()?;
@@ -405,6 +461,7 @@ impl ImageWriter for JournaledImage {
             later.extend(part(Extent::between(record.extent.start().max(end), record.extent.end())));
         }
         self.pending = later;
+        records.append(&mut self.replaced);
         if !records.is_empty() {
             self.journal.append(&records)?;
         }

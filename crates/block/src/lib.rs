@@ -41,5 +41,5 @@ pub use reader::{ExtentReader, OnUnreadable, ReadOptions};
 pub use scope::{Ranges, Scoped, hide};
 pub use source::{BlockSource, MemorySource, Slice, check_bounds};
 pub use verify::{DIFFERENCES_MAX, PieceHash, Verification, hash_pieces, verify};
-pub use writer::{CreateOptions, ImageWriter, create_image, resume_image};
+pub use writer::{CreateOptions, ImageEditor, ImageWriter, Placed, PlacedIter, create_image, resume_image};
 pub use zero::is_zero;

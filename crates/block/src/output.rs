@@ -101,6 +101,12 @@ impl Output {
         self.queue.submit(0, offset, Transfer::Write(data))
     }
 
+    /// Reads what was written; waits for all writes before.
+    pub(crate) fn read(&mut self, offset: ByteOffset, buffer: &mut [u8]) -> Result<()> {
+        self.drain()?;
+        self.file.read_exact_at(buffer, offset.0).map_err(|e| Error::io("cannot read the image", e).at(offset))
+    }
+
     /// Allocates the file ahead of a write that ends at `end`, for images that only grow.
     pub(crate) fn reserve(&mut self, end: u64) -> Result<()> {
         if !self.can_reserve || end <= self.reserved {
@@ -149,7 +155,7 @@ impl Output {
     }
 
     /// Waits for all writes; the first failure counts.
-    fn drain(&mut self) -> Result<()> {
+    pub(crate) fn drain(&mut self) -> Result<()> {
         let mut outcome = Ok(());
         while self.queue.in_flight() > 0 {
             let reaped = self.reap();

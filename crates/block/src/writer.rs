@@ -7,7 +7,7 @@ use machine::{ByteCount, ByteOffset};
 use crate::formats::{qcow2::Qcow2Writer, raw::RawWriter};
 use crate::grain::GrainWriter;
 use crate::output::Output;
-use crate::{Chunk, ExtentIter, Format, Result};
+use crate::{Chunk, Extent, Format, Result};
 
 /// An image being written. It begins as zeros, so zeros need no writing; chunks come in ascending order.
 ///
@@ -39,6 +39,22 @@ pub trait ImageWriter: Send {
     fn bytes_written(&self) -> ByteCount;
 }
 
+/// An image being written, in which what was written can be replaced: its source went on changing.
+pub trait ImageEditor: ImageWriter {
+    /// Reads what was written so far, durable or not; what was not is zeros.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfBounds`](crate::ErrorKind) for what the disk does not have, or what the operating system said.
+    fn read_back(&mut self, offset: ByteOffset, buffer: &mut [u8]) -> Result<()>;
+
+    /// Replaces what was written at `offset`, all of it before the last durable end. Returns the extents that had no place in
+    /// the file before and got one, in that order; they must be told to [`resume_image`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfBounds`](crate::ErrorKind), and as [`ImageWriter::write`].
+    fn replace(&mut self, offset: ByteOffset, data: &[u8]) -> Result<Vec<Extent>>;
+}
+
 /// How an image is made.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
@@ -67,7 +83,7 @@ pub fn create_image(
     format: Format,
     size: ByteCount,
     options: &CreateOptions,
-) -> Result<Box<dyn ImageWriter>> {
+) -> Result<Box<dyn ImageEditor>> {
     if format == Format::Qcow2 {
         Qcow2Writer::check_size(size)?;
     }
@@ -78,9 +94,21 @@ pub fn create_image(
     })
 }
 
-/// Goes on with an image that was not finished. `written` are the extents that hold data and were made durable, in
-/// ascending order (see [`journal`](crate::journal)); everything else in the file is discarded. The next chunk begins at or
-/// behind the end of the last extent. What comes out is byte for byte what an uninterrupted run would have made.
+/// An extent that has its place in the file of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// By [`ImageWriter::write`]; these ascend.
+    Written(Extent),
+    /// By [`ImageEditor::replace`], which was made durable.
+    Replaced(Extent),
+}
+
+/// The extents of an image in the order in which they got their places.
+pub type PlacedIter<'a> = Box<dyn Iterator<Item = Result<Placed>> + Send + 'a>;
+
+/// Goes on with an image, whether it was finished or not. `placed` are the extents that hold data and were made durable (see
+/// [`journal`](crate::journal)); everything else in the file is discarded. The next chunk begins at or behind the end of the
+/// last that was written. Where nothing was replaced, what comes out is byte for byte what an uninterrupted run would have made.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind) if the file is too short for what `written` says, or what the operating
@@ -89,18 +117,17 @@ pub fn resume_image(
     path: &Path,
     format: Format,
     size: ByteCount,
-    written: ExtentIter<'_>,
+    placed: PlacedIter<'_>,
     options: &CreateOptions,
-) -> Result<Box<dyn ImageWriter>> {
-    let written = crate::grains(written, crate::GRAIN, size);
+) -> Result<Box<dyn ImageEditor>> {
     let output = Output::open(path, options)?;
     Ok(match format {
         Format::Raw => {
-            let (writer, end) = RawWriter::resume(output, size, options.full, written)?;
+            let (writer, end) = RawWriter::resume(output, size, options.full, placed)?;
             Box::new(GrainWriter::resume(writer, size, end))
         }
         Format::Qcow2 => {
-            let (writer, end) = Qcow2Writer::resume(output, size, options.full, written)?;
+            let (writer, end) = Qcow2Writer::resume(output, size, options.full, placed)?;
             Box::new(GrainWriter::resume(writer, size, end))
         }
     })

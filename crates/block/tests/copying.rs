@@ -13,7 +13,7 @@ use block::fault::{FaultySource, FullWriter};
 use block::journal::{ImageIdentity, Journal, JournaledImage, State};
 use block::{
     BlockSource, Chunk, Content, CopyOptions, CreateOptions, ErrorKind, ExtentReader, Format, ImageWriter,
-    OnUnreadable, ReadOptions, copy, create_image, open_source, resume_image, verify,
+    OnUnreadable, Placed, ReadOptions, copy, create_image, open_source, resume_image, verify,
 };
 use machine::{ByteCount, ByteOffset};
 use proptest::prelude::*;
@@ -290,7 +290,8 @@ fn records_behind_a_damaged_one_are_not_believed() {
     let path = folder.path().join("journal");
     let identity = ImageIdentity { disk: "a".into(), size: ByteCount(1 << 40), format: Format::Raw };
     let mut journal = Journal::create(&path, &identity).unwrap();
-    let record = |n: u64| block::journal::Record { extent: extent(n * 100, n * 100 + 50), state: State::Data };
+    let record =
+        |n: u64| block::journal::Record { extent: extent(n * 100, n * 100 + 50), state: State::Data, replaced: false };
     journal.append(&[record(0), record(1)]).unwrap();
     journal.append(&[record(2)]).unwrap();
     drop(journal);
@@ -405,8 +406,14 @@ fn a_full_disk_is_no_space_and_what_was_durable_can_be_gone_on_with() {
         let error = copy(Arc::clone(&source), everything(&source), &mut writer, &options, &mut keep_on).unwrap_err();
         assert_eq!(error.kind, ErrorKind::NoSpace);
         drop(writer);
-        let mut writer =
-            resume_image(&image, format, source.size(), extents(&[(0, 3 << 20)]), &CreateOptions::default()).unwrap();
+        let mut writer = resume_image(
+            &image,
+            format,
+            source.size(),
+            Box::new(extents(&[(0, 3 << 20)]).map(|extent| extent.map(Placed::Written))),
+            &CreateOptions::default(),
+        )
+        .unwrap();
         copy(Arc::clone(&source), extents(&[(3 << 20, 8 << 20)]), &mut *writer, &options, &mut keep_on).unwrap();
         writer.finish().unwrap();
         assert!(read_all(&*open_source(&image).unwrap().source) == disk);

@@ -8,11 +8,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::system::RebootCommand;
 use serde::{Deserialize, Serialize};
 
 use crate::console::log;
 use crate::status::Status;
-use crate::{Error, Result, medium, reaper};
+use crate::{Error, Result, conversation, medium, reaper};
 
 const PROGRAM: &str = "/usr/bin/vconverter-agent";
 const FOLDER: &str = "/run/vconverter";
@@ -70,6 +71,15 @@ impl AgentLine {
     /// Whether the controller took this machine in: it may be copied at any time.
     pub fn is_at_work(&self) -> bool {
         matches!(self.status.as_str(), "ready" | "copying" | "verifying" | "finished")
+    }
+
+    /// How the controller's operator wants the machine to be ended, and in words.
+    pub fn wants_end(&self) -> Option<(&'static str, RebootCommand)> {
+        match self.status.as_str() {
+            "restarting" => Some(("restarting", RebootCommand::Restart)),
+            "switching_off" => Some(("switching off", RebootCommand::PowerOff)),
+            _ => None,
+        }
     }
 
     /// The code that somebody at the machine has to compare before the agent goes on.
@@ -323,6 +333,9 @@ fn listen(output: ChildStdout, status: &Arc<Status>) {
     each_line(output, |text| match serde_json::from_str::<AgentLine>(text) {
         Ok(line) => {
             log_change(&line, &mut logged);
+            if let Some((what, command)) = line.wants_end() {
+                conversation::end(status, what, command);
+            }
             status.update(|picture| {
                 if let (Some(disk), Some(done), Some(total)) = (&line.disk, line.done, line.total) {
                     // As many disks as are there, whatever names come.
@@ -384,6 +397,10 @@ mod tests {
         );
         let line = parse(r#"{"status":"copying","disk":"sda","done":5,"total":10,"further":[1]}"#);
         assert_eq!((line.describe().as_str(), line.done, line.total), ("copying: sda", Some(5), Some(10)));
+        assert!(line.wants_end().is_none());
+        let line = parse(r#"{"status":"restarting","detail":"not back by 06:00 else"}"#);
+        assert_eq!(line.describe(), "restarting: not back by 06:00 else");
+        assert!(matches!(line.wants_end(), Some(("restarting", RebootCommand::Restart))));
     }
 
     #[test]

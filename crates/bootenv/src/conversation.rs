@@ -332,7 +332,7 @@ fn test(controller: &str, number: u64, wanted: &Wanted, status: &Status) {
     }
 }
 
-fn end(status: &Status, what: &str, command: RebootCommand) -> ! {
+pub(crate) fn end(status: &Status, what: &str, command: RebootCommand) -> ! {
     log(format!("{what}, as asked"));
     status.update(|picture| picture.agent.detail = Some(what.into()));
     console::drain(Duration::from_secs(2));

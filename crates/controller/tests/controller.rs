@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use controller::ErrorKind;
 use conversion::{Cancel, CopyProgress, Event, Observer, Source, Step, StreamMode, StreamRequest};
 use machine::{ByteCount, ByteOffset};
-use protocol::message::{AgentMessage, Bytes32, ControllerMessage, Scope, StreamToken};
+use protocol::message::{AgentMessage, Bytes32, ControllerMessage, StreamToken};
 use serde_json::{Value, json};
 
 use support::*;
@@ -210,12 +210,7 @@ fn a_forgotten_machine_is_cut_off_and_its_key_gets_nowhere_any_more() {
 fn read_a_stream(source: &Source, cancel: &Cancel) -> conversion::Result<Value> {
     let Source::Remote(remote) = source else { panic!("a task has a remote source") };
     assert_eq!(remote.machine().disks.len(), 1);
-    let wish = StreamRequest {
-        disk: 0,
-        mode: StreamMode::Data { skip_unreadable: false },
-        resume: ByteOffset(4096),
-        scope: Scope::default(),
-    };
+    let wish = StreamRequest::whole(0, StreamMode::Data { skip_unreadable: false }, ByteOffset(4096));
     let mut stream = remote.open_stream(&wish, cancel)?;
     let mut text = String::new();
     let failed = |e| conversion::Error::because(conversion::ErrorKind::Source, "stream", e);

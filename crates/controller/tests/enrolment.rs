@@ -259,12 +259,7 @@ fn a_certificate_of_another_controller_gets_nowhere() {
 fn reading() -> Arc<dyn controller::tasks::Converter> {
     Arc::new(Fake(|source: Source, _: &dyn Observer, cancel: &Cancel| {
         let Source::Remote(remote) = source else { panic!("a task has a remote source") };
-        let wish = StreamRequest {
-            disk: 0,
-            mode: StreamMode::Data { skip_unreadable: false },
-            resume: ByteOffset(0),
-            scope: protocol::message::Scope::default(),
-        };
+        let wish = StreamRequest::whole(0, StreamMode::Data { skip_unreadable: false }, ByteOffset(0));
         let mut stream = remote.open_stream(&wish, cancel)?;
         let mut text = String::new();
         let failed = |e| conversion::Error::because(conversion::ErrorKind::Source, "stream", e);

@@ -13,7 +13,7 @@ use controller::Controller;
 use conversion::{Cancel, Observer, Source, StreamMode, StreamRequest};
 use machine::ByteOffset;
 use protocol::Connection;
-use protocol::message::{ControllerMessage, Scope};
+use protocol::message::ControllerMessage;
 use serde_json::{Value, json};
 use support::*;
 
@@ -103,8 +103,7 @@ fn reading() -> Arc<dyn controller::tasks::Converter> {
     Arc::new(Fake(|source: Source, _: &dyn Observer, cancel: &Cancel| {
         let Source::Remote(remote) = source else { panic!("a local source") };
         let mode = StreamMode::Data { skip_unreadable: false };
-        let mut stream = remote
-            .open_stream(&StreamRequest { disk: 0, mode, resume: ByteOffset(0), scope: Scope::default() }, cancel)?;
+        let mut stream = remote.open_stream(&StreamRequest::whole(0, mode, ByteOffset(0)), cancel)?;
         let (start, mut bytes) = (Instant::now(), 0);
         let mut buffer = vec![0; 64 << 10];
         loop {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use conversion::{Cancel, Observer, Source, StreamMode, StreamRequest};
 use machine::ByteOffset;
-use protocol::message::{ControllerMessage, Scope};
+use protocol::message::ControllerMessage;
 use serde_json::{Value, json};
 use support::*;
 
@@ -45,8 +45,7 @@ fn tasks_sessions_streams_and_requests_are_counted() {
     let read_all = Fake(|source: Source, _: &dyn Observer, cancel: &Cancel| {
         let Source::Remote(machine) = source else { panic!("a machine") };
         let mode = StreamMode::Data { skip_unreadable: false };
-        let mut stream = machine
-            .open_stream(&StreamRequest { disk: 0, resume: ByteOffset(0), mode, scope: Scope::default() }, cancel)?;
+        let mut stream = machine.open_stream(&StreamRequest::whole(0, mode, ByteOffset(0)), cancel)?;
         let mut sink = Vec::new();
         let _ = stream.read_to_end(&mut sink);
         Ok(json!({ "read": sink.len() }))

@@ -36,7 +36,7 @@ struct Site {
     data: PathBuf,
     machine: String,
     begun: Arc<AtomicUsize>,
-    _connection: Connection,
+    connection: Connection,
     controller: Controller,
 }
 
@@ -46,7 +46,7 @@ impl Site {
         let (data, begun) = (folder.path().join("data"), Arc::default());
         let controller = start(&data, endless(&begun));
         let (connection, machine) = Agent::new(controller.status()).enrol(&data, &machine("B5BRN12"));
-        Self { folder, data, machine, begun, _connection: connection, controller }
+        Self { folder, data, machine, begun, connection, controller }
     }
 
     fn convert(&self, name: &str) -> String {
@@ -91,7 +91,7 @@ fn a_running_task_is_paused_over_a_restart_and_goes_on() {
     controller.stop();
     let controller = start(&data, endless(&begun));
     let (connection, _) = Agent::new(controller.status()).enrol(&data, &support::machine("B5BRN12"));
-    let site = Site { folder, data, machine, begun, _connection: connection, controller };
+    let site = Site { folder, data, machine, begun, connection, controller };
     assert_eq!(site.task(&id)["state"], "paused", "it stays so");
     assert_eq!(site.begun.load(Ordering::SeqCst), 1);
     assert_eq!(site.post(&format!("/tasks/{id}/resume")).0, 200);
@@ -218,4 +218,62 @@ fn a_controller_that_is_stopped_for_longer_than_its_lease_writes_nothing_when_it
     assert!(store.end_task(&lease, &End::Interrupted).unwrap());
     let count = after.1;
     eventually("it goes on", || store.task_log(&task, 0, 10_000).unwrap().len() > count + 10);
+}
+
+/// The time of day by universal time, so many minutes from now.
+fn minutes_from_now(minutes: u64) -> String {
+    let at = controller::Timestamp::now().after(Duration::from_secs(minutes * 60)).to_string();
+    format!("{} UTC", &at[11..16])
+}
+
+#[test]
+fn a_machine_that_would_not_be_back_in_time_is_given_back_and_what_is_copied_is_kept() {
+    let site = Site::start();
+    // It takes five minutes to start: there is no time for a copy at all.
+    let request = json!({ "name": "web1", "output": site.folder.path(), "back_by": minutes_from_now(4) });
+    let body = json!({ "machine": site.machine, "request": request });
+    let (status, _, task) = http(&site.data, "POST", "/tasks", &body.to_string());
+    assert_eq!(status, 201, "{task}");
+    let id = task["id"].as_str().unwrap();
+    let told = receive(&site.connection);
+    println!("the machine is told: {told:?}");
+    assert!(matches!(told, protocol::message::ControllerMessage::Show { .. }));
+    let told = receive(&site.connection);
+    println!("the machine is told: {told:?}");
+    let restart = protocol::message::PowerAction::Restart;
+    assert!(matches!(told, protocol::message::ControllerMessage::Power { action, .. } if action == restart));
+    site.is(id, "failed");
+    let failed = site.task(id);
+    println!("{}", failed["error"]);
+    assert!(failed["error"].as_str().unwrap().contains("what is copied is kept"), "{failed}");
+    assert_eq!((&failed["steps"][1]["state"], &failed["back_by"]), (&json!("failed"), &request["back_by"]));
+    let said = || {
+        let log = get(&site.data, &format!("/tasks/{id}/log"));
+        log.as_array()
+            .unwrap()
+            .iter()
+            .any(|line| line["message"].as_str().unwrap().contains("is given back: it starts"))
+    };
+    eventually("it is said", said);
+
+    // Back in the boot image, with time enough.
+    let Site { folder, data, machine, begun, connection, controller } = site;
+    drop(connection);
+    let (status, _, task) = http(&data, "POST", &format!("/tasks/{id}/retry"), "");
+    println!("{status}: {}", task["state"]);
+    let (connection, again) = Agent::new(controller.status()).enrol(&data, &support::machine("B5BRN12"));
+    assert_eq!((status, &again), (200, &machine));
+    drop((connection, begun, folder));
+    controller.stop();
+}
+
+#[test]
+fn what_cannot_be_a_time_to_be_back_is_refused() {
+    let site = Site::start();
+    let request = json!({ "name": "web1", "output": site.folder.path(), "back_by": "tomorrow" });
+    let body = json!({ "machine": site.machine, "request": request });
+    let (status, _, problem) = http(&site.data, "POST", "/tasks", &body.to_string());
+    println!("{status}: {}", problem["detail"]);
+    assert!(status == 422 && problem["detail"].as_str().unwrap().contains("06:00 Europe/Berlin"), "{problem}");
+    site.controller.stop();
 }

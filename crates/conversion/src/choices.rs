@@ -91,7 +91,7 @@ impl TakenDisk {
     /// As an agent is told.
     pub(crate) fn scope(&self) -> Scope {
         let left_out = self.left_out.iter().map(|extent| (extent.start(), extent.length()));
-        Scope { keeps_swap: self.keeps_swap, left_out: left_out.collect() }
+        Scope { keeps_swap: self.keeps_swap, left_out: left_out.collect(), within: Vec::new() }
     }
 }
 

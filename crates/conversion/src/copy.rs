@@ -9,13 +9,15 @@ use block::{
     intersect,
 };
 use machine::{ByteCount, ByteOffset, Disk};
+use protocol::message::Scope;
 
 use crate::choices::TakenDisk;
 use crate::receive::{ReceiveOptions, receive_disk, verify_disk};
+use crate::reconcile::reconcile_disk;
 use crate::replica::Replica;
 use crate::{
-    Allocation, Cancel, CopyProgress, Error, ErrorKind, Event, Observer, RemoteMachine, Result, Step, StreamMode,
-    StreamRequest,
+    Allocation, Cancel, CopyProgress, DataStream, Error, ErrorKind, Event, Observer, RemoteMachine, Result, Step,
+    StreamMode, StreamRequest, Visit,
 };
 
 /// How much is written before it is made durable on the way.
@@ -167,6 +169,8 @@ pub(crate) struct RemoteCopy<'a> {
     pub taken: &'a TakenDisk,
     /// The machine.
     pub machine: &'a dyn RemoteMachine,
+    /// The visit that it is copied in.
+    pub visit: Option<&'a Visit>,
 }
 
 impl RemoteCopy<'_> {
@@ -180,9 +184,7 @@ impl RemoteCopy<'_> {
     ) -> Result<Copied> {
         let mode = StreamMode::Data { skip_unreadable };
         let mut supply = |resume: ByteOffset| self.open_stream(mode, resume, cancel);
-        let full = self.taken.allocation == Allocation::Full;
-        let create = CreateOptions { full, ..CreateOptions::default() };
-        let options = ReceiveOptions { create, ..ReceiveOptions::default() };
+        let options = ReceiveOptions { create: self.create_options(), ..ReceiveOptions::default() };
         let figures = |stats: &crate::receive::ReceiveStats| CopyProgress {
             disk: self.place,
             done: stats.done,
@@ -230,8 +232,41 @@ impl RemoteCopy<'_> {
         self.taken.bytes
     }
 
-    fn open_stream(&self, mode: StreamMode, resume: ByteOffset, cancel: &Cancel) -> Result<Box<dyn crate::DataStream>> {
-        let (disk, scope) = (self.taken.index, self.taken.scope());
-        self.machine.open_stream(&StreamRequest { disk, mode, resume, scope }, cancel)
+    /// Makes what is there of the replica what the source has now; returns how much of it was replaced.
+    pub(crate) fn reconcile(
+        &self,
+        replica: &Replica,
+        skip_unreadable: bool,
+        meter: &mut Meter<'_>,
+        cancel: &Cancel,
+    ) -> Result<ByteCount> {
+        let mut supply = |mode: StreamMode, within: &[Extent]| self.open(mode, ByteOffset::ZERO, within, cancel);
+        let total = self.expected();
+        let mut tell = |compared: ByteCount, sent: ByteCount| {
+            let done = compared.min(total);
+            let _ = meter.tell(CopyProgress { disk: self.place, done, total, sent, ..CopyProgress::default() });
+        };
+        reconcile_disk(&mut supply, replica, &self.create_options(), skip_unreadable, &mut tell, cancel)
+    }
+
+    fn create_options(&self) -> CreateOptions {
+        CreateOptions { full: self.taken.allocation == Allocation::Full, ..CreateOptions::default() }
+    }
+
+    fn open_stream(&self, mode: StreamMode, resume: ByteOffset, cancel: &Cancel) -> Result<Box<dyn DataStream>> {
+        self.open(mode, resume, &[], cancel)
+    }
+
+    fn open(
+        &self,
+        mode: StreamMode,
+        resume: ByteOffset,
+        within: &[Extent],
+        cancel: &Cancel,
+    ) -> Result<Box<dyn DataStream>> {
+        let within = within.iter().map(|extent| (extent.start(), extent.length())).collect();
+        let scope = Scope { within, ..self.taken.scope() };
+        let request = StreamRequest { disk: self.taken.index, mode, resume, scope, visit: self.visit.cloned() };
+        self.machine.open_stream(&request, cancel)
     }
 }

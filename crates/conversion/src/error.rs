@@ -10,6 +10,8 @@ pub enum ErrorKind {
     Refused,
     /// The source failed: unreadable sectors, a disk that shrank, a machine that went away for good.
     Source,
+    /// The machine left the boot image and came back: its own system may have written its disks in between.
+    SourceChanged,
     /// The place of the result failed: no space, read-only.
     Target,
     /// A fix-up failed; the replica is as it was and the step can be retried without copying.

@@ -25,9 +25,11 @@ mod preflight;
 mod programs;
 mod prove;
 pub mod receive;
+pub mod reconcile;
 mod remote;
 pub mod replica;
 mod request;
+mod visits;
 mod watch;
 mod workdir;
 
@@ -39,7 +41,7 @@ pub use outcome::{ConvertedDisk, FixUpOutcome, Outcome, Proof, Verdict};
 pub use pipeline::convert;
 pub use preflight::{Finding, PlannedDisk, Preflight, Severity, preflight};
 pub use prove::{PROOF_FOLDER, PROOF_RECORD, PROOF_SCREENSHOT, PROOF_SERIAL_LOG};
-pub use remote::{DataStream, RemoteMachine, StreamMode, StreamRequest};
+pub use remote::{DataStream, RemoteMachine, StreamMode, StreamRequest, Visit};
 pub use request::{OutputFormat, Request, Source};
 pub use workdir::{discard, working_folder};
 

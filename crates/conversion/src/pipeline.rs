@@ -22,7 +22,7 @@ use crate::replica::Replica;
 use crate::workdir::{Workdir, remove_if_present};
 use crate::{
     Allocation, Cancel, ConvertedDisk, Error, ErrorKind, Event, Observer, Outcome, Proof, RemoteMachine, Request,
-    Result, Source, Step, Verdict,
+    Result, Source, Step, Verdict, Visit,
 };
 
 /// Converts `source` as `request` says, and returns what was made.
@@ -82,7 +82,7 @@ impl<'a> Pipeline<'a> {
 /// An opened source.
 pub(crate) enum Origin {
     /// Disks of this machine.
-    Local(LocalDisks),
+    Local(Box<LocalDisks>),
     /// A machine behind an agent.
     Remote(Arc<dyn RemoteMachine>),
 }
@@ -90,7 +90,7 @@ pub(crate) enum Origin {
 impl Origin {
     fn open(source: &Source) -> Result<Self> {
         match source {
-            Source::Local(paths) => LocalDisks::open(paths).map(Self::Local),
+            Source::Local(paths) => Ok(Self::Local(Box::new(LocalDisks::open(paths)?))),
             Source::Remote(remote) => Ok(Self::Remote(Arc::clone(remote))),
         }
     }
@@ -130,6 +130,12 @@ pub(crate) struct Record {
     pub stamps: Vec<Option<Stamp>>,
     /// Which of its disks are taken.
     pub selected: Vec<usize>,
+    /// The visit of a remote machine in which they are as they were copied.
+    #[serde(default)]
+    pub visit: Option<Visit>,
+    /// For each of them, whether what is there of its replica is of an earlier visit, and to be compared.
+    #[serde(default)]
+    pub to_compare: Vec<bool>,
     /// For each of them, once it is copied: what became of it.
     pub copied: Vec<Option<ConvertedDisk>>,
     /// The result of `--verify`.
@@ -151,13 +157,15 @@ pub(crate) struct Record {
 const RECORD_VERSION: u32 = 1;
 
 impl Record {
-    fn new(request: &Request, machine: &Machine, selected: Vec<usize>) -> Self {
+    pub(crate) fn new(request: &Request, machine: &Machine, selected: Vec<usize>) -> Self {
         Self {
             version: RECORD_VERSION,
             id: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
             request: request.clone(),
             machine: machine.clone(),
             stamps: Vec::new(),
+            visit: None,
+            to_compare: vec![false; selected.len()],
             copied: vec![None; selected.len()],
             selected,
             verified: None,
@@ -224,7 +232,7 @@ fn refused(why: &str, workdir: &Workdir) -> Error {
 
 /// One running conversion.
 pub(crate) struct Pipeline<'a> {
-    origin: Origin,
+    pub(crate) origin: Origin,
     pub(crate) workdir: Workdir,
     pub(crate) record: Record,
     pub(crate) selection: Selection,
@@ -252,6 +260,10 @@ impl Pipeline<'_> {
             return self.store();
         }
         self.copy_disks()?;
+        for place in 0..self.record.selected.len() {
+            // Until all disks were there, each of them could be gone on with.
+            remove_if_present(&self.replica(place).journal)?;
+        }
         if self.record.request.verify && self.record.verified.is_none() {
             self.verify_disks()?;
         }
@@ -289,7 +301,7 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    fn store(&self) -> Result<()> {
+    pub(crate) fn store(&self) -> Result<()> {
         self.workdir.store(&self.record)
     }
 
@@ -344,7 +356,7 @@ impl Pipeline<'_> {
         }
     }
 
-    fn replica(&self, place: usize) -> Replica {
+    pub(crate) fn replica(&self, place: usize) -> Replica {
         let disk = &self.record.machine.disks[self.record.selected[place]];
         Replica::new(self.image(place), self.record.request.format, disk)
     }
@@ -378,19 +390,10 @@ impl Pipeline<'_> {
         for left_out in self.selection.left_out(&self.record.machine) {
             self.observer.event(Event::Log { message: format!("left out: {left_out}") });
         }
-        for place in 0..self.record.selected.len() {
-            if self.record.copied[place].is_none() {
-                let disk = self.copy_disk(place)?;
-                self.record.copied[place] = Some(disk);
-                self.store()?;
-                // Only now: without the record the journal is what knows that the image is whole.
-                remove_if_present(&self.replica(place).journal)?;
-            }
-        }
-        Ok(())
+        self.copy_in_visits()
     }
 
-    fn copy_disk(&mut self, place: usize) -> Result<ConvertedDisk> {
+    pub(crate) fn copy_disk(&mut self, place: usize) -> Result<ConvertedDisk> {
         let index = self.record.selected[place];
         let disk = self.record.machine.disks[index].clone();
         let replica = self.replica(place);
@@ -406,7 +409,8 @@ impl Pipeline<'_> {
                 copied
             }
             Origin::Remote(machine) => {
-                let copy = RemoteCopy { place, taken: &taken, machine: machine.as_ref() };
+                let visit = self.record.visit.as_ref();
+                let copy = RemoteCopy { place, taken: &taken, machine: machine.as_ref(), visit };
                 copy.copy(&replica, skip, &mut meter, self.cancel)?
             }
         };
@@ -445,12 +449,21 @@ impl Pipeline<'_> {
             let disk = self.record.machine.disks[index].clone();
             let (replica, taken) = (self.replica(place), &self.selection.disks[place]);
             let mut meter = Meter::new(Step::Verify, self.observer, self.cancel);
-            let differences = match &self.origin {
-                Origin::Local(disks) => disks.copy_of(place, taken, &disk, |copy| copy.verify(&replica, &mut meter))?,
+            let compared = match &self.origin {
+                Origin::Local(disks) => disks.copy_of(place, taken, &disk, |copy| copy.verify(&replica, &mut meter)),
                 Origin::Remote(machine) => {
-                    let copy = RemoteCopy { place, taken, machine: machine.as_ref() };
-                    copy.verify(&replica, &mut meter, self.cancel)?
+                    let visit = self.record.visit.as_ref();
+                    let copy = RemoteCopy { place, taken, machine: machine.as_ref(), visit };
+                    copy.verify(&replica, &mut meter, self.cancel)
                 }
+            };
+            let differences = match compared {
+                Err(error) if error.kind == ErrorKind::SourceChanged => {
+                    self.warn("not verified: the machine was in its own system since it was copied".into());
+                    self.record.verified = Some(false);
+                    return self.store();
+                }
+                compared => compared?,
             };
             if let Some(first) = differences.first() {
                 let context = format!(

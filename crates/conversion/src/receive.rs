@@ -103,33 +103,17 @@ pub fn receive_disk(
     cancel: &Cancel,
 ) -> Result<ReceiveStats> {
     let mut receiver = Receiver::begin(replica, options)?;
-    let mut fruitless = 0;
-    let outcome = loop {
-        if let Err(error) = cancel.check() {
-            break Err(error);
-        }
-        let before = receiver.stats.position;
-        let stream = match supply.open(before) {
-            Ok(stream) => stream,
-            Err(error) => break Err(error),
-        };
-        receiver.stats.streams += 1;
-        match receiver.receive(stream, progress, cancel) {
-            Ok(()) => break Ok(()),
-            Err(Failure::Stop(error)) => break Err(error),
-            Err(Failure::Again(error)) => {
-                tracing::info!(error = %error.chain(), position = %receiver.stats.position, "stream interrupted");
-                fruitless = if receiver.stats.position > before { 0 } else { fruitless + 1 };
-                if fruitless >= FRUITLESS_MAX {
-                    let text = format!("{FRUITLESS_MAX} streams of the disk brought nothing");
-                    break Err(Error::because(ErrorKind::Source, text, error));
-                }
-                if fruitless > 0 {
-                    std::thread::sleep(FRUITLESS_PAUSE);
-                }
-            }
-        }
-    };
+    let outcome = insist(
+        "data",
+        &mut receiver,
+        |receiver| supply.open(receiver.stats.position),
+        |receiver| receiver.stats.position,
+        |receiver, stream| {
+            receiver.stats.streams += 1;
+            receiver.receive(stream, progress, cancel)
+        },
+        cancel,
+    );
     match outcome {
         Ok(()) => receiver.finish(progress),
         Err(error) => {
@@ -140,8 +124,41 @@ pub fn receive_disk(
     }
 }
 
+/// One stream after another, until one comes to its end. `position` tells whether one brought something: it is given up
+/// when twenty in a row did not.
+pub(crate) fn insist<S>(
+    what: &str,
+    state: &mut S,
+    mut open: impl FnMut(&mut S) -> Result<Box<dyn DataStream>>,
+    position: impl Fn(&S) -> ByteOffset,
+    mut receive: impl FnMut(&mut S, Box<dyn DataStream>) -> std::result::Result<(), Failure>,
+    cancel: &Cancel,
+) -> Result<()> {
+    let mut fruitless = 0;
+    loop {
+        cancel.check()?;
+        let before = position(state);
+        let stream = open(state)?;
+        match receive(state, stream) {
+            Ok(()) => return Ok(()),
+            Err(Failure::Stop(error)) => return Err(error),
+            Err(Failure::Again(error)) => {
+                tracing::info!(error = %error.chain(), position = %position(state), "stream interrupted");
+                fruitless = if position(state) > before { 0 } else { fruitless + 1 };
+                if fruitless >= FRUITLESS_MAX {
+                    let text = format!("{FRUITLESS_MAX} streams of {what} of the disk brought nothing");
+                    return Err(Error::because(ErrorKind::Source, text, error));
+                }
+                if fruitless > 0 {
+                    std::thread::sleep(FRUITLESS_PAUSE);
+                }
+            }
+        }
+    }
+}
+
 /// Why a stream ended early.
-enum Failure {
+pub(crate) enum Failure {
     /// Another stream may go on.
     Again(protocol::Error),
     /// No stream can.
@@ -157,13 +174,50 @@ impl From<protocol::Error> for Failure {
     }
 }
 
+/// Reads the contents of data frames.
+pub(crate) struct Contents {
+    pool: Pool,
+    decompressor: Decompressor,
+    payload: Vec<u8>,
+}
+
+impl Contents {
+    pub(crate) fn new() -> Result<Self> {
+        let decompressor =
+            Decompressor::new().map_err(|e| Error::because(ErrorKind::Internal, "cannot decompress", e))?;
+        Ok(Self { pool: Pool::new(8), decompressor, payload: Vec::new() })
+    }
+
+    /// The content that follows `header`, checked.
+    pub(crate) fn read(
+        &mut self,
+        stream: &mut Box<dyn DataStream>,
+        header: &Header,
+        codec: Codec,
+    ) -> std::result::Result<Buffer, Failure> {
+        // The header's own check bounds both lengths by a buffer's.
+        let length = header.length.to_usize().unwrap_or(usize::MAX).min(CONTENT_BYTES_MAX);
+        let mut buffer = self.pool.take();
+        let content = &mut buffer[..length];
+        let link = |e| protocol::Error::link("cannot receive a frame", e);
+        match codec {
+            Codec::Stored => stream.read_exact(content).map_err(link)?,
+            Codec::Zstd => {
+                self.payload.resize(header.payload_bytes as usize, 0);
+                stream.read_exact(&mut self.payload).map_err(link)?;
+                self.decompressor.decompress(&self.payload, content)?;
+            }
+        }
+        header.check(content)?;
+        Ok(buffer.freeze(length))
+    }
+}
+
 struct Receiver<'a> {
     image: JournaledImage,
     disk: Extent,
     options: &'a ReceiveOptions,
-    pool: Pool,
-    decompressor: Decompressor,
-    payload: Vec<u8>,
+    contents: Contents,
     stats: ReceiveStats,
     /// Data that is not durable.
     unsynced: ByteCount,
@@ -178,6 +232,12 @@ impl<'a> Receiver<'a> {
         for record in image.journal().records().map_err(image_failed)? {
             let record = record.map_err(image_failed)?;
             let length = record.extent.length();
+            if record.replaced {
+                if record.state == State::Unreadable {
+                    stats.note_unreadable(record.extent);
+                }
+                continue;
+            }
             stats.done += length;
             match record.state {
                 State::Data => stats.data += length,
@@ -190,10 +250,7 @@ impl<'a> Receiver<'a> {
             image,
             disk: Extent::first(replica.identity.size),
             options,
-            pool: Pool::new(8),
-            decompressor: Decompressor::new()
-                .map_err(|e| Error::because(ErrorKind::Internal, "cannot decompress", e))?,
-            payload: Vec::new(),
+            contents: Contents::new()?,
             stats,
             unsynced: ByteCount::ZERO,
             synced_at: Instant::now(),
@@ -217,7 +274,7 @@ impl<'a> Receiver<'a> {
             self.stats.sent += ByteCount(protocol::frame::HEADER_BYTES as u64 + u64::from(header.payload_bytes));
             match header.kind {
                 Kind::Data(codec) => {
-                    let data = self.read_content(&mut stream, &header, codec)?;
+                    let data = self.contents.read(&mut stream, &header, codec)?;
                     covered += header.length;
                     self.write(header, Content::Data(data), began)?;
                 }
@@ -257,29 +314,6 @@ impl<'a> Receiver<'a> {
             }
             self.show(progress);
         }
-    }
-
-    fn read_content(
-        &mut self,
-        stream: &mut Box<dyn DataStream>,
-        header: &Header,
-        codec: Codec,
-    ) -> std::result::Result<Buffer, Failure> {
-        // The header's own check bounds both lengths by a buffer's.
-        let length = header.length.to_usize().unwrap_or(usize::MAX).min(CONTENT_BYTES_MAX);
-        let mut buffer = self.pool.take();
-        let content = &mut buffer[..length];
-        let link = |e| protocol::Error::link("cannot receive a frame", e);
-        match codec {
-            Codec::Stored => stream.read_exact(content).map_err(link)?,
-            Codec::Zstd => {
-                self.payload.resize(header.payload_bytes as usize, 0);
-                stream.read_exact(&mut self.payload).map_err(link)?;
-                self.decompressor.decompress(&self.payload, content)?;
-            }
-        }
-        header.check(content)?;
-        Ok(buffer.freeze(length))
     }
 
     /// Writes what is new of a frame.
@@ -365,28 +399,17 @@ pub fn verify_disk(
     progress: &mut dyn FnMut(&Verification),
     cancel: &Cancel,
 ) -> Result<Verification> {
-    let mut found = Verification::default();
-    let (mut position, mut fruitless) = (ByteOffset::ZERO, 0);
     let mut buffer = Pool::new(1).take();
-    loop {
-        cancel.check()?;
-        let before = position;
-        let stream = supply.open(position)?;
-        match compare_stream(stream, &**replica, &mut buffer, &mut position, &mut found, progress, cancel) {
-            Ok(()) => return Ok(found),
-            Err(Failure::Stop(error)) => return Err(error),
-            Err(Failure::Again(error)) => {
-                fruitless = if position > before { 0 } else { fruitless + 1 };
-                if fruitless >= FRUITLESS_MAX {
-                    let text = format!("{FRUITLESS_MAX} streams of hashes brought nothing");
-                    return Err(Error::because(ErrorKind::Source, text, error));
-                }
-                if fruitless > 0 {
-                    std::thread::sleep(FRUITLESS_PAUSE);
-                }
-            }
-        }
-    }
+    let mut state = (ByteOffset::ZERO, Verification::default());
+    insist(
+        "hashes",
+        &mut state,
+        |(position, _)| supply.open(*position),
+        |(position, _)| *position,
+        |(position, found), stream| compare_stream(stream, &**replica, &mut buffer, position, found, progress, cancel),
+        cancel,
+    )?;
+    Ok(state.1)
 }
 
 fn compare_stream(
@@ -405,10 +428,7 @@ fn compare_stream(
         match header.kind {
             Kind::Idle => {}
             Kind::Hash => {
-                let mut expected = [0; protocol::frame::HASH_BYTES];
-                let link = |e| protocol::Error::link("cannot receive a frame", e);
-                stream.read_exact(&mut expected).map_err(link)?;
-                header.check(&expected)?;
+                let expected = read_hash(&mut stream, &header)?;
                 let extent = Extent::between(header.offset, header.end());
                 if extent.end() <= *position {
                     continue;
@@ -432,14 +452,27 @@ fn compare_stream(
     }
 }
 
-fn read_error(stream: &mut Box<dyn DataStream>, header: &Header) -> std::result::Result<StreamError, Failure> {
+pub(crate) fn read_hash(
+    stream: &mut Box<dyn DataStream>,
+    header: &Header,
+) -> std::result::Result<[u8; protocol::frame::HASH_BYTES], Failure> {
+    let mut hash = [0; protocol::frame::HASH_BYTES];
+    stream.read_exact(&mut hash).map_err(|e| protocol::Error::link("cannot receive a frame", e))?;
+    header.check(&hash)?;
+    Ok(hash)
+}
+
+pub(crate) fn read_error(
+    stream: &mut Box<dyn DataStream>,
+    header: &Header,
+) -> std::result::Result<StreamError, Failure> {
     let mut payload = vec![0; header.payload_bytes as usize];
     stream.read_exact(&mut payload).map_err(|e| protocol::Error::link("cannot receive a frame", e))?;
     header.check(&payload)?;
     Ok(StreamError::from_payload(&payload))
 }
 
-fn source_failed(offset: ByteOffset, error: &StreamError) -> Error {
+pub(crate) fn source_failed(offset: ByteOffset, error: &StreamError) -> Error {
     let text: String = error.text.chars().filter(|c| !c.is_control()).collect();
     let text = match error.kind {
         StreamErrorKind::Unreadable => format!("the source cannot read its disk at {offset}: {text}"),
@@ -448,7 +481,7 @@ fn source_failed(offset: ByteOffset, error: &StreamError) -> Error {
     Error::new(ErrorKind::Source, text)
 }
 
-fn image_failed(error: block::Error) -> Error {
+pub(crate) fn image_failed(error: block::Error) -> Error {
     let text = match error.kind {
         block::ErrorKind::NoSpace => "no space is left where the image is written; what is durable stays",
         _ => "the image cannot be written",

@@ -64,6 +64,19 @@ pub enum AgentKind {
     Unknown,
 }
 
+/// How a machine ends what runs on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PowerAction {
+    /// Starts anew; from the boot image, its own system where the firmware prefers it.
+    Restart,
+    /// Is switched off.
+    PowerOff,
+    /// Something that this revision does not know: refused.
+    #[serde(other)]
+    Unknown,
+}
+
 /// What the boot image was started from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -173,6 +186,14 @@ pub enum ControllerMessage {
         /// One line for the machine's screen.
         text: String,
     },
+    /// The machine is to end what runs on it: in the boot image, to start its own system again or to be switched off; on its
+    /// own system, as an administrator would. Since revision 3.
+    Power {
+        /// Which.
+        action: PowerAction,
+        /// Why, one line for the machine's screen and log.
+        text: String,
+    },
     /// Answer to [`AgentMessage::Heartbeat`].
     HeartbeatAck {
         /// As sent.
@@ -228,6 +249,11 @@ pub enum AgentMessage {
         push: u64,
         /// What became of each file.
         outcomes: Vec<DriverOutcome>,
+    },
+    /// Answer to [`ControllerMessage::Power`] that cannot be done; else the connection ends. Since revision 3.
+    PowerFailed {
+        /// Why, for a person.
+        reason: String,
     },
     /// Every [`HEARTBEAT_SECONDS`].
     Heartbeat {
@@ -297,10 +323,15 @@ pub struct Scope {
     /// Ranges that are left out and read as zeros, first byte and length; at most [`LEFT_OUT_MAX`].
     #[serde(default)]
     pub left_out: Vec<(ByteOffset, ByteCount)>,
+    /// Only what lies in these ranges, which ascend; at most [`WITHIN_MAX`]. All of the disk where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub within: Vec<(ByteOffset, ByteCount)>,
 }
 
 /// Ranges that a [`Scope`] leaves out.
 pub const LEFT_OUT_MAX: usize = 1000;
+/// Ranges that a [`Scope`] is limited to.
+pub const WITHIN_MAX: usize = 256;
 
 impl Scope {
     /// Whether it is what an agent sends that is told nothing.
@@ -555,7 +586,11 @@ mod tests {
             task: "7".into(),
             disk,
             mode,
-            scope: Scope { keeps_swap: true, left_out: vec![(ByteOffset(1 << 20), ByteCount(4096))] },
+            scope: Scope {
+                keeps_swap: true,
+                left_out: vec![(ByteOffset(1 << 20), ByteCount(4096))],
+                ..Scope::default()
+            },
         });
         let mut wire = Vec::new();
         write_message(&mut wire, &sent).unwrap();

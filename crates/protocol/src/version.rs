@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 /// * **3**, enrolment: a one-time token in the place of a pairing ([`crate::enrolment`]), and certificates for agents that
 ///   were approved ([`crate::certificate`]). An agent of revision 2 is served as before, by its approved key alone; one
 ///   that ever kept a certificate is not served without it any more, whichever revision it says that it speaks. Of a disk
-///   parts are left out, and swap is kept ([`crate::message::Scope`]).
+///   parts are asked for or left out, and swap is kept ([`crate::message::Scope`]); a machine is given back or switched off
+///   ([`crate::message::ControllerMessage::Power`]).
 ///
 /// A program speaks its newest revision and the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -250,6 +250,7 @@ Examples:
   vconverter convert web1,web2 --output /srv/vms --start-at '2026-12-01T22:00[Europe/Berlin]'
   vconverter convert --from wave1.csv --profile nightly --dry-run     # checks all, and asks for nothing
   vconverter convert web1 --output /srv/vms --window 'Sat 22:00-06:00 Europe/Berlin' --window 'daily 01:00-05:00 UTC'
+  vconverter convert web1 --output /srv/vms --wait --back-by '06:00 Europe/Berlin'  # or the copy is stopped, and kept
 
 A TIME is one of a zone's clocks (IANA name), daylight saving included, or a moment: 2026-12-01T21:00Z. A WINDOW that ends before
 it begins ends on the next day; what has begun is not ended by it. If the controller was not running at the time, the

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use controller::schedule::BackBy;
 use controller::tasks::Settings;
 use conversion::{Allocation, OutputFormat};
 
@@ -42,6 +43,10 @@ pub(crate) struct ConversionSettings {
     /// MACHINE only: how fast its data may come in, such as 20M (bytes a second) or 200Mbit
     #[arg(long, value_name = "RATE")]
     pub(crate) bandwidth: Option<Rate>,
+    /// MACHINE only: when it must have its own system again, such as 06:00 or "06:00 Europe/Berlin"; where that will not be met,
+    /// the copy is stopped, the machine given back, and what is copied kept
+    #[arg(long, value_name = "TIME")]
+    pub(crate) back_by: Option<BackBy>,
 }
 
 /// Room of an image.
@@ -86,6 +91,7 @@ impl ConversionSettings {
             },
             proof_time_s: self.proof_time,
             bytes_per_second: self.bandwidth.and_then(|rate| rate.0),
+            back_by: self.back_by.clone(),
             windows: None,
         })
     }

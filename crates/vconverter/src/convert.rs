@@ -84,8 +84,8 @@ fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result
             "--start-at and --window are for machines of the controller: a local conversion runs in this process";
         return Err(Failure::new(Code::Usage, message));
     }
-    if arguments.profile.is_some() || arguments.settings.bandwidth.is_some() {
-        let message = "--profile and --bandwidth are for machines of the controller";
+    if arguments.profile.is_some() || arguments.settings.bandwidth.is_some() || arguments.settings.back_by.is_some() {
+        let message = "--profile, --bandwidth and --back-by are for machines of the controller";
         return Err(Failure::new(Code::Usage, message));
     }
     if arguments.detach {

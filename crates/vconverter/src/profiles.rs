@@ -111,6 +111,7 @@ fn describe(settings: &Settings) -> String {
         yes_no("skip unreadable", settings.skip_unreadable),
         yes_no("boot proof", settings.prove_boot),
         settings.proof_time_s.map(|seconds| format!("proof time {seconds} s")),
+        settings.back_by.as_ref().map(|time| format!("back by {time}")),
         settings.bytes_per_second.map(|bytes| format!("at most {}", rate(Some(bytes)))),
         windows,
     ];

@@ -75,6 +75,9 @@ pub(crate) fn show(client: &Client, id: &str, json: bool) -> Result<()> {
     if let Some(schedule) = &task.schedule {
         line("schedule", describe_schedule(schedule));
     }
+    if let Some(back_by) = &task.back_by {
+        line("back by", back_by.to_string());
+    }
     if let Some(bytes) = task.bytes_per_second {
         line("bandwidth", format!("at most {}", limits::rate(Some(bytes))));
     }

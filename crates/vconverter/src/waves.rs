@@ -16,7 +16,7 @@ use crate::import::line_of;
 use crate::preflight;
 
 /// Columns of the table; all but the first may be missing, and so may values.
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 16] = [
     "machine",
     "name",
     "output",
@@ -31,6 +31,7 @@ const COLUMNS: [&str; 15] = [
     "start_at",
     "window",
     "bandwidth",
+    "back_by",
     "wait",
 ];
 /// Largest table in bytes.
@@ -155,6 +156,10 @@ fn conversion<'a>(
             .transpose()
             .map_err(wrong("bandwidth"))?
             .and_then(|r| r.0),
+        back_by: value("back_by")
+            .map(str::parse)
+            .transpose()
+            .map_err(|e: controller::Error| format!("back_by: {e}"))?,
         ..Settings::default()
     };
     let list = |name: &str| -> Vec<String> {

@@ -55,6 +55,7 @@ fn no_secret_is_in_it_and_what_helps_is() {
         waits: false,
         plan: None,
         bytes_per_second: None,
+        back_by: None,
     };
     let task = store.create_task(&new, "uid 0").unwrap();
     for message in [

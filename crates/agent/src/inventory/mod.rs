@@ -14,9 +14,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use block::{AllocationMap, BlockSource, Everything, Extent, Ranges, Scoped, hide};
+use block::{AllocationMap, BlockSource, Everything, Extent, ExtentIter, Ranges, Scoped, hide};
 use machine::{ByteCount, Disk, DiskLayout, FirmwareKind, Guest, Machine, Mount, SectorSize, Smbios};
-use protocol::message::{About, BootMedium, DiskSelector, LEFT_OUT_MAX, Report, Scope};
+use protocol::message::{About, BootMedium, DiskSelector, LEFT_OUT_MAX, Report, Scope, WITHIN_MAX};
 use serde::Deserialize;
 
 pub use addresses::has_network_address;
@@ -54,9 +54,9 @@ impl OpenDisk {
     /// The disk with so much of it as a controller wants.
     ///
     /// # Errors
-    /// [`ErrorKind::Disk`] for ranges that no disk has, or too many of them.
+    /// [`ErrorKind::Disk`] for ranges that the disk does not have, too many of them, or parts that do not ascend.
     pub fn within(&self, scope: &Scope) -> Result<Self> {
-        let wrong = || Error::new(ErrorKind::Disk, "the controller leaves out ranges that the disk does not have");
+        let wrong = || Error::new(ErrorKind::Disk, "the controller names ranges that the disk does not have");
         if scope.left_out.len() > LEFT_OUT_MAX {
             return Err(wrong());
         }
@@ -65,12 +65,30 @@ impl OpenDisk {
         let left_out: Option<Vec<Extent>> = scope.left_out.iter().map(extent).collect();
         let left_out = Ranges::new(left_out.ok_or_else(wrong)?);
         let used = if scope.keeps_swap { &self.used_with_swap } else { &self.used };
+        let used = Arc::new(Scoped::new(Arc::clone(used), Ranges::default(), left_out.clone()));
+        let within: Option<Vec<Extent>> = scope.within.iter().map(extent).collect();
+        let within =
+            within.filter(|within| within.len() <= WITHIN_MAX && within.is_sorted_by(|a, b| a.end() <= b.start()));
+        let within = within.ok_or_else(wrong)?;
         Ok(Self {
-            used: Arc::new(Scoped::new(Arc::clone(used), Ranges::default(), left_out.clone())),
+            used: if within.is_empty() { used } else { Arc::new(Parts { of: used, within }) },
             source: hide(Arc::clone(&self.source), &left_out),
             used_bytes: ByteCount(self.used_bytes.0.saturating_sub(left_out.length().0)),
             ..self.clone()
         })
+    }
+}
+
+/// What is used within some extents, which ascend.
+struct Parts {
+    of: Arc<dyn AllocationMap>,
+    within: Vec<Extent>,
+}
+
+impl AllocationMap for Parts {
+    fn extents(&self, within: Extent) -> ExtentIter<'_> {
+        let parts = self.within.iter().map(move |part| part.intersection(within)).filter(|part| !part.is_empty());
+        Box::new(parts.flat_map(|part| self.of.extents(part)))
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use block::Extent;
 use conversion::receive::StreamSupply;
 use conversion::{Cancel, DataStream};
 use machine::ByteOffset;
@@ -73,7 +74,12 @@ fn token_text(token: StreamToken) -> String {
 
 impl Controller {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at([127, 0, 0, 1].into())
+    }
+
+    /// One with an address of its own.
+    pub fn start_at(address: std::net::IpAddr) -> Self {
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let inner = Arc::new(Inner {
             address: listener.local_addr().unwrap(),
             tls: ControllerTls::create().unwrap(),
@@ -324,6 +330,7 @@ impl Controller {
                 AgentMessage::CertificateKept { fingerprint } => {
                     self.inner.state.lock().unwrap().kept.push(fingerprint);
                 }
+                AgentMessage::PowerFailed { reason } => self.inner.state.lock().unwrap().failures.push(reason),
                 AgentMessage::Unknown => {}
             }
             self.inner.changed.notify_all();
@@ -362,15 +369,26 @@ impl Controller {
 
     /// A supply of streams of one disk.
     pub fn supply(&self, disk: u32, mode: impl Fn(ByteOffset) -> StreamMode, cancel: Cancel) -> impl StreamSupply {
-        move |resume: ByteOffset| -> conversion::Result<Box<dyn DataStream>> {
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                cancel.check()?;
-                if let Some(stream) = self.open_once(disk, mode(resume)) {
-                    return Ok(Box::new(stream));
-                }
-                assert!(Instant::now() < deadline, "no stream in time");
+        move |resume: ByteOffset| self.open(disk, mode(resume), &[], &cancel)
+    }
+
+    /// A stream, as soon as the agent is there.
+    pub fn open(
+        &self,
+        disk: u32,
+        mode: StreamMode,
+        within: &[Extent],
+        cancel: &Cancel,
+    ) -> conversion::Result<Box<dyn DataStream>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            cancel.check()?;
+            let within = within.iter().map(|extent| (extent.start(), extent.length())).collect();
+            let scope = Scope { within, ..Scope::default() };
+            if let Some(stream) = self.open_within(disk, mode.clone(), scope) {
+                return Ok(Box::new(stream));
             }
+            assert!(Instant::now() < deadline, "no stream in time");
         }
     }
 }
@@ -382,7 +400,17 @@ pub struct Agent {
 
 impl Agent {
     pub fn start(controller: SocketAddr, pin: Option<Fingerprint>, state: &Path, disks: &[&Path]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vconverter-agent"));
+        Self::start_as(Command::new(env!("CARGO_BIN_EXE_vconverter-agent")), controller, pin, state, disks)
+    }
+
+    /// The same by a command that ends in the program: in a namespace, for one.
+    pub fn start_as(
+        mut command: Command,
+        controller: SocketAddr,
+        pin: Option<Fingerprint>,
+        state: &Path,
+        disks: &[&Path],
+    ) -> Self {
         command.args(["--controller", &controller.to_string()]).arg("--state-dir").arg(state);
         if let Some(pin) = pin {
             command.args(["--ca-fingerprint", &pin.to_string()]);

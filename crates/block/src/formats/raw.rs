@@ -4,7 +4,7 @@ use machine::{ByteCount, ByteOffset};
 
 use crate::grain::GrainSink;
 use crate::output::Output;
-use crate::{Buffer, Error, ErrorKind, Extent, ExtentIter, Result};
+use crate::{Buffer, Error, ErrorKind, Extent, GRAIN, Placed, PlacedIter, Result};
 
 /// Writes a raw image.
 pub(crate) struct RawWriter {
@@ -26,9 +26,14 @@ impl RawWriter {
         mut output: Output,
         size: ByteCount,
         full: bool,
-        written: ExtentIter<'_>,
+        placed: PlacedIter<'_>,
     ) -> Result<(Self, ByteOffset)> {
-        let end = written.last().transpose()?.map_or(ByteOffset::ZERO, Extent::end);
+        let mut end = ByteOffset::ZERO;
+        for placed in placed {
+            let (Placed::Written(extent) | Placed::Replaced(extent)) = placed?;
+            let grain = extent.end().checked_round_up(GRAIN).unwrap_or(extent.end());
+            end = end.max(grain.min(Extent::first(size).end()));
+        }
         let length = output.length()?;
         if length.0 < end.0 {
             let context = format!("raw image has {} bytes: expected at least {} as its journal says", length.0, end.0);
@@ -49,6 +54,20 @@ impl GrainSink for RawWriter {
         let room = Extent::first(self.size).end().saturating_since(offset).to_usize().unwrap_or(usize::MAX);
         let length = data.len().min(room);
         self.output.write(offset, data.slice(0..length))
+    }
+
+    fn get(&mut self, offset: ByteOffset, grain: &mut [u8]) -> Result<()> {
+        let room = Extent::first(self.size).end().saturating_since(offset).to_usize().unwrap_or(usize::MAX);
+        let length = grain.len().min(room);
+        grain[length..].fill(0);
+        self.output.read(offset, &mut grain[..length])
+    }
+
+    fn replace(&mut self, offset: ByteOffset, data: Buffer) -> Result<bool> {
+        self.output.drain()?; // the same place may have been written a moment ago
+        self.put(offset, data)?;
+        // Told, although a hole has its place already: what lies behind all that was told is cut off.
+        Ok(true)
     }
 
     fn sync(&mut self) -> Result<()> {

@@ -151,14 +151,9 @@ pub(super) fn wish(api: &Api, new: NewConversion) -> Result<Wish> {
     let windows = settings.windows.clone().filter(|windows| !windows.is_empty());
     let windows = windows.map(|windows| TaskSchedule { windows, ..TaskSchedule::default() });
     let schedule = new.schedule.or(windows).map(Into::into);
-    let bytes_per_second = settings.bytes_per_second;
-    Ok(Wish {
-        machine,
-        request: settings.request(name, disks, choices, dry_run)?,
-        wait: new.wait,
-        schedule,
-        bytes_per_second,
-    })
+    let (bytes_per_second, back_by) = (settings.bytes_per_second, settings.back_by.clone());
+    let request = settings.request(name, disks, choices, dry_run)?;
+    Ok(Wish { machine, request, wait: new.wait, schedule, bytes_per_second, back_by })
 }
 
 async fn one(State(api): State<Arc<Api>>, At(at): At<OneTask>) -> Answer<Json<TaskView>> {

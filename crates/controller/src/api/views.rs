@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::inventory::{Particulars, Reach};
 use crate::progress::Progress;
-use crate::schedule::{Schedule, StartAt, Window};
+use crate::schedule::{BackBy, Schedule, StartAt, Window};
 use crate::sessions::{LivePhase, LiveSession};
 use crate::store::{KnownMachine, TaskRecord, TaskState, TaskStep};
 use crate::tasks::{BatchKind, Settings};
@@ -249,6 +249,8 @@ pub struct TaskView {
     pub due_at: Option<Timestamp>,
     /// Bytes a second that may come in for it; as fast as it goes without.
     pub bytes_per_second: Option<u64>,
+    /// When its machine must have its own system again.
+    pub back_by: Option<BackBy>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When it was begun first.
@@ -383,7 +385,7 @@ impl TaskView {
     pub(super) fn new(task: TaskRecord, progress: Progress, steps: Vec<TaskStep>) -> Result<Self> {
         let broken =
             |e| Error::with(ErrorKind::Storage, format!("task {} in the database cannot be understood", task.id), e);
-        let plan = task.plan()?;
+        let (plan, back_by) = (task.plan()?, task.back_by()?);
         Ok(Self {
             schedule: plan.as_ref().map(|plan| TaskSchedule::from(plan.schedule())),
             due_at: task.due_at.filter(|_| task.state == TaskState::Scheduled),
@@ -402,6 +404,7 @@ impl TaskView {
             progress,
             error: task.error,
             bytes_per_second: task.bytes_per_second,
+            back_by,
             created_at: task.created_at,
             started_at: task.started_at,
             finished_at: task.finished_at,

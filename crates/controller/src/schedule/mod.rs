@@ -3,6 +3,7 @@
 //! Pure: nothing here waits, reads a clock or writes a store, so every rule is tested on a clock that a test sets. Times of
 //! day mean those of a named zone (IANA), daylight saving included; the host's zone data are used, else those in the program.
 
+mod back_by;
 mod every;
 mod grid;
 mod plan;
@@ -12,6 +13,7 @@ mod zone;
 
 use serde::{Deserialize, Serialize};
 
+pub use back_by::BackBy;
 pub use every::Every;
 pub use plan::{Look, Plan, Run, Step};
 pub use start_at::StartAt;

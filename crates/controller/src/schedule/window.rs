@@ -90,7 +90,7 @@ pub(super) fn open_from(windows: &[Window], at: Timestamp) -> Option<Timestamp> 
     windows.iter().filter_map(|window| window.opening(at)).map(|opening| opening.from.max(at)).min()
 }
 
-fn time_on(date: Date, minutes: u16) -> Option<DateTime> {
+pub(super) fn time_on(date: Date, minutes: u16) -> Option<DateTime> {
     let date = if minutes < MINUTES_OF_DAY { date } else { date.tomorrow().ok()? };
     let minutes = minutes % MINUTES_OF_DAY;
     Some(date.at(i8::try_from(minutes / 60).ok()?, i8::try_from(minutes % 60).ok()?, 0, 0))
@@ -115,7 +115,7 @@ fn parse_days(text: &str) -> Option<[bool; 7]> {
 }
 
 /// `HH:MM` as minutes after midnight; 24:00 is the day's end.
-fn parse_time(text: &str) -> Option<u16> {
+pub(super) fn parse_time(text: &str) -> Option<u16> {
     let (hours, minutes) = text.split_once(':')?;
     let number = |text: &str| match text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit()) {
         true => text.parse::<u16>().ok(),

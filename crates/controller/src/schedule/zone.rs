@@ -19,6 +19,12 @@ impl Zone {
     /// Universal time.
     pub const UTC: Self = Self(TimeZone::UTC);
 
+    /// That of the machine this runs on; universal time where it has none with a name.
+    pub fn of_this_host() -> Self {
+        let zone = TimeZone::system();
+        if zone.iana_name().is_some() { Self(zone) } else { Self::UTC }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         self.0.iana_name().unwrap_or("UTC")

@@ -290,9 +290,9 @@ impl Search {
 
     fn view(&self) -> SearchView {
         let (plan, total) = (&self.plan, self.plan.total());
-        let seconds = self.elapsed.as_secs_f64();
-        let rate = (seconds >= 1.0).then(|| f64::from(self.done) / seconds);
-        let left = f64::from(total - self.done.min(total)) / rate.unwrap_or(f64::from(plan.rate)).max(0.1);
+        let millis = u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX);
+        let rate = (millis >= 1000).then(|| (u64::from(self.done) * 1000 + millis / 2) / millis);
+        let left = u64::from(total - self.done.min(total)).div_ceil(rate.unwrap_or(plan.rate.into()).max(1));
         let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         SearchView {
             range: plan.range.to_string(),
@@ -305,8 +305,8 @@ impl Search {
             ended_at: self.ended_at,
             done: self.done,
             total,
-            connects_per_second: rate.map(|rate| rate.round() as u32),
-            seconds_left: (self.state == SearchState::Running).then(|| left.ceil() as u64),
+            connects_per_second: rate.map(|rate| u32::try_from(rate).unwrap_or(u32::MAX)),
+            seconds_left: (self.state == SearchState::Running).then_some(left),
             found: count(self.answered.len()),
             not_kept: count(self.answered.len() - self.hosts.len()),
             unreachable: self.unreachable,

@@ -43,17 +43,17 @@ impl AddressRange {
             _ => return Err(format!("expected two addresses of one kind, found {first} and {last}")),
         };
         let Some(apart) = apart else { return Err(format!("expected the lower address first, found {written}")) };
-        if apart >= u128::from(ADDRESSES_MAX) {
+        let Some(apart) = u32::try_from(apart).ok().filter(|apart| *apart < ADDRESSES_MAX) else {
             return Err(format!(
                 "expected at most {ADDRESSES_MAX} addresses, found more in {written}: search it in parts"
             ));
-        }
+        };
         for end in [first, last] {
             if !is_of_a_machine(end) {
                 return Err(format!("expected addresses of machines, found {end}"));
             }
         }
-        Ok(Self { first, count: apart as u32 + 1, written })
+        Ok(Self { first, count: apart + 1, written })
     }
 
     /// A network; of IPv4 without its own address and that of its broadcast, where it has them.

@@ -250,6 +250,10 @@ impl Control<'_> {
             AgentMessage::CertificateKept { fingerprint } => {
                 self.certification.kept(self.sessions, &self.caller, fingerprint)
             }
+            AgentMessage::PowerFailed { reason } => {
+                self.sessions.end_refused(self.caller.key, self.id, &reason);
+                Ok(())
+            }
             AgentMessage::PairingCommit { .. } | AgentMessage::PairingReveal { .. } | AgentMessage::Enrol { .. } => {
                 Err(unexpected("a message of an approved agent"))
             }

@@ -10,6 +10,7 @@ mod drivers;
 mod enrolment;
 mod entry;
 mod gate;
+mod power;
 mod registry;
 mod streams;
 
@@ -36,6 +37,7 @@ use gate::{Gate, Pass};
 use registry::{CodeEntry, Phase, Registry, SessionId};
 use streams::{Expected, OpenStreams};
 
+pub use power::Ending;
 pub use streams::ConnectedMachine;
 
 /// Port for agents, where none is chosen. Not assigned by IANA.
@@ -76,6 +78,7 @@ struct Shared {
     /// Held while a machine's presence is looked up and told to the tasks that wait for it.
     presence: Mutex<()>,
     pushes: drivers::Pushes,
+    refused_ends: Mutex<power::Refusals>,
     traffic: Traffic,
 }
 
@@ -159,6 +162,7 @@ impl Sessions {
             enrolments: Mutex::default(),
             clock,
             presence: Mutex::default(),
+            refused_ends: Mutex::default(),
             pushes: drivers::Pushes::default(),
             traffic: Traffic::default(),
         }))

@@ -10,11 +10,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use conversion::{Cancel, DataStream, RemoteMachine, StreamRequest};
+use conversion::{Cancel, DataStream, RemoteMachine, StreamRequest, Visit};
 use machine::{Disk, Machine};
 use protocol::Version;
 use protocol::message::{
-    Compress, ControllerMessage, DiskSelector, OnUnreadable, OpenStream, ServeDisk, StreamMode, StreamToken,
+    AgentKind, Compress, ControllerMessage, DiskSelector, OnUnreadable, OpenStream, ServeDisk, StreamMode, StreamToken,
     write_message,
 };
 use protocol::tls::Fingerprint;
@@ -23,7 +23,7 @@ use crate::bandwidth::TaskBandwidth;
 
 use super::control::network;
 use super::entry::Entry;
-use super::registry::SessionId;
+use super::registry::{Caller, SessionId};
 use super::{Connection, Link, Pass, Report, Result, Sessions, VersionRange};
 
 /// Time for an agent to open the data connection that it was asked for.
@@ -144,13 +144,17 @@ impl ConnectedMachine {
     }
 
     /// The live session and the disk that is meant, as it reported it; waits for both.
-    fn wait_for_disk(&self, disk: &Disk, index: usize, cancel: &Cancel) -> conversion::Result<Wanted> {
+    fn wait_for_disk(&self, disk: &Disk, request: &StreamRequest, cancel: &Cancel) -> conversion::Result<Wanted> {
         let mut missing_since = None;
         let mut registry = self.sessions.registry();
         loop {
             cancel.check()?;
             if let Some((session, reported)) = registry.of_machine(&self.id) {
-                if let Some(selector) = select(disk, index, &reported.report) {
+                if request.visit.is_some() && visit_of(&session.caller) != request.visit {
+                    let context = format!("machine {} was started anew while its disks were copied", self.id);
+                    return Err(conversion::Error::new(conversion::ErrorKind::SourceChanged, context));
+                }
+                if let Some(selector) = select(disk, request.disk, &reported.report) {
                     let (key, id, link) = (session.caller.key, session.id, session.link.clone());
                     let protocol = session.caller.protocol;
                     return Ok(Wanted { key, id, link, protocol, selector });
@@ -238,6 +242,20 @@ impl RemoteMachine for ConnectedMachine {
         self.report.clone()
     }
 
+    fn visit(&self, begun: Option<&Visit>, cancel: &Cancel) -> conversion::Result<Option<Visit>> {
+        let mut registry = self.sessions.registry();
+        loop {
+            cancel.check()?;
+            if let Some((session, _)) = registry.of_machine(&self.id) {
+                let visit = visit_of(&session.caller);
+                if visit.is_some() || begun.is_none() {
+                    return Ok(visit);
+                }
+            }
+            registry = self.sessions.wait(registry);
+        }
+    }
+
     fn open_stream(&self, request: &StreamRequest, cancel: &Cancel) -> conversion::Result<Box<dyn DataStream>> {
         let disk = self.report.disks.get(request.disk).ok_or_else(|| {
             let context = format!("machine {}: it has no disk number {}", self.id, request.disk);
@@ -245,10 +263,10 @@ impl RemoteMachine for ConnectedMachine {
         })?;
         let mut failures = 0;
         loop {
-            let wanted = self.wait_for_disk(disk, request.disk, cancel)?;
+            let wanted = self.wait_for_disk(disk, request, cancel)?;
             if wanted.protocol < Version::V3 && !request.scope.is_all() {
                 let context = format!(
-                    "machine {}: its agent is too old to leave out volumes or to keep swap: start it from a boot image of this controller",
+                    "machine {}: its agent is too old to leave out volumes, to keep swap, or to go on after the machine was in its own system: start it from a boot image of this controller",
                     self.id
                 );
                 return Err(conversion::Error::new(conversion::ErrorKind::Refused, context));
@@ -349,6 +367,11 @@ fn select(disk: &Disk, index: usize, report: &Report) -> Option<DiskSelector> {
     let (at, found) = candidates.pop()?;
     let index = u32::try_from(at).ok()?;
     Some(DiskSelector { identity: found.identity.clone(), index, size: found.virtual_size })
+}
+
+/// A boot image has a new key each time that it is started.
+fn visit_of(caller: &Caller) -> Option<Visit> {
+    (caller.kind == AgentKind::BootImage).then(|| Visit(caller.key.to_string()))
 }
 
 fn mode(request: &StreamRequest) -> StreamMode {

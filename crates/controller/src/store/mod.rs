@@ -73,6 +73,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("mail", include_str!("migrations/0008_mail.sql")),
     ("enrolment", include_str!("migrations/0009_enrolment.sql")),
     ("inventory", include_str!("migrations/0010_inventory.sql")),
+    ("back by", include_str!("migrations/0011_back_by.sql")),
 ];
 
 /// The controller's memory. Every method may block for a write to disk.
@@ -280,7 +281,16 @@ mod tests {
 
     /// A task that is begun as soon as there is room.
     pub(super) fn new_task(machine: &str) -> NewTask<'_> {
-        NewTask { name: "web", machine, output: "/vm", request: "{}", waits: false, plan: None, bytes_per_second: None }
+        NewTask {
+            name: "web",
+            machine,
+            output: "/vm",
+            request: "{}",
+            waits: false,
+            plan: None,
+            bytes_per_second: None,
+            back_by: None,
+        }
     }
 
     pub(super) fn store_with_task() -> (tempfile::TempDir, Store, String) {
@@ -308,25 +318,52 @@ mod tests {
     }
 
     #[test]
-    fn a_database_from_before_cold_cloning_ready_keeps_its_machines_and_tasks() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("controller.db");
-        let mut earlier = Connection::open(&path).unwrap();
-        migrate(&mut earlier, &MIGRATIONS[..2]).unwrap();
+    fn a_database_of_every_earlier_version_keeps_what_is_in_it() {
         let report = serde_json::to_string(&machine::Machine::default()).unwrap();
-        let machine = "INSERT INTO machines VALUES ('m-1', NULL, NULL, '[]', ?1, 'boot-image', '0.1.0', 1, 2)";
-        earlier.execute(machine, [report]).unwrap();
-        let task = "INSERT INTO tasks (id, name, machine, output, request, state, created_at)
-                    VALUES ('t-1', 'web', 'm-1', '/vm', '{}', 'queued', 3)";
-        earlier.execute(task, []).unwrap();
-        drop(earlier);
+        let schema = |path: &Path| -> Vec<String> {
+            let connection = Connection::open(path).unwrap();
+            let sql = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name";
+            let mut statement = connection.prepare(sql).unwrap();
+            statement.query_map([], |row| row.get(0)).unwrap().map(|sql| sql.unwrap()).collect()
+        };
+        let (folder, new) = temporary_store();
+        drop(new);
+        let newest = schema(&folder.path().join("controller.db"));
+        for earlier in 1..MIGRATIONS.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("controller.db");
+            let mut old = Connection::open(&path).unwrap();
+            migrate(&mut old, &MIGRATIONS[..earlier]).unwrap();
+            let machine = "INSERT INTO machines (id, macs, report, booted, agent_version, first_seen, last_seen)
+                           VALUES ('m-1', '[]', ?1, 'boot-image', '0.1.0', 1, 2)";
+            old.execute(machine, [&report]).unwrap();
+            old.execute_batch(
+                "INSERT INTO agent_keys (fingerprint, machine, label, approved_at) VALUES ('aa', 'm-1', 'KVM', 1);
+                 INSERT INTO tasks (id, name, machine, output, request, state, created_at)
+                     VALUES ('t-1', 'web', 'm-1', '/vm', '{}', 'queued', 3);
+                 INSERT INTO task_log (task, at, level, message) VALUES ('t-1', 4, 'info', 'asked for');
+                 INSERT INTO audit_log (at, actor, action, subject, detail) VALUES (5, 'uid 0', 'task created', 't-1', '');",
+            )
+            .unwrap();
+            if earlier >= 5 {
+                let user = "INSERT INTO users (name, role, password, created_at) VALUES ('eve', 'viewer', 'x', 6)";
+                old.execute(user, []).unwrap();
+            }
+            drop(old);
 
-        let store = Store::open(&path).unwrap();
-        let known = store.machine("m-1").unwrap().unwrap();
-        assert_eq!((known.boot_medium, known.ready_since, known.last_seen), (None, None, crate::Timestamp(2)));
-        let tasks = store.unfinished_tasks().unwrap();
-        assert_eq!((tasks.len(), tasks[0].state, &tasks[0].batch), (1, TaskState::Queued, &None));
-        assert!(begin(&store, "t-1").is_some());
+            let store = Store::open(&path).unwrap();
+            println!("version {earlier} became {}", version(&path));
+            let known = store.machine("m-1").unwrap().unwrap();
+            assert_eq!((known.boot_medium, known.ready_since, known.last_seen), (None, None, crate::Timestamp(2)));
+            assert_eq!(store.key_standing("aa").unwrap(), KeyStanding::Approved { certified: false });
+            let tasks = store.unfinished_tasks().unwrap();
+            assert_eq!((tasks.len(), tasks[0].state, &tasks[0].batch), (1, TaskState::Queued, &None));
+            assert_eq!((store.task_log("t-1", 0, 9).unwrap().len(), store.audit(9).unwrap().len()), (1, 1));
+            assert_eq!(store.users().unwrap().len(), usize::from(earlier >= 5));
+            assert!(begin(&store, "t-1").is_some());
+            drop(store);
+            assert_eq!(schema(&path), newest, "from version {earlier}");
+        }
     }
 
     #[test]

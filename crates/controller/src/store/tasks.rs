@@ -6,11 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, containing, from_json, new_id, storage, to_json};
-use crate::schedule::Plan;
+use crate::schedule::{BackBy, Plan};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 const COLUMNS: &str = "id, name, machine, output, request, state, cancel_requested, step, done_bytes, total_bytes, error, \
-     outcome, created_at, started_at, finished_at, waits_for, batch, plan, due_at, paused, bytes_per_second";
+     outcome, created_at, started_at, finished_at, waits_for, batch, plan, due_at, paused, bytes_per_second, back_by";
 
 /// Where a task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -53,6 +53,8 @@ pub struct NewTask<'a> {
     pub plan: Option<&'a Plan>,
     /// Bytes a second that may come in for it.
     pub bytes_per_second: Option<u64>,
+    /// When its machine must have its own system again.
+    pub back_by: Option<&'a BackBy>,
 }
 
 /// A task as it is kept.
@@ -98,6 +100,8 @@ pub struct TaskRecord {
     pub due_at: Option<Timestamp>,
     /// Bytes a second that may come in for it; as fast as it goes without.
     pub bytes_per_second: Option<u64>,
+    /// When its machine must have its own system again: [`BackBy`] as text.
+    pub back_by: Option<String>,
 }
 
 impl TaskRecord {
@@ -108,6 +112,16 @@ impl TaskRecord {
     pub fn plan(&self) -> Result<Option<Plan>> {
         let what = || format!("schedule of task {}", self.id);
         self.plan.as_deref().map(|text| from_json(&what(), text)).transpose()
+    }
+
+    /// When its machine must have its own system again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn back_by(&self) -> Result<Option<BackBy>> {
+        self.back_by.as_deref().map(str::parse).transpose().map_err(|e| {
+            Error::with(ErrorKind::Storage, format!("task {}: when its machine is to be back", self.id), e)
+        })
     }
 
     /// What was asked for.
@@ -257,7 +271,7 @@ fn insert(connection: &Connection, task: &NewTask<'_>, batch: Option<&str>, acto
     connection
         .execute(
             "INSERT INTO tasks (id, name, machine, output, request, state, created_at, waits_for, batch, plan,
-             bytes_per_second) VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8, ?9, ?10)",
+             bytes_per_second, back_by) VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8, ?9, ?10, ?11)",
             params![
                 id,
                 task.name,
@@ -268,7 +282,8 @@ fn insert(connection: &Connection, task: &NewTask<'_>, batch: Option<&str>, acto
                 task.waits.then_some("machine"),
                 batch,
                 plan,
-                task.bytes_per_second.map(u64::cast_signed)
+                task.bytes_per_second.map(u64::cast_signed),
+                task.back_by.map(BackBy::to_string)
             ],
         )
         .map_err(|e| taken(e, task.name, task.output, context))?;
@@ -323,5 +338,6 @@ fn record(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         plan: row.get(17)?,
         due_at,
         bytes_per_second: row.get::<_, Option<i64>>(20)?.map(i64::cast_unsigned),
+        back_by: row.get(21)?,
     })
 }

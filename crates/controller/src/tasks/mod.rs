@@ -6,6 +6,7 @@
 //! One with a schedule is begun at its time. Whenever tasks are started, each is asked when that is ([`Plan::look`]), and a
 //! thread wakes up at the earliest of these moments; the clock is looked at often, since it can be set meanwhile.
 
+mod back_by;
 mod preflight;
 mod run;
 mod settings;
@@ -26,6 +27,7 @@ use crate::sessions::Sessions;
 use crate::store::{Lease, LogLevel, NewTask, Store, TaskRecord, TaskState};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
+use run::Returning;
 pub use settings::Settings;
 pub use wish::{Batch, BatchKind, Wish};
 use wish::{Checked, check_rate, check_schedule};
@@ -85,11 +87,20 @@ struct Run {
     lease: Lease,
     /// The lease was lost: nothing is written for it any more.
     is_lost: Arc<AtomicBool>,
+    /// Of a machine that must be back in its own system by some time.
+    returning: Arc<Mutex<Returning>>,
 }
 
 impl Run {
     fn new(lease: Lease, bandwidth: TaskBandwidth) -> Self {
-        Self { cancel: Cancel::default(), meter: Arc::default(), bandwidth, lease, is_lost: Arc::default() }
+        Self {
+            cancel: Cancel::default(),
+            meter: Arc::default(),
+            bandwidth,
+            lease,
+            is_lost: Arc::default(),
+            returning: Arc::default(),
+        }
     }
 
     /// Somebody else may work on the task by now: this run ends as soon as it can, and silently.
@@ -188,8 +199,8 @@ impl Tasks {
         let task = self.0.store.existing_task(id)?;
         let wait = self.0.sessions.kind_of(&task.machine).is_none();
         let request = Request { name: name.to_owned(), ..task.request()? };
-        let bytes_per_second = task.bytes_per_second;
-        self.create(&Wish { machine: task.machine, request, wait, schedule: None, bytes_per_second }, actor)
+        let (bytes_per_second, back_by) = (task.bytes_per_second, task.back_by()?);
+        self.create(&Wish { machine: task.machine, request, wait, schedule: None, bytes_per_second, back_by }, actor)
     }
 
     /// Forgets a task that is over. With `discard`, what it left half-made goes too; a result that is whole stays.

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use conversion::{Event, Observer, Source, Step};
 use protocol::message::ControllerMessage;
 
+use super::back_by::Deadline;
 use super::{Run, Tasks, lock};
+use crate::progress::Progress;
 use crate::schedule::{Look, Plan, Run as DueRun};
-use crate::store::{End, Lease, LogLevel, Store, TaskRecord, TaskState};
+use crate::store::{End, Lease, LogLevel, TaskRecord, TaskState};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 /// Pause between two writes of a task's progress into the store.
@@ -165,8 +167,15 @@ impl Tasks {
     fn convert(&self, task: &TaskRecord, run: &Run) -> Result<serde_json::Value> {
         let request = task.request()?;
         let machine = self.0.sessions.connected_machine(&task.machine, &task.id, run.bandwidth.clone())?;
-        self.check_before_copy(run, &conversion::RemoteMachine::machine(&machine), &request)?;
-        let recorder = Recorder { store: &self.0.store, run, written: Mutex::default() };
+        let known = conversion::RemoteMachine::machine(&machine);
+        self.check_before_copy(run, &known, &request)?;
+        if let Some(back_by) = task.back_by()?
+            && let Some(by) = back_by.next(Timestamp::now())
+        {
+            let bytes = conversion::preflight(&known, &request).bytes;
+            lock(&run.returning).deadline = Some(Deadline::new(by, bytes.0));
+        }
+        let recorder = Recorder { tasks: self, task, run, written: Mutex::default() };
         // What was asked for before the thread was there.
         let (cancel, pause) = self.0.store.wanted_of(&task.id)?;
         if cancel || pause {
@@ -183,6 +192,17 @@ impl Tasks {
 
     fn end(&self, task: &TaskRecord, run: &Run, converted: Result<serde_json::Value>) -> Result<()> {
         let (outcome, failure);
+        let missed = lock(&run.returning).missed.clone();
+        let converted = match (converted, missed) {
+            (Err(error), Some(why)) if error.kind == ErrorKind::Cancelled => {
+                let context = format!(
+                    "stopped, and the machine is given back: {why}; what is copied is kept: when the machine is in the boot image again, `vconverter tasks retry {}` goes on",
+                    task.id
+                );
+                Err(Error::new(ErrorKind::Conversion, context))
+            }
+            (converted, _) => converted,
+        };
         let (end, told) = match converted {
             Ok(value) => {
                 outcome = value.to_string();
@@ -212,7 +232,11 @@ impl Tasks {
         if let Some(told) = told {
             self.0.sessions.tell(&task.machine, &told);
         }
-        Ok(())
+        // Nobody is there to do it, whatever the end.
+        match end {
+            End::Done(_) | End::Failed(_) if task.back_by.is_some() => self.give_back(run, &task.machine, &task.name),
+            _ => Ok(()),
+        }
     }
 
     /// Renews the leases of what runs and keeps to the rates of the hour, until the controller is stopped and nothing runs
@@ -234,6 +258,7 @@ impl Tasks {
                 Ok(lost) => runs.iter().filter(|run| lost.contains(&&run.lease)).for_each(|run| self.lose(run)),
                 Err(error) => tracing::error!("leases cannot be renewed: {}", error.chain()),
             }
+            self.keep_deadlines(&runs, Timestamp::now());
             match self.0.store.limits() {
                 Ok(limits) => self.0.bandwidth.set(limits.rate(Timestamp::now())),
                 Err(error) => tracing::error!("{}", error.chain()),
@@ -269,6 +294,39 @@ fn steps_of(task: &TaskRecord) -> Vec<Step> {
     steps.into_iter().filter(|step| *step != Step::Verify || verify).collect()
 }
 
+/// A machine that must be back in its own system.
+#[derive(Default)]
+pub(super) struct Returning {
+    /// While its disks are copied.
+    deadline: Option<Deadline>,
+    /// Why it would not be back in time; the copy was stopped for that.
+    missed: Option<String>,
+    is_given_back: bool,
+}
+
+impl Returning {
+    /// Nothing more is copied: the deadline is met. Whether there was one.
+    fn done_with_source(&mut self) -> bool {
+        self.deadline.take().is_some()
+    }
+}
+
+impl Run {
+    /// Whether the machine would not be back in time, which is told once.
+    pub(super) fn missed(&self, progress: &Progress, now: Timestamp) -> Option<String> {
+        let mut returning = lock(&self.returning);
+        let why = returning.deadline.as_mut()?.look(progress, now)?;
+        returning.deadline = None;
+        returning.missed = Some(why.clone());
+        Some(why)
+    }
+
+    /// Notes that the machine is given back; whether it was before.
+    pub(super) fn was_given_back(&self) -> bool {
+        std::mem::replace(&mut lock(&self.returning).is_given_back, true)
+    }
+}
+
 /// Whether the time of a task has come.
 enum Due {
     /// It has; with its plan as it is once the task was begun.
@@ -294,7 +352,8 @@ fn level(run: &DueRun) -> LogLevel {
 
 /// Writes down what a conversion tells.
 struct Recorder<'a> {
-    store: &'a Store,
+    tasks: &'a Tasks,
+    task: &'a TaskRecord,
     run: &'a Run,
     /// When progress was written last.
     written: Mutex<Option<Instant>>,
@@ -302,7 +361,7 @@ struct Recorder<'a> {
 
 impl Observer for Recorder<'_> {
     fn event(&self, event: Event) {
-        let (now, lease) = (Instant::now(), &self.run.lease);
+        let (now, lease, store) = (Instant::now(), &self.run.lease, &self.tasks.0.store);
         lock(&self.run.meter).event(&event, now);
         if self.run.is_lost() {
             return;
@@ -310,11 +369,19 @@ impl Observer for Recorder<'_> {
         let kept = match &event {
             Event::Step { step } => {
                 tracing::info!(task = %lease.task, %step, "step");
-                self.store.step_begins(lease, *step)
+                let begins = store.step_begins(lease, *step);
+                // From here on nothing of the machine is needed any more.
+                if *step == Step::FixUp
+                    && lock(&self.run.returning).done_with_source()
+                    && let Err(error) = self.tasks.give_back(self.run, &self.task.machine, &self.task.name)
+                {
+                    tracing::error!(task = %lease.task, "{}", error.chain());
+                }
+                begins
             }
             Event::Progress { .. } => self.write_progress(now),
-            Event::Log { message } => self.store.task_says(lease, LogLevel::Info, message),
-            Event::Warning { message } => self.store.task_says(lease, LogLevel::Warning, message),
+            Event::Log { message } => store.task_says(lease, LogLevel::Info, message),
+            Event::Warning { message } => store.task_says(lease, LogLevel::Warning, message),
         };
         match kept {
             Ok(true) => {}
@@ -333,6 +400,6 @@ impl Recorder<'_> {
         }
         *written = Some(now);
         let progress = lock(&self.run.meter).progress(now);
-        self.store.task_progress(&self.run.lease, progress.done, progress.total)
+        self.tasks.0.store.task_progress(&self.run.lease, progress.done, progress.total)
     }
 }

@@ -6,7 +6,7 @@ use conversion::{Allocation, Choices, OutputFormat, Request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schedule::Window;
+use crate::schedule::{BackBy, Window};
 use crate::{Error, ErrorKind, Result};
 
 /// Settings that do not depend on the machine. What is `None` is left to the profile, and then to the conversion itself.
@@ -41,6 +41,10 @@ pub struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub bytes_per_second: Option<u64>,
+    /// When the machine must have its own system again: where that will not be met, the copy is stopped and the machine given
+    /// back; what is copied is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_by: Option<BackBy>,
     /// Begin only while one of these is open, where the task has no schedule of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows: Option<Vec<Window>>,
@@ -59,6 +63,7 @@ impl Settings {
             prove_boot: self.prove_boot.or(other.prove_boot),
             proof_time_s: self.proof_time_s.or(other.proof_time_s),
             bytes_per_second: self.bytes_per_second.or(other.bytes_per_second),
+            back_by: self.back_by.or(other.back_by),
             windows: self.windows.or(other.windows),
         }
     }

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Tasks;
-use crate::schedule::{Plan, Schedule, WINDOWS_MAX};
+use crate::schedule::{BackBy, Plan, Schedule, WINDOWS_MAX};
 use crate::store::NewTask;
 use crate::{Error, ErrorKind, Result, Timestamp};
 
@@ -25,6 +25,8 @@ pub struct Wish {
     pub schedule: Option<Schedule>,
     /// Bytes a second that may come in for it.
     pub bytes_per_second: Option<u64>,
+    /// When the machine must have its own system again.
+    pub back_by: Option<BackBy>,
 }
 
 /// Tasks of one kind that were asked for together.
@@ -58,6 +60,7 @@ pub(super) struct Checked {
     pub(super) is_cold: bool,
     plan: Option<Plan>,
     bytes_per_second: Option<u64>,
+    back_by: Option<BackBy>,
 }
 
 impl Checked {
@@ -70,6 +73,7 @@ impl Checked {
             waits: self.waits,
             plan: self.plan.as_ref(),
             bytes_per_second: self.bytes_per_second,
+            back_by: self.back_by.as_ref(),
         }
     }
 }
@@ -102,6 +106,7 @@ impl Tasks {
             is_cold: is_ready || wish.wait,
             plan,
             bytes_per_second: wish.bytes_per_second,
+            back_by: wish.back_by.clone(),
         })
     }
 }

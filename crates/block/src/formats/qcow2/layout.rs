@@ -6,6 +6,8 @@
 //! the end is in use once, so the refcounts are one run.
 #![allow(clippy::cast_possible_truncation)] // lengths and indexes are bounded by a buffer, a cluster or the L1 table
 
+use std::collections::BTreeMap;
+
 use super::writer::{CLUSTER, ENTRIES};
 
 /// Entry flag: exactly one reference, so it may be written in place.
@@ -17,6 +19,19 @@ pub(crate) struct FinishedTable {
     pub(crate) host: u64,
     /// Its entries, big-endian on disk.
     pub(crate) entries: Vec<u64>,
+}
+
+/// The cluster of the file that an entry names, if it names one.
+pub(crate) fn place(entry: u64) -> Option<u64> {
+    let host = (entry & !COPIED) / CLUSTER;
+    (host > 0).then_some(host)
+}
+
+/// Enters clusters of one region and their places into its table.
+pub(crate) fn enter_all(entries: &mut [u64], clusters: &BTreeMap<u64, u64>) {
+    for (guest, host) in clusters {
+        entries[(guest % ENTRIES) as usize] = (host * CLUSTER) | COPIED;
+    }
 }
 
 /// The growing image.
@@ -53,6 +68,41 @@ impl Layout {
         // The index was made from a cluster of a disk whose regions `l1` has.
         self.l1[usize::try_from(index).expect("an index of a vector")] = (host * CLUSTER) | COPIED;
         Some(FinishedTable { host, entries })
+    }
+
+    /// Gives one cluster that comes out of order the next place in the file.
+    pub(crate) fn take(&mut self) -> u64 {
+        self.end += 1;
+        self.end - 1
+    }
+
+    /// Where a cluster of the current region lies, if it has a place; `None` for one of another region.
+    pub(crate) fn entry(&self, guest: u64) -> Option<Option<u64>> {
+        let (index, entries) = self.region.as_ref()?;
+        (guest / ENTRIES == *index).then(|| place(entries[(guest % ENTRIES) as usize]))
+    }
+
+    /// Where the table of a region that was left lies.
+    pub(crate) fn table(&self, region: u64) -> Option<u64> {
+        self.l1.get(region as usize).copied().and_then(place)
+    }
+
+    /// Gives a region that has no table one; returns its place.
+    pub(crate) fn new_table(&mut self, region: u64) -> u64 {
+        let host = self.take();
+        self.l1[region as usize] = (host * CLUSTER) | COPIED;
+        host
+    }
+
+    /// Enters clusters and their places into the current region; `false` where it is another.
+    pub(crate) fn amend(&mut self, region: u64, clusters: &BTreeMap<u64, u64>) -> bool {
+        match &mut self.region {
+            Some((current, entries)) if *current == region => {
+                enter_all(entries, clusters);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Clusters of the current region from `guest` to its end.

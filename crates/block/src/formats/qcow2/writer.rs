@@ -1,5 +1,8 @@
-//! Writes an uncompressed qcow2 version 3 in one sequential append.
+//! Writes an uncompressed qcow2 version 3 in one sequential append; what is replaced later is written in place, or appended.
 #![allow(clippy::cast_possible_truncation)] // lengths and indexes are bounded by a buffer, a cluster or the L1 table
+
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 use machine::{ByteCount, ByteOffset};
 
@@ -7,7 +10,7 @@ use super::MAGIC;
 use super::layout::{FinishedTable, Layout};
 use crate::grain::GrainSink;
 use crate::output::Output;
-use crate::{BUFFER_SIZE, Buffer, Error, ErrorKind, ExtentIter, GRAIN, Pool, Result};
+use crate::{BUFFER_SIZE, Buffer, Error, ErrorKind, Extent, GRAIN, Placed, PlacedIter, Pool, Result};
 
 /// Bytes in a cluster: the engine's grain.
 pub(crate) const CLUSTER: u64 = GRAIN.0;
@@ -23,6 +26,11 @@ pub(crate) struct Qcow2Writer {
     output: Output,
     size: ByteCount,
     layout: Layout,
+    /// Clusters of the disk that got their place in the file out of the order of the disk; their tables are written when the
+    /// image is finished.
+    replaced: BTreeMap<u64, u64>,
+    /// The table that was looked up last, with its place.
+    table: Option<(u64, Vec<u64>)>,
     pool: Pool,
     /// Every cluster of the disk gets its place in the file, written or not.
     full: bool,
@@ -49,7 +57,16 @@ impl Qcow2Writer {
     fn empty(output: Output, size: ByteCount, full: bool) -> Result<Self> {
         Self::check_size(size)?;
         let regions = size.0.div_ceil(ENTRIES * CLUSTER).max(1);
-        Ok(Self { output, size, layout: Layout::new(regions as usize), pool: Pool::new(2), full, placed: 0 })
+        Ok(Self {
+            output,
+            size,
+            layout: Layout::new(regions as usize),
+            replaced: BTreeMap::new(),
+            table: None,
+            pool: Pool::new(2),
+            full,
+            placed: 0,
+        })
     }
 
     /// Sets room aside for the whole file, where it is to have it.
@@ -89,15 +106,31 @@ impl Qcow2Writer {
         output: Output,
         size: ByteCount,
         full: bool,
-        written: ExtentIter<'_>,
+        placed: PlacedIter<'_>,
     ) -> Result<(Self, ByteOffset)> {
         let mut writer = Self::empty(output, size, full)?;
         let mut end = ByteOffset::ZERO;
-        for extent in written {
-            let extent = extent?;
-            let clusters = extent.start().0 / CLUSTER..extent.end().0.div_ceil(CLUSTER);
-            let mut guest = clusters.start;
-            writer.place_until(guest, &mut |_, _| Ok(()))?; // the finished tables are in the file already
+        // The finished tables are in the file already.
+        let in_file = &mut |_: &mut Self, _: &FinishedTable| Ok(());
+        for placed in placed {
+            let extent = match placed? {
+                Placed::Written(extent) => extent,
+                Placed::Replaced(extent) if full => {
+                    writer.place_until(clusters(extent).end, in_file)?;
+                    continue;
+                }
+                Placed::Replaced(extent) => {
+                    for guest in clusters(extent) {
+                        let host = writer.layout.take();
+                        writer.replaced.insert(guest, host);
+                    }
+                    continue;
+                }
+            };
+            let clusters = clusters(extent);
+            // A grain that two extents share got its place with the first.
+            let mut guest = clusters.start.max(end.0.div_ceil(CLUSTER));
+            writer.place_until(guest, in_file)?;
             while guest < clusters.end {
                 let count = Layout::room(guest).min(clusters.end - guest);
                 writer.layout.enter(guest);
@@ -105,7 +138,7 @@ impl Qcow2Writer {
                 guest += count;
             }
             writer.placed = clusters.end;
-            end = extent.end();
+            end = ByteOffset(clusters.end * CLUSTER).min(Extent::first(size).end());
         }
         let (kept, length) = (writer.layout.end * CLUSTER, writer.output.length()?);
         if length.0 < kept && end > ByteOffset::ZERO {
@@ -122,6 +155,50 @@ impl Qcow2Writer {
         let offset = ByteOffset(host * CLUSTER);
         self.output.reserve((offset + data.len().into()).0)?;
         self.output.write(offset, data)
+    }
+
+    /// Where a cluster of the disk lies in the file.
+    fn find(&mut self, guest: u64) -> Result<Option<u64>> {
+        if let Some(host) = self.replaced.get(&guest) {
+            return Ok(Some(*host));
+        }
+        if let Some(entry) = self.layout.entry(guest) {
+            return Ok(entry);
+        }
+        let Some(host) = self.layout.table(guest / ENTRIES) else { return Ok(None) };
+        if self.table.as_ref().is_none_or(|(known, _)| *known != host) {
+            self.table = Some((host, self.read_table(host)?));
+        }
+        let entries = self.table.as_ref().map_or(&[][..], |(_, entries)| entries);
+        Ok(entries.get((guest % ENTRIES) as usize).copied().and_then(super::layout::place))
+    }
+
+    fn read_table(&mut self, host: u64) -> Result<Vec<u64>> {
+        let mut bytes = vec![0; CLUSTER as usize];
+        self.output.read(ByteOffset(host * CLUSTER), &mut bytes)?;
+        Ok(bytes.as_chunks::<8>().0.iter().map(|entry| u64::from_be_bytes(*entry)).collect())
+    }
+
+    /// Puts what was replaced into the tables of its regions.
+    fn complete_tables(&mut self) -> Result<()> {
+        let mut replaced = std::mem::take(&mut self.replaced);
+        self.table = None;
+        while let Some(region) = replaced.first_key_value().map(|(guest, _)| guest / ENTRIES) {
+            let later = replaced.split_off(&((region + 1) * ENTRIES));
+            let clusters = std::mem::replace(&mut replaced, later);
+            if self.layout.amend(region, &clusters) {
+                continue;
+            }
+            let found = self.layout.table(region);
+            let mut entries = match found {
+                Some(host) => self.read_table(host)?,
+                None => vec![0; ENTRIES as usize],
+            };
+            super::layout::enter_all(&mut entries, &clusters);
+            let host = found.unwrap_or_else(|| self.layout.new_table(region));
+            self.put_table(&FinishedTable { host, entries })?;
+        }
+        Ok(())
     }
 
     fn put_table(&mut self, table: &FinishedTable) -> Result<()> {
@@ -190,12 +267,44 @@ impl GrainSink for Qcow2Writer {
         Ok(())
     }
 
+    fn get(&mut self, offset: ByteOffset, grain: &mut [u8]) -> Result<()> {
+        match self.find(offset.0 / CLUSTER)? {
+            Some(host) => self.output.read(ByteOffset(host * CLUSTER), grain),
+            None => {
+                grain.fill(0);
+                Ok(())
+            }
+        }
+    }
+
+    fn replace(&mut self, offset: ByteOffset, data: Buffer) -> Result<bool> {
+        let guest = offset.0 / CLUSTER;
+        let placed = self.placed;
+        self.place_until(guest + 1, &mut Self::put_table)?;
+        match self.find(guest)? {
+            Some(host) => {
+                // The same place may have been written a moment ago.
+                self.output.drain()?;
+                self.output.write(ByteOffset(host * CLUSTER), data)?;
+                Ok(self.placed > placed)
+            }
+            None if data.iter().all(|byte| *byte == 0) => Ok(false),
+            None => {
+                let host = self.layout.take();
+                self.append(host, data)?;
+                self.replaced.insert(guest, host);
+                Ok(true)
+            }
+        }
+    }
+
     fn sync(&mut self) -> Result<()> {
         self.output.sync()
     }
 
     fn finish(mut self) -> Result<ByteCount> {
         self.place_until(self.clusters(), &mut Self::put_table)?;
+        self.complete_tables()?;
         if let Some(table) = self.layout.leave() {
             self.put_table(&table)?;
         }
@@ -223,6 +332,11 @@ impl GrainSink for Qcow2Writer {
     fn bytes_written(&self) -> ByteCount {
         self.output.bytes_written()
     }
+}
+
+/// The clusters of the disk that `extent` touches.
+fn clusters(extent: Extent) -> Range<u64> {
+    extent.start().0 / CLUSTER..extent.end().0.div_ceil(CLUSTER)
 }
 
 /// How many clusters the refcounts take when they count themselves too.

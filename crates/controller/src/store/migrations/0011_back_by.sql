@@ -1,0 +1,3 @@
+-- When the machine of a task must have its own system again.
+
+ALTER TABLE tasks ADD COLUMN back_by TEXT; -- schedule::BackBy
