@@ -114,7 +114,7 @@ async function openConversion(page, button, row, machine, name) {
   await button('Convert…').click();
   const dialog = page.getByRole('dialog', { name: /^Convert / });
   await dialog.getByLabel('Name of the VM').fill(name);
-  await dialog.getByLabel('Output folder').fill(site.output);
+  await dialog.getByRole('combobox', { name: /^Output folder/ }).fill(site.output);
   return dialog;
 }
 

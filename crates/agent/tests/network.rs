@@ -230,7 +230,11 @@ fn what_changed_while_the_machine_was_away_is_found_and_sent_again_and_nothing_e
         let stopped = receive_disk(
             &mut supply,
             &replica,
-            &ReceiveOptions { sync_bytes: ByteCount::mib(4), ..ReceiveOptions::default() },
+            &ReceiveOptions {
+                sync_bytes: ByteCount::mib(4),
+                progress_interval: Duration::ZERO,
+                ..ReceiveOptions::default()
+            },
             &mut |stats| {
                 if stats.position.0 > 40 << 20 {
                     cancel.cancel();

@@ -260,10 +260,6 @@ impl Pipeline<'_> {
             return self.store();
         }
         self.copy_disks()?;
-        for place in 0..self.record.selected.len() {
-            // Until all disks were there, each of them could be gone on with.
-            remove_if_present(&self.replica(place).journal)?;
-        }
         if self.record.request.verify && self.record.verified.is_none() {
             self.verify_disks()?;
         }
@@ -380,7 +376,7 @@ impl Pipeline<'_> {
 
     fn copy_disks(&mut self) -> Result<()> {
         if self.record.copied.iter().all(Option::is_some) {
-            return Ok(());
+            return self.remove_journals();
         }
         self.step(Step::Copy)?;
         if let Origin::Local(disks) = &self.origin {
@@ -390,7 +386,13 @@ impl Pipeline<'_> {
         for left_out in self.selection.left_out(&self.record.machine) {
             self.observer.event(Event::Log { message: format!("left out: {left_out}") });
         }
-        self.copy_in_visits()
+        self.copy_in_visits()?;
+        self.remove_journals()
+    }
+
+    /// Only now: until all disks were there, each of them could be gone on with.
+    fn remove_journals(&self) -> Result<()> {
+        (0..self.record.selected.len()).try_for_each(|place| remove_if_present(&self.replica(place).journal))
     }
 
     pub(crate) fn copy_disk(&mut self, place: usize) -> Result<ConvertedDisk> {

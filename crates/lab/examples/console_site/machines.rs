@@ -3,7 +3,7 @@
 
 use machine::{
     ByteCount, ByteOffset, Cpu, Disk, DiskIdentity, DiskLayout, Family, Firmware, FirmwareKind, Guest, IpNet, Machine,
-    Nic, Part, PartitionTable, SectorSize, Smbios, Volume,
+    Mount, Nic, Part, PartitionTable, SectorSize, Smbios, Volume,
 };
 use protocol::message::BootMedium;
 
@@ -182,9 +182,18 @@ fn machine(
             version: Some(version.into()),
             arch: Some("x86_64".into()),
             hostname: Some(name.into()),
-            mounts: Vec::new(),
+            mounts: match family {
+                Family::Linux => {
+                    vec![mount("UUID=2f6b1c1e-0001", "/", "ext4"), mount("UUID=2f6b1c1e-0002", "/boot", "ext4")]
+                }
+                _ => Vec::new(),
+            },
         },
     }
+}
+
+fn mount(device: &str, mount_point: &str, kind: &str) -> Mount {
+    Mount { device: device.into(), mount_point: mount_point.into(), kind: kind.into() }
 }
 
 fn disk((path, size, model, serial): (&str, u64, &str, &str), table: PartitionTable, mut volumes: Vec<Volume>) -> Disk {
