@@ -1,4 +1,4 @@
-//! The controller: store, agent sessions, tasks, and the API over a Unix socket.
+//! The controller: store, agent sessions, tasks, and the API over a Unix socket and TLS.
 //!
 //! It holds what is known of machines and what is being done with them. It refuses to let an agent do anything before an
 //! operator approved it, never mounts or parses a guest's disk itself (`conversion` has that done in an appliance), and
@@ -9,6 +9,7 @@ pub mod backup;
 pub mod bandwidth;
 mod beside;
 mod console;
+pub mod cutover;
 mod data_directory;
 pub mod driver_library;
 mod error;

@@ -1,6 +1,7 @@
 //! A running controller: data directory locked, store open, agent port and API served, tasks going on.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 use crate::api::{Api, Events, Peer, Status, bind, for_everybody, for_the_owner, router};
+use crate::cutover::Cutovers;
 use crate::driver_library::DriverLibrary;
 use crate::https::{ConsoleConfig, Https};
 use crate::mail::{MailConfig, MailService, Mailer};
@@ -44,6 +46,8 @@ pub struct Config {
     pub unlock: Unlock,
     /// What time it is for sessions, tokens and certificates.
     pub clock: Clock,
+    /// The program that reaches hypervisors.
+    pub virsh: PathBuf,
 }
 
 impl Config {
@@ -58,6 +62,7 @@ impl Config {
             console: None,
             unlock: Unlock::default(),
             clock: Arc::new(Timestamp::now),
+            virsh: "virsh".into(),
         }
     }
 }
@@ -118,6 +123,7 @@ impl Controller {
             sessions: sessions.clone(),
             drivers: DriverLibrary::new(&directory),
             tasks: tasks.clone(),
+            cutovers: Cutovers::new(store.clone(), sessions.clone(), config.virsh)?,
             searches: Searches::new(Arc::clone(&store)),
             status: status.clone(),
             pxe: pxe.as_ref().map(|pxe| pxe.log().clone()),

@@ -8,6 +8,8 @@ mod definition;
 mod error;
 pub mod libvirt;
 pub mod preview;
+mod virsh;
 
 pub use definition::{Definition, DiskFile};
 pub use error::{Error, ErrorKind, Result};
+pub use virsh::{DomainState, Virsh};

@@ -82,6 +82,8 @@ pub(crate) enum Command {
     Tasks(Tasks),
     /// Bring machines to the boot image over the network, beside the LAN's DHCP server; policies and log of that
     Pxe(Pxe),
+    /// Switch a source off, see it gone, and start its VM in its place; or back
+    Cutover(CutoverArguments),
     /// Look at conversions before anything is touched: space, encryption, names, what must be known of a guest
     Preflight(PreflightArguments),
     /// Named settings of conversions
@@ -288,6 +290,13 @@ pub(crate) struct Convert {
     /// MACHINE only: where it is not Cold Cloning Ready, let the task wait until it is, and for `tasks resume` then
     #[arg(long)]
     pub(crate) wait: bool,
+    /// MACHINE only: test first how fast the content of each machine comes (some seconds each), and say how long its copy takes
+    /// [default: those that begin later, but not those of a table]
+    #[arg(long, conflicts_with = "no_link_test")]
+    pub(crate) test_links: bool,
+    /// MACHINE only: test no link
+    #[arg(long)]
+    pub(crate) no_link_test: bool,
     #[command(flatten)]
     pub(crate) times: Times,
 }
@@ -301,6 +310,40 @@ pub(crate) struct Times {
     /// MACHINE only: begin only in this window, such as "Sat 22:00-06:00 Europe/Berlin"; can be given more than once
     #[arg(long = "window", value_name = "WINDOW")]
     pub(crate) windows: Vec<Window>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vconverter cutover t-0b7d11c2                       # its machine stands in the boot image, and is switched off
+  vconverter cutover t-0b7d11c2 --source-is-off       # somebody saw that
+  vconverter cutover t-0b7d11c2 --undo
+
+A VM with the source's name and addresses is started only when the source is seen to be gone: its agent has left, and nothing
+answers at its addresses. The VM is defined and started by virsh on the controller. To undo it the VM is shut down and its NICs are
+disconnected; then the source is asked to wake by magic packets, and switched on by hand where it does not.")]
+pub(crate) struct CutoverArguments {
+    /// The task whose VM it is; it is done
+    #[arg(value_name = "TASK")]
+    pub(crate) task: String,
+    /// Stop and disconnect the VM, and wake the source
+    #[arg(long, conflicts_with_all = ["hypervisor", "source_is_off", "lose_changes", "unproven"])]
+    pub(crate) undo: bool,
+    /// Where the VM is to run, as libvirt names it [default: qemu:///system]
+    #[arg(long, value_name = "URI")]
+    pub(crate) hypervisor: Option<String>,
+    /// The source has no agent that could switch it off: somebody saw that it is off
+    #[arg(long)]
+    pub(crate) source_is_off: bool,
+    /// The source ran its own system since it was copied: give up what it wrote since
+    #[arg(long)]
+    pub(crate) lose_changes: bool,
+    /// Also where the boot proof did not pass
+    #[arg(long)]
+    pub(crate) unproven: bool,
+    /// Do not wait for the end
+    #[arg(long)]
+    pub(crate) detach: bool,
 }
 
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use controller::api::{
-    BatchView, MachineState, MachineView, NewBatches, NewConversion, NewRequest, TaskSchedule, TaskView,
+    BatchView, MachineState, MachineView, NewBatches, NewConversion, NewRequest, PreflightView, TaskSchedule, TaskView,
 };
 use controller::progress::Meter;
 use controller::store::TaskState;
@@ -19,7 +19,7 @@ use crate::failure::{Code, Failure, Result};
 use crate::progress_line::ProgressLine;
 use crate::signals::Signals;
 use crate::table::plain;
-use crate::{outcome, tasks, waves};
+use crate::{link_tests, outcome, preflight, tasks, waves};
 
 /// What was typed, told apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,6 +78,10 @@ fn tell_apart(sources: &[String]) -> Result<Meant> {
 fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result<()> {
     if arguments.wait {
         return Err(Failure::new(Code::Usage, "--wait is for machines of the controller: local disks are here"));
+    }
+    if arguments.test_links || arguments.no_link_test {
+        let message = "--test-links and --no-link-test are for machines of the controller: local disks have no link";
+        return Err(Failure::new(Code::Usage, message));
     }
     if arguments.times.start_at.is_some() || !arguments.times.windows.is_empty() {
         let message =
@@ -163,6 +167,16 @@ fn convert_machines(
         let request = NewRequest { name: vm, disks, choices, dry_run, settings: arguments.settings.settings()? };
         let (profile, schedule) = (arguments.profile.clone(), schedule(&arguments.times));
         conversions.push(NewConversion { machine: id, request, profile, wait: arguments.wait, schedule });
+    }
+    let is_for_later = conversions.iter().any(|one| one.schedule.is_some());
+    if arguments.test_links || (is_for_later && !arguments.no_link_test) {
+        let connected = machines.iter().filter(|machine| machine.state == MachineState::Ready);
+        link_tests::test(&client, connected.filter_map(|machine| machine.id.as_deref()))?;
+    }
+    if is_for_later && !json {
+        let request = NewBatches { conversions: conversions.clone() };
+        let reports: Vec<PreflightView> = client.post("/preflight", &request)?;
+        eprint!("{}", reports.iter().map(preflight::describe).collect::<String>());
     }
     match conversions.as_slice() {
         [one] => convert_one(&client, one, &machines[0], arguments.detach, json),

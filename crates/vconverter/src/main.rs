@@ -12,6 +12,7 @@ mod client;
 mod configuration;
 mod conversion_settings;
 mod convert;
+mod cutover;
 mod drivers;
 mod failure;
 mod help;
@@ -19,6 +20,7 @@ mod import;
 mod inspect;
 mod inventory;
 mod limits;
+mod link_tests;
 mod machines;
 mod mail_settings;
 mod manual;
@@ -165,6 +167,7 @@ fn run(arguments: Arguments) -> Result<()> {
             Some(PxeAction::Log { follow }) => pxe::log(&connect()?, follow, json),
             Some(PxeAction::Policy(policy)) => pxe::policy(&connect()?, &policy, json),
         },
+        Command::Cutover(arguments) => cutover::cutover(&connect()?, &arguments, json),
         Command::Preflight(arguments) => preflight::preflight(&connect()?, &arguments, json),
         Command::Profiles(profiles) => {
             let client = connect()?;

@@ -1,13 +1,16 @@
 //! `vconverter preflight`: a readiness report.
 
 use clap::Args;
-use controller::api::{CONVERSIONS_MAX, MachineView, NewBatches, NewConversion, NewRequest, PreflightView};
+use controller::api::{
+    CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewConversion, NewRequest, PreflightView,
+};
 use conversion::{Allocation, Severity};
 
 use crate::choices::ChoiceArguments;
 use crate::client::{Client, segment};
 use crate::conversion_settings::ConversionSettings;
 use crate::failure::{Code, Failure, Result};
+use crate::link_tests;
 use crate::table::plain;
 
 #[derive(Debug, Args)]
@@ -18,7 +21,9 @@ something keeps a machine from being converted.
 Examples:
   vconverter preflight web1 --output /srv/vms
   vconverter preflight web1 --output /srv/vms --skip-volume /data --disk sda,sdb:full
-  vconverter preflight --all --profile nightly")]
+  vconverter preflight --all --test-links --profile nightly
+
+With --test-links some seconds of each connected machine's disks are read, sent and thrown away; it tells how long the copy takes.")]
 pub(crate) struct PreflightArguments {
     /// Machines, by id or host name
     #[arg(value_name = "MACHINE", required_unless_present = "all", conflicts_with = "all")]
@@ -36,6 +41,9 @@ pub(crate) struct PreflightArguments {
     /// A machine that is not there will be waited for
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Test how fast the content of each machine comes
+    #[arg(long)]
+    pub(crate) test_links: bool,
 }
 
 pub(crate) fn preflight(client: &Client, arguments: &PreflightArguments, json: bool) -> Result<()> {
@@ -49,6 +57,10 @@ pub(crate) fn preflight(client: &Client, arguments: &PreflightArguments, json: b
     let mut reports: Vec<PreflightView> = Vec::new();
     if machines.len() > 1 && !arguments.choices.is_empty() {
         return Err(Failure::new(Code::Usage, "what is said of disks and volumes is for one machine"));
+    }
+    if arguments.test_links {
+        let connected = machines.iter().filter(|machine| machine.state == MachineState::Ready);
+        link_tests::test(client, connected.filter_map(|machine| machine.id.as_deref()))?;
     }
     for some in machines.chunks(CONVERSIONS_MAX) {
         let mut conversions = Vec::new();
@@ -92,7 +104,12 @@ pub(crate) fn describe(report: &PreflightView) -> String {
         _ => "ready",
     };
     let (machine, name) = (&report.machine, &report.name);
-    let mut text = format!("{machine} ({}): {verdict}; {} to be read\n", plain(name), report.preflight.bytes);
+    let bytes = report.preflight.bytes;
+    let takes = match findings.iter().any(|finding| finding.rule == "agent") {
+        true => String::new(),
+        false => format!(", {}", link_tests::describe(report.forecast.as_ref())),
+    };
+    let mut text = format!("{machine} ({}): {verdict}; {bytes} to be read{takes}\n", plain(name));
     for disk in &report.preflight.disks {
         let folder = disk.folder.as_ref().map(|folder| format!(", into {}", folder.display())).unwrap_or_default();
         let room = match disk.allocation {

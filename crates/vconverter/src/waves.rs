@@ -13,7 +13,7 @@ use crate::conversion_settings::Rate;
 use crate::convert::{describe_batches, schedule};
 use crate::failure::{Code, Failure, Result};
 use crate::import::line_of;
-use crate::preflight;
+use crate::{link_tests, preflight};
 
 /// Columns of the table; all but the first may be missing, and so may values.
 const COLUMNS: [&str; 16] = [
@@ -40,6 +40,9 @@ const BYTES_MAX: u64 = 4 << 20;
 /// Checks a table, shows what is known of its conversions, and asks for them: all or none.
 pub(crate) fn convert(client: &Client, file: &Path, arguments: &Convert, json: bool) -> Result<()> {
     let conversions = read(file, arguments)?;
+    if arguments.test_links {
+        link_tests::test(client, conversions.iter().map(|one| one.machine.as_str()))?;
+    }
     let request = NewBatches { conversions };
     let reports: Vec<PreflightView> = client.post("/preflight", &request)?;
     if !json {

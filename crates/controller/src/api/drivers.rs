@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::input::{At, Body};
-use super::machines::{OneMachine, find_machine, known_id};
+use super::machines::{OneMachine, machine_id};
 use super::problem::invalid;
 use super::routes::{Answer, Routes, about, blocking};
 use super::{Api, Caller, Problem, Role};
@@ -101,7 +101,7 @@ async fn push(
 }
 
 fn push_to(api: &Api, machine: &str, names: &[DriverName], actor: &str) -> Result<Vec<DriverOutcome>> {
-    let id = known_id(find_machine(api, machine)?)?;
+    let id = machine_id(api, machine)?;
     let names = if names.is_empty() { names_for(api, &id)? } else { names.to_vec() };
     if names.len() > FILES_MAX {
         return Err(Error::new(

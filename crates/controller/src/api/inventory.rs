@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::input::{At, Body, Parameters};
-use super::machines::{OneMachine, find_machine, known_id};
+use super::machines::{OneMachine, find_machine, machine_id};
 use super::routes::{Answer, Routes, about, blocking};
 use super::{Api, Caller, MachineView, Role};
 use crate::Result;
@@ -125,7 +125,7 @@ async fn change_machine(
     Body(change): Body<MachineChange>,
 ) -> Answer<Json<MachineView>> {
     blocking(move || {
-        let id = known_id(find_machine(&api, &at.machine)?)?;
+        let id = machine_id(&api, &at.machine)?;
         api.store.change_machine(&id, change, &caller.actor)?;
         find_machine(&api, &id)
     })
@@ -139,7 +139,7 @@ async fn join_machine(
     Body(joined): Body<JoinedMachine>,
 ) -> Answer<Json<MachineView>> {
     blocking(move || {
-        let id = |name: &str| find_machine(&api, name).and_then(known_id);
+        let id = |name: &str| machine_id(&api, name);
         let (machine, added) = (id(&at.machine)?, id(&joined.added)?);
         api.store.join_machines(&added, &machine, &caller.actor)?;
         find_machine(&api, &machine)
@@ -148,7 +148,7 @@ async fn join_machine(
 }
 
 async fn list_candidates(State(api): State<Arc<Api>>, At(at): At<OneMachine>) -> Answer<Json<Vec<Candidate>>> {
-    blocking(move || api.store.candidates(&known_id(find_machine(&api, &at.machine)?)?)).await
+    blocking(move || api.store.candidates(&machine_id(&api, &at.machine)?)).await
 }
 
 async fn history(
@@ -157,7 +157,7 @@ async fn history(
     Parameters(query): Parameters<HistoryQuery>,
 ) -> Answer<Json<Vec<HistoryEntry>>> {
     let limit = query.limit.unwrap_or(HISTORY_LINES).clamp(1, HISTORY_LINES_MAX);
-    blocking(move || api.store.machine_history(&known_id(find_machine(&api, &at.machine)?)?, limit)).await
+    blocking(move || api.store.machine_history(&machine_id(&api, &at.machine)?, limit)).await
 }
 
 async fn groups(State(api): State<Arc<Api>>) -> Answer<Json<Vec<MachineGroup>>> {

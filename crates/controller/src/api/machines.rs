@@ -64,7 +64,7 @@ async fn one(State(api): State<Arc<Api>>, At(at): At<OneMachine>) -> Answer<Json
 
 async fn forget(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneMachine>) -> Answer<Json<ForgottenMachine>> {
     blocking(move || {
-        let machine = known_id(find_machine(&api, &at.machine)?)?;
+        let machine = machine_id(&api, &at.machine)?;
         let keys = api.sessions.forget(&machine, &caller.actor)?;
         Ok(ForgottenMachine { machine, keys })
     })
@@ -120,8 +120,9 @@ pub(super) fn find_machine(api: &Api, name: &str) -> Result<MachineView> {
     }
 }
 
-/// The id of a machine that was approved.
-pub(super) fn known_id(machine: MachineView) -> Result<String> {
+/// The id of a machine that was approved, by whatever it is called.
+pub(super) fn machine_id(api: &Api, name: &str) -> Result<String> {
+    let machine = find_machine(api, name)?;
     let not_yet = || Error::new(ErrorKind::Conflict, format!("machine {} is not approved yet", machine.name));
     machine.id.clone().ok_or_else(not_yet)
 }

@@ -8,6 +8,7 @@ mod agents;
 mod authentication;
 mod caller;
 mod controller;
+mod cutover;
 mod drivers;
 mod events;
 mod input;
@@ -37,6 +38,7 @@ use axum::{Router, middleware};
 
 use self::problem::nothing_there;
 use crate::console;
+use crate::cutover::Cutovers;
 use crate::driver_library::DriverLibrary;
 use crate::metrics::Family;
 use crate::search::Searches;
@@ -76,6 +78,7 @@ pub(crate) struct Api {
     pub(crate) sessions: Sessions,
     pub(crate) drivers: DriverLibrary,
     pub(crate) tasks: Tasks,
+    pub(crate) cutovers: Cutovers,
     pub(crate) searches: Searches,
     pub(crate) status: Status,
     /// The log of the PXE service, where it runs.
@@ -95,6 +98,7 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .merge_with(search::routes())
         .merge_with(tasks::routes())
         .merge_with(proof::routes())
+        .merge_with(cutover::routes())
         .merge_with(drivers::routes())
         .merge_with(preflight::routes())
         .merge_with(limits::routes())

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::input::{At, Body, Parameters};
-use super::machines::{find_machine, known_id};
+use super::machines::machine_id;
 use super::page::PageQuery;
 use super::problem::invalid;
 use super::proof::Text;
@@ -141,7 +141,7 @@ async fn create_batches(
 
 /// What is asked for, with the machine by its id, and the settings of its profile copied.
 pub(super) fn wish(api: &Api, new: NewConversion) -> Result<Wish> {
-    let machine = known_id(find_machine(api, &new.machine)?)?;
+    let machine = machine_id(api, &new.machine)?;
     let profile = match new.profile.as_deref() {
         Some("none") => None,
         name => api.store.profile(name)?,

@@ -10,6 +10,7 @@ mod drivers;
 mod enrolment;
 mod entry;
 mod gate;
+mod link;
 mod power;
 mod registry;
 mod streams;
@@ -37,6 +38,7 @@ use gate::{Gate, Pass};
 use registry::{CodeEntry, Phase, Registry, SessionId};
 use streams::{Expected, OpenStreams};
 
+pub use link::TestedLink;
 pub use power::Ending;
 pub use streams::ConnectedMachine;
 
@@ -79,6 +81,8 @@ struct Shared {
     presence: Mutex<()>,
     pushes: drivers::Pushes,
     refused_ends: Mutex<power::Refusals>,
+    /// Held by the test of a link.
+    link_tests: Mutex<()>,
     traffic: Traffic,
 }
 
@@ -164,6 +168,7 @@ impl Sessions {
             presence: Mutex::default(),
             refused_ends: Mutex::default(),
             pushes: drivers::Pushes::default(),
+            link_tests: Mutex::default(),
             traffic: Traffic::default(),
         }))
     }
@@ -407,6 +412,11 @@ impl Sessions {
     /// Where the agent of a machine runs, if it is connected and reported.
     pub fn kind_of(&self, machine: &str) -> Option<AgentKind> {
         self.registry().of_machine(machine).map(|(session, _)| session.caller.kind)
+    }
+
+    /// Where the agent of a machine is connected from, if it is.
+    pub fn address_of(&self, machine: &str) -> Option<SocketAddr> {
+        self.registry().of_machine(machine).map(|(session, _)| session.caller.address)
     }
 
     /// Tells a machine's screen something, if it is there.

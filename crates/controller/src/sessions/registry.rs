@@ -12,6 +12,7 @@ use protocol::message::{About, AgentKind, Bytes32, Report};
 use protocol::pairing::PairingCode;
 use protocol::tls::Fingerprint;
 
+use super::link::TestedLink;
 use crate::Timestamp;
 
 /// Silence of a session after which another with the same key takes its place. Twice an agent's heartbeat.
@@ -65,6 +66,8 @@ pub(super) struct Session<L> {
     pub(super) since: Timestamp,
     pub(super) phase: Phase,
     pub(super) last_heard: Instant,
+    /// How fast its link was, when that was tested last.
+    pub(super) link_test: Option<TestedLink>,
 }
 
 /// Whether a session may begin.
@@ -107,7 +110,8 @@ impl<L: Clone> Registry<L> {
         }
         let id = SessionId(self.next_id);
         self.next_id += 1;
-        let session = Session { id, link, since: Timestamp::now(), phase, last_heard: now, caller: caller.clone() };
+        let since = Timestamp::now();
+        let session = Session { id, link, since, phase, last_heard: now, link_test: None, caller: caller.clone() };
         let replaced = self.sessions.insert(caller.key, session).map(|first| first.link);
         Admission::Begun { id, replaced }
     }
@@ -185,6 +189,14 @@ impl<L: Clone> Registry<L> {
             _ => None,
         };
         self.sessions.values().filter_map(reported).max_by_key(|(session, _)| session.id.0)
+    }
+
+    /// Notes how fast the link of a machine is.
+    pub(super) fn note_link(&mut self, machine: &str, tested: TestedLink) {
+        let found = self.of_machine(machine).map(|(session, _)| (session.caller.key, session.id));
+        if let Some(session) = found.and_then(|(key, id)| self.session_mut(key, id)) {
+            session.link_test = Some(tested);
+        }
     }
 
     /// Whether this session is live and approved.

@@ -10,6 +10,7 @@ mod api_tokens;
 mod changes;
 mod counts;
 mod credentials;
+mod cutovers;
 mod enrolment_tokens;
 mod groups;
 mod history;
@@ -44,6 +45,7 @@ pub use agent_keys::{AgentKey, KeyStanding};
 pub use api_tokens::{ApiToken, NewApiToken};
 pub use changes::Changed;
 pub use credentials::{SealedCredential, VaultLock};
+pub use cutovers::{Cutover, CutoverState};
 pub use enrolment_tokens::{Enrolling, EnrolmentRecord, NewEnrolmentToken, TokenRefusal};
 pub use groups::MachineGroup;
 pub use history::{HistoryEntry, HistoryEvent};
@@ -74,6 +76,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("enrolment", include_str!("migrations/0009_enrolment.sql")),
     ("inventory", include_str!("migrations/0010_inventory.sql")),
     ("back by", include_str!("migrations/0011_back_by.sql")),
+    ("cutovers", include_str!("migrations/0012_cutovers.sql")),
 ];
 
 /// The controller's memory. Every method may block for a write to disk.

@@ -10,7 +10,7 @@ use crate::store::LogLevel;
 use crate::tasks::Tasks;
 
 /// What a machine takes from its restart until it serves again, at most as far as one knows.
-const RETURN: Duration = Duration::from_secs(5 * 60);
+pub(super) const RETURN: Duration = Duration::from_secs(5 * 60);
 /// A rate of less than this is no forecast.
 const FORECAST_AFTER: Duration = Duration::from_secs(3 * 60);
 /// Looks in a row that must miss: a link has its moments.

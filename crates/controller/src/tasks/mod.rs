@@ -7,6 +7,7 @@
 //! thread wakes up at the earliest of these moments; the clock is looked at often, since it can be set meanwhile.
 
 mod back_by;
+mod forecast;
 mod preflight;
 mod run;
 mod settings;
@@ -27,6 +28,7 @@ use crate::sessions::Sessions;
 use crate::store::{Lease, LogLevel, NewTask, Store, TaskRecord, TaskState};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
+pub use forecast::Forecast;
 use run::Returning;
 pub use settings::Settings;
 pub use wish::{Batch, BatchKind, Wish};

@@ -3,24 +3,27 @@
 use conversion::{Preflight, Request, Severity};
 use machine::Machine;
 
+use super::back_by::RETURN;
 use super::wish::output_folder;
-use super::{Run, Tasks, Wish};
+use super::{Forecast, Run, Tasks, Wish};
+use crate::schedule::StartAt;
 use crate::store::{LogLevel, NO_AGENT_REMEDY, StepState};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, Timestamp};
 
 impl Tasks {
-    /// Looks at a wish, without keeping it: what would keep it from being fulfilled, and what should be known.
+    /// Looks at a wish, without keeping it: what would keep it from being fulfilled, what should be known, and how long it
+    /// takes where the machine's link was tested.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for the machine, [`ErrorKind::Storage`].
-    pub fn preflight(&self, wish: &Wish) -> Result<Preflight> {
+    pub fn preflight(&self, wish: &Wish) -> Result<(Preflight, Option<Forecast>)> {
         let id = &wish.machine;
         let known = self.0.store.existing_machine(id)?;
         let Some(report) = &known.report else {
             let mut found = Preflight::default();
             let says = format!("machine {id} was added by its address and has no agent");
             found.find("agent", Severity::Blocker, says, NO_AGENT_REMEDY);
-            return Ok(found);
+            return Ok((found, None));
         };
         let mut found = conversion::preflight(report, &wish.request);
         if let Err(error) = output_folder(&wish.request) {
@@ -41,7 +44,22 @@ impl Tasks {
             let remedy = "start it from the boot image, or let the task wait for it";
             found.find("connection", severity, format!("machine {id} is not connected"), remedy);
         }
-        Ok(found)
+        let now = Timestamp::now();
+        let start_at = wish.schedule.as_ref().and_then(|schedule| schedule.start_at.as_ref()).map(StartAt::instant);
+        let start = start_at.map_or(now, |at| at.max(now));
+        let forecast = self.forecast(id, found.bytes, wish.bytes_per_second, start)?;
+        if let (Some(forecast), Some(back_by)) = (&forecast, &wish.back_by)
+            && let Some(by) = back_by.next(start)
+            && forecast.end(start).after(RETURN) > by
+        {
+            let (begun, end) = (start, forecast.end(start));
+            let says =
+                format!("a copy that begins at {begun} would end at {end}, and the machine must be back by {by}");
+            let remedy =
+                "begin earlier; else the copy is stopped in time, what is copied is kept, and a retry goes on with it";
+            found.find("back-by", Severity::Warning, says, remedy);
+        }
+        Ok((found, forecast))
     }
 
     /// Before a task copies for the first time: what is found goes into its log.
