@@ -28,7 +28,7 @@ const REQUESTS: usize = 1000;
 const P99_MAX: Duration = Duration::from_millis(50);
 const MEMORY_MIB_MAX: u64 = 256;
 const LISTS: [&str; 6] =
-    ["/machines", "/machines?limit=500", "/machines?search=web7", "/tasks", "/tasks?limit=200", "/tasks?search=web7"];
+    ["/machines", "/machines?limit=200", "/machines?search=web7", "/tasks", "/tasks?limit=200", "/tasks?search=web7"];
 
 fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {

@@ -58,13 +58,18 @@ fn a_server_goes_home_in_time_comes_back_and_hands_over_to_its_vm() {
     let (_, told) = site.vconverter(&["preflight", &id, "--output", &output, "--test-links"]).unwrap();
     say(&told);
     assert!(told.contains("to be read, in about 0:"), "{told}");
-    let convert = ["convert", &id, "--name", "phys-a", "--output", &output, "--detach", "--bandwidth", "2M", "--back-by"];
+    let convert =
+        ["convert", &id, "--name", "phys-a", "--output", &output, "--detach", "--bandwidth", "2M", "--back-by"];
     let task = site.json(&[&convert[..], &[&in_minutes(6)]].concat()).unwrap();
     let task = task["id"].as_str().unwrap().to_owned();
     let ended = site.wait_for_task(&task, Duration::from_secs(600)).unwrap();
     say(&format!("{}: {}", ended["state"], ended["error"]));
     assert!(ended["state"] == "failed" && ended["error"].as_str().unwrap().contains("must be back by"), "{ended}");
-    assert!(log_of(&site, &task).contains("the machine is given back: it starts its own system"), "{}", log_of(&site, &task));
+    assert!(
+        log_of(&site, &task).contains("the machine is given back: it starts its own system"),
+        "{}",
+        log_of(&site, &task)
+    );
 
     let mut session = Session::login(vm.serial(0), &machine.hostname, &machine.root_password, BOOT).unwrap();
     say("its own system is there again");

@@ -77,7 +77,7 @@ async function answer<T>(request: Promise<{ data?: T }>): Promise<T> {
 }
 
 /** Items of a page, and of all that are fetched at most: more are never shown at once. */
-const PAGE = 500;
+const PAGE = 200;
 const ITEMS_MAX = 5000;
 
 interface Page<T> {

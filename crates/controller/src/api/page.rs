@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Items of a page where nothing else is asked for.
 const LIMIT: u32 = 100;
 /// Items that a page has at most.
-pub const LIMIT_MAX: u32 = 500;
+pub const LIMIT_MAX: u32 = 200;
 
 /// A part of a list.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -21,8 +21,8 @@ pub struct Page<T> {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageQuery {
-    /// Items of the page, at most 500; 100 where it is not given.
-    #[schemars(range(min = 1, max = 500))]
+    /// Items of the page, at most 200; 100 where it is not given.
+    #[schemars(range(min = 1, max = 200))]
     limit: Option<u32>,
     /// `next` of the page before; the first page without it.
     #[schemars(length(max = 100))]

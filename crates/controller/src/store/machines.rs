@@ -74,11 +74,9 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub fn machines_page(&self, after: &str, limit: usize, search: Option<&str>) -> Result<Vec<KnownMachine>> {
-        let filter = r"id > ?1 AND (?2 IS NULL OR id LIKE ?2 ESCAPE '\' OR macs LIKE ?2 ESCAPE '\'
-                OR concat_ws(char(10), smbios_uuid, given_name, group_name, note, address) LIKE ?2 ESCAPE '\' OR EXISTS (
-                SELECT 1 FROM json_tree(report) AS fact
-                WHERE fact.atom LIKE ?2 ESCAPE '\' AND (fact.path IN ('$.smbios', '$.guest') OR fact.path LIKE '$.nics%.addresses%')
-            )) ORDER BY id LIMIT ?3";
+        let filter = r"id > ?1 AND (?2 IS NULL OR
+                concat_ws(char(10), id, macs, smbios_uuid, given_name, group_name, note, address, facts) LIKE ?2 ESCAPE '\'
+            ) ORDER BY id LIMIT ?3";
         query(&self.connection(), filter, params![after, search.map(containing), limit])
     }
 
@@ -260,6 +258,8 @@ fn write_report(connection: &Connection, id: &str, sighting: &Sighting<'_>, now:
     let changed = connection
         .execute(
             "UPDATE machines SET smbios_uuid = ?2, smbios_serial = ?3, macs = ?4, report = ?5, booted = ?6,
+             facts = (SELECT coalesce(group_concat(atom, char(10)), '') FROM json_tree(?5)
+                      WHERE path IN ('$.smbios', '$.guest') OR path LIKE '$.nics%.addresses%'),
              agent_version = ?7, last_seen = ?8, boot_medium = ?9, ready_key = ?10, reported = 1,
              ready_since = CASE WHEN ?10 IS NULL THEN NULL WHEN ready_key = ?10 THEN ready_since ELSE ?8 END
              WHERE id = ?1",

@@ -77,6 +77,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("inventory", include_str!("migrations/0010_inventory.sql")),
     ("back by", include_str!("migrations/0011_back_by.sql")),
     ("cutovers", include_str!("migrations/0012_cutovers.sql")),
+    ("machine facts", include_str!("migrations/0013_machine_facts.sql")),
 ];
 
 /// The controller's memory. Every method may block for a write to disk.
