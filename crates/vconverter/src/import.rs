@@ -36,6 +36,17 @@ pub(crate) fn import(client: &Client, arguments: &Import, json: bool) -> Result<
     let machines: Vec<NewMachine> = rows.iter().map(|row| row.machine.clone()).collect();
     let mut request = NewMachines { machines, dry_run: true, skip_known: arguments.skip_known };
     let looked: AddedMachines = client.post("/machines", &request)?;
+    if !looked.faults.is_empty() {
+        let line = |row: usize| rows.get(row).map_or(0, |row| row.line);
+        let faults = looked.faults.iter().take(FAULTS_MAX);
+        let named: Vec<String> = faults
+            .map(|fault| {
+                let by = fault.twin.map(|twin| format!(" by line {}", line(twin))).unwrap_or_default();
+                format!("line {} ({}): {}{by}", line(fault.row), plain(&fault.part), plain(&fault.why))
+            })
+            .collect();
+        return Err(Failure::new(Code::Usage, format!("table {shown}: {}; nothing was added", named.join("; "))));
+    }
     let known: Vec<String> = looked
         .known
         .iter()

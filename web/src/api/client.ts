@@ -3,11 +3,16 @@
 import createClient, { type Middleware } from 'openapi-fetch';
 import type { paths } from './schema';
 import type {
+  CutoverWish,
   Driver,
+  Limits,
   MachineChange,
-  NewMachine,
-  NewSearch,
   NewConversion,
+  NewCredential,
+  NewEnrolment,
+  NewMachines,
+  NewProfile,
+  NewSearch,
   NewToken,
   NewUser,
   PxePolicy,
@@ -121,12 +126,25 @@ export const api = {
   makeToken: (body: NewToken) => answer(client.POST('/api/v1/tokens', { body })),
   revokeToken: (id: string) => answer(client.DELETE('/api/v1/tokens/{name}', named(id))),
 
+  limits: () => answer(client.GET('/api/v1/limits')),
+  setLimits: (body: Limits) => answer(client.PUT('/api/v1/limits', { body })),
+  credentials: () => answer(client.GET('/api/v1/credentials')),
+  setCredential: (name: string, body: NewCredential) =>
+    answer(client.PUT('/api/v1/credentials/{name}', { ...named(name), body })),
+  removeCredential: (name: string) => answer(client.DELETE('/api/v1/credentials/{name}', named(name))),
+  enrolmentTokens: () =>
+    all((query) => answer(client.GET('/api/v1/enrolment-tokens', { params: { query } }))),
+  makeEnrolmentToken: (body: NewEnrolment) => answer(client.POST('/api/v1/enrolment-tokens', { body })),
+  revokeEnrolmentToken: (id: string) =>
+    answer(client.DELETE('/api/v1/enrolment-tokens/{id}', { params: { path: { id } } })),
+  agents: () => all((query) => answer(client.GET('/api/v1/agents', { params: { query } }))),
+  revokeAgent: (key: string) => answer(client.DELETE('/api/v1/agents/{key}', { params: { path: { key } } })),
+
   status: () => answer(client.GET('/api/v1/status')),
   audit: (limit: number) => answer(client.GET('/api/v1/audit', { params: { query: { limit } } })),
 
   machines: () => all((query) => answer(client.GET('/api/v1/machines', { params: { query } }))),
-  addMachines: (machines: NewMachine[], skipKnown = false) =>
-    answer(client.POST('/api/v1/machines', { body: { machines, skip_known: skipKnown } })),
+  addMachines: (body: NewMachines) => answer(client.POST('/api/v1/machines', { body })),
   changeMachine: (id: string, body: MachineChange) =>
     answer(client.POST('/api/v1/machines/{machine}', { ...machine(id), body })),
   joinMachine: (id: string, added: string) =>
@@ -151,18 +169,36 @@ export const api = {
     answer(client.GET('/api/v1/tasks/{id}/log', { params: { path: { id }, query: { after } } })),
   proof: (id: string) => answer(client.GET('/api/v1/tasks/{id}/proof', task(id))),
   profiles: () => answer(client.GET('/api/v1/profiles')),
+  setProfile: (name: string, body: NewProfile) =>
+    answer(client.PUT('/api/v1/profiles/{name}', { ...named(name), body })),
+  deleteProfile: (name: string) => answer(client.DELETE('/api/v1/profiles/{name}', named(name))),
   preflight: (conversion: NewConversion) =>
     answer(client.POST('/api/v1/preflight', { body: { conversions: [conversion] } })),
+  testLink: (id: string) => answer(client.POST('/api/v1/machines/{machine}/link-test', machine(id))),
   convert: (body: NewConversion) => answer(client.POST('/api/v1/tasks', { body })),
   cancel: (id: string) => answer(client.POST('/api/v1/tasks/{id}/cancel', task(id))),
   pause: (id: string) => answer(client.POST('/api/v1/tasks/{id}/pause', task(id))),
   remove: (id: string, discard: boolean) =>
     answer(client.DELETE('/api/v1/tasks/{id}', { params: { path: { id }, query: { discard } } })),
+  cloneTask: (id: string, name: string) =>
+    answer(client.POST('/api/v1/tasks/{id}/clone', { ...task(id), body: { name } })),
+  limitTask: (id: string, bytesPerSecond: number | null) =>
+    answer(
+      client.POST('/api/v1/tasks/{id}/bandwidth', {
+        ...task(id),
+        body: { bytes_per_second: bytesPerSecond },
+      }),
+    ),
   retry: (id: string) => answer(client.POST('/api/v1/tasks/{id}/retry', task(id))),
   resume: (id: string) => answer(client.POST('/api/v1/tasks/{id}/resume', task(id))),
   startNow: (id: string) => answer(client.POST('/api/v1/tasks/{id}/start', task(id))),
   schedule: (id: string, body: TaskSchedule) =>
     answer(client.POST('/api/v1/tasks/{id}/schedule', { ...task(id), body })),
+
+  cutover: (id: string) => answer(client.GET('/api/v1/tasks/{id}/cutover', task(id))),
+  beginCutover: (id: string, body: CutoverWish) =>
+    answer(client.POST('/api/v1/tasks/{id}/cutover', { ...task(id), body })),
+  undoCutover: (id: string) => answer(client.POST('/api/v1/tasks/{id}/cutover/undo', task(id))),
 
   pxeRules: () => answer(client.GET('/api/v1/pxe/rules')),
   setPxeRule: (machine: string, policy: PxePolicy | null) =>
@@ -182,6 +218,9 @@ export const api = {
     ),
   removeDriver: (name: string) => answer(client.DELETE('/api/v1/drivers/{name}', named(name))),
 };
+
+/** Where the browser fetches a task's log as a text. */
+export const logUrl = (id: string): string => `/api/v1/tasks/${encodeURIComponent(id)}/log.txt`;
 
 /** Where the browser fetches what the boot proof left of a task. */
 export function proofUrl(id: string, what: 'screenshot' | 'serial-log'): string {

@@ -1,13 +1,16 @@
 /** A conversion as the Convert dialog holds it, as the API takes it, and in words. */
 
 import type { Allocation, DiskSetting, Machine, NewConversion, OutputFormat, Profile } from '../api/types';
+import { backByForm, backByText, type BackByForm } from './back-by';
 import { choicesOf, usedBytes, type Choice } from './filesystem';
-import { bytes, plural, rate } from './quantity';
+import { bytes, plural } from './quantity';
+import { limitText } from './rate';
 import { scheduleOf, scheduleText, type When } from './schedule';
 
 export interface Form {
   kind: 'now' | 'wait';
   when: When;
+  backBy: BackByForm;
   /** Paths of the disks that are taken. */
   disks: string[];
   /** Volumes of them that are left out, as the API names them. */
@@ -23,8 +26,9 @@ export interface Form {
   verify: boolean;
   proves: boolean;
   skipsUnreadable: boolean;
-  /** What only a profile sets. */
+  /** Bytes a second that may come in for it; `null` is as fast as it goes. */
   bytesPerSecond: number | null;
+  /** What only a profile sets. */
   proofTime: number | null;
   /** Of a profile: it begins only while one is open, where nothing else is chosen. */
   windows: string[];
@@ -40,6 +44,7 @@ export function applyProfile(form: Form, { settings }: Profile): void {
   form.proves = settings.prove_boot ?? form.proves;
   form.skipsUnreadable = settings.skip_unreadable ?? form.skipsUnreadable;
   form.bytesPerSecond = settings.bytes_per_second ?? null;
+  if (settings.back_by) form.backBy = backByForm(settings.back_by);
   form.proofTime = settings.proof_time_s ?? null;
   form.windows = settings.windows ?? [];
 }
@@ -71,6 +76,7 @@ export function asWish(machine: Machine, form: Form): NewConversion {
       skip_unreadable: form.skipsUnreadable,
       prove_boot: form.proves ? null : false,
       bytes_per_second: form.bytesPerSecond,
+      back_by: backByText(form.backBy),
       proof_time_s: form.proofTime,
       windows: form.when.kind === 'now' && form.windows.length > 0 ? form.windows : null,
     },
@@ -137,7 +143,12 @@ export function inWords(machine: Machine, form: Form): string[] {
     const folder = form.folders[disk.path]?.trim().replace(/\/+$/, '');
     if (folder) said.push(`${disk.path} is made in ${folder}/${form.name || '…'}.`);
   }
-  if (form.bytesPerSecond) said.push(`No more than ${rate(form.bytesPerSecond)} comes in for it.`);
+  if (form.bytesPerSecond) said.push(`No more than ${limitText(form.bytesPerSecond)} comes in for it.`);
+  const backBy = backByText(form.backBy);
+  if (backBy)
+    said.push(
+      `${machine.name} is back in its own system by ${backBy}: where the copy would not end in time it is stopped, the machine starts its own system, and what is copied is kept for later.`,
+    );
   if (form.skipsUnreadable)
     said.push(
       'Sectors that cannot be read are filled with zeros and listed; the result is then called incomplete.',

@@ -13,41 +13,47 @@ export const ownZone = (): string => {
   return ZONES.includes(zone) ? zone : 'UTC';
 };
 
-export interface When {
-  kind: 'now' | 'at' | 'window';
-  /** As `datetime-local` gives it: `2026-12-01T22:00`. */
-  at: string;
+/** A maintenance window as it is chosen. */
+export interface WindowForm {
   days: Day[];
   from: string;
   to: string;
   zone: string;
 }
 
-export const newWhen = (): When => ({
-  kind: 'now',
-  at: '',
-  days: ['Sat'],
-  from: '22:00',
-  to: '06:00',
-  zone: ownZone(),
-});
+export const newWindow = (): WindowForm => ({ days: ['Sat'], from: '22:00', to: '06:00', zone: ownZone() });
+
+/** What is wrong with it, if something is. */
+export function windowFault({ days, from, to }: WindowForm): string | null {
+  if (days.length === 0) return 'Choose the days on which the window opens.';
+  return !from || !to || from === to ? 'A window needs two different times.' : null;
+}
+
+/** `Mon,Tue 22:00-06:00 Europe/Berlin` */
+export function windowText({ days, from, to, zone }: WindowForm): string {
+  const said = days.length === 7 ? 'daily' : DAYS.filter((day) => days.includes(day)).join(',');
+  return `${said} ${from}-${to} ${zone}`;
+}
+
+export interface When {
+  kind: 'now' | 'at' | 'window';
+  /** As `datetime-local` gives it: `2026-12-01T22:00`. */
+  at: string;
+  zone: string;
+  window: WindowForm;
+}
+
+export const newWhen = (): When => ({ kind: 'now', at: '', zone: ownZone(), window: newWindow() });
 
 /** What is wrong with it, if something is. */
 export function faultOf(when: When): string | null {
   if (when.kind === 'at' && !when.at) return 'Choose the day and the time at which it begins.';
-  if (when.kind === 'window' && when.days.length === 0) return 'Choose the days on which the window opens.';
-  if (when.kind === 'window' && (!when.from || !when.to || when.from === when.to))
-    return 'A window needs two different times.';
-  return null;
+  return when.kind === 'window' ? windowFault(when.window) : null;
 }
 
 export function scheduleOf(when: When): TaskSchedule | null {
   if (when.kind === 'at') return { start_at: `${when.at}[${when.zone}]`, windows: [] };
-  if (when.kind === 'window') {
-    const days = when.days.length === 7 ? 'daily' : DAYS.filter((day) => when.days.includes(day)).join(',');
-    return { start_at: null, windows: [`${days} ${when.from}-${when.to} ${when.zone}`] };
-  }
-  return null;
+  return when.kind === 'window' ? { start_at: null, windows: [windowText(when.window)] } : null;
 }
 
 /** `not before 2026-12-01 22:00 Europe/Berlin, only Sat 22:00-06:00 Europe/Berlin`. */

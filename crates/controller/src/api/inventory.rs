@@ -14,7 +14,7 @@ use super::routes::{Answer, Routes, about, blocking};
 use super::{Api, Caller, MachineView, Role};
 use crate::Result;
 use crate::inventory::{MachineChange, NewMachine};
-use crate::store::{Adding, Candidate, HistoryEntry, KnownRow, MachineGroup};
+use crate::store::{Adding, Addition, Candidate, FaultyRow, HistoryEntry, KnownRow, MachineGroup};
 
 /// Longest body of a request that adds machines, in bytes: a thousand with long notes.
 const NEW_MACHINES_BYTES_MAX: usize = 8 << 20;
@@ -46,6 +46,8 @@ pub struct AddedMachines {
     pub known: Vec<KnownRow>,
     /// Groups that were made, or would be.
     pub new_groups: Vec<String>,
+    /// Where it was looked only: those that cannot be added, and keep all from it.
+    pub faults: Vec<FaultyRow>,
 }
 
 /// A machine that was added, and is this one.
@@ -113,7 +115,8 @@ async fn add(State(api): State<Arc<Api>>, caller: Caller, Body(new): Body<NewMac
         let adding = Adding { dry_run: new.dry_run, skip_known: new.skip_known };
         let addition = api.store.add_machines(&new.machines, adding, &caller.actor)?;
         let added = addition.added.iter().map(|id| find_machine(&api, id)).collect::<Result<_>>()?;
-        Ok(AddedMachines { added, known: addition.known, new_groups: addition.new_groups })
+        let Addition { known, new_groups, faults, .. } = addition;
+        Ok(AddedMachines { added, known, new_groups, faults })
     })
     .await
 }

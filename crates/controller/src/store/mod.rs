@@ -54,7 +54,7 @@ pub use logs::{AuditEntry, LogEntry, LogLevel};
 pub(crate) use machines::NO_AGENT_REMEDY;
 pub use machines::{KnownMachine, Sighting};
 pub use mails::QueuedMail;
-pub use particulars::{Adding, Addition, Candidate, KnownRow};
+pub use particulars::{Adding, Addition, Candidate, FaultyRow, KnownRow};
 pub use profiles::Profile;
 pub use pxe::{PxePolicy, PxeRule};
 pub(crate) use snapshot::{Examined, examine, schema_known, snapshot};

@@ -37,6 +37,22 @@ pub struct Addition {
     pub known: Vec<KnownRow>,
     /// Groups that were made, or would be.
     pub new_groups: Vec<String>,
+    /// Where it was looked only: those that cannot be added.
+    pub faults: Vec<FaultyRow>,
+}
+
+/// A machine that cannot be added as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FaultyRow {
+    /// Which one, from 0.
+    pub row: usize,
+    /// What of it: `address`, `name`, `group`, `note` or `uuid`.
+    pub part: String,
+    /// What was expected and found.
+    pub why: String,
+    /// Where another one of them is the same machine: which one, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin: Option<usize>,
 }
 
 /// A machine that was to be added and is known.
@@ -67,16 +83,20 @@ impl Store {
     /// is known, unless those are to be left out or nothing is to be done; [`ErrorKind::Storage`].
     pub fn add_machines(&self, new: &[NewMachine], adding: Adding, actor: &str) -> Result<Addition> {
         let context = "machines cannot be added";
-        let new = check_all(new)?;
+        let Checked { machines: new, faults } = check_all(new)?;
+        if let Some(FaultyRow { row, part, why, twin }) = faults.first().filter(|_| !adding.dry_run) {
+            let by = twin.map(|twin| format!(" by machine {}", twin + 1)).unwrap_or_default();
+            return Err(Error::new(ErrorKind::Invalid, format!("machine {}: {part}: {why}{by}", row + 1)));
+        }
         self.write(context, |transaction| {
             let all = query(transaction, "1", [])?;
             let waiting = all.iter().filter(|known| known.report.is_none()).count();
             let index = Index::of(&all);
-            let mut addition = Addition::default();
+            let mut addition = Addition { faults, ..Addition::default() };
             let mut fresh = Vec::new();
-            for (row, machine) in new.iter().enumerate() {
+            for (row, machine) in &new {
                 match index.find(machine) {
-                    Some((id, by)) => addition.known.push(KnownRow { row, machine: id.to_owned(), by }),
+                    Some((id, by)) => addition.known.push(KnownRow { row: *row, machine: id.to_owned(), by }),
                     None => fresh.push(machine),
                 }
             }
@@ -275,25 +295,41 @@ fn resemblance(added: &KnownMachine, report: &Machine) -> Option<Resemblance> {
     Some(Resemblance::of(said.address.as_ref()?, said.name.as_deref(), added.uuid.as_deref(), report))
 }
 
-fn check_all(new: &[NewMachine]) -> Result<Vec<AddedMachine>> {
-    let invalid = |context: String| Error::new(ErrorKind::Invalid, context);
+/// What was looked at of machines that are to be added.
+#[derive(Default)]
+struct Checked {
+    /// Those that can be, by their rows.
+    machines: Vec<(usize, AddedMachine)>,
+    /// What is wrong with the others.
+    faults: Vec<FaultyRow>,
+}
+
+fn check_all(new: &[NewMachine]) -> Result<Checked> {
     if new.is_empty() || new.len() > NEW_MACHINES_MAX {
-        let found = new.len();
-        return Err(invalid(format!("machines: expected 1 to {NEW_MACHINES_MAX} at once, found {found}")));
+        let context = format!("machines: expected 1 to {NEW_MACHINES_MAX} at once, found {}", new.len());
+        return Err(Error::new(ErrorKind::Invalid, context));
     }
-    let mut seen = HashMap::new();
-    let mut checked = Vec::new();
+    let (mut checked, mut seen) = (Checked::default(), HashMap::new());
     for (row, machine) in new.iter().enumerate() {
-        let place = row + 1;
-        let machine = machine.check().map_err(|e| invalid(format!("machine {place}: {}: {}", e.part, e.why)))?;
+        let machine = match machine.check() {
+            Ok(machine) => machine,
+            Err(misfit) => {
+                checked.faults.push(FaultyRow { row, part: misfit.part.into(), why: misfit.why, twin: None });
+                continue;
+            }
+        };
+        let mut twin = None;
         for (what, value) in traits(&machine) {
-            if let Some(first) = seen.insert((what, value.clone()), place)
-                && first != place
-            {
-                return Err(invalid(format!("machine {place}: {what} {value} is that of machine {first}, too")));
+            let first = *seen.entry((what, value.clone())).or_insert(row);
+            if first != row && twin.is_none() {
+                let (part, why) = (what.to_lowercase(), format!("{value} is taken"));
+                twin = Some(FaultyRow { row, part, why, twin: Some(first) });
             }
         }
-        checked.push(machine);
+        match twin {
+            Some(twin) => checked.faults.push(twin),
+            None => checked.machines.push((row, machine)),
+        }
     }
     Ok(checked)
 }
@@ -429,9 +465,9 @@ mod tests {
         let error = store.add_machines(&wrong, Adding::default(), "user ada").unwrap_err();
         assert!(error.context.starts_with("machine 2: address: expected a host name"), "{error}");
         for (one, other, why) in [
-            (new("192.0.2.1", "a"), new("192.0.2.1", "b"), "machine 2: address 192.0.2.1 is that of machine 1, too"),
-            (new("192.0.2.1", "a"), new("192.0.2.2", "A"), "machine 2: name a is that of machine 1, too"),
-            (new("web1", ""), new("192.0.2.2", "web1"), "machine 2: name web1 is that of machine 1, too"),
+            (new("192.0.2.1", "a"), new("192.0.2.1", "b"), "machine 2: address: 192.0.2.1 is taken by machine 1"),
+            (new("192.0.2.1", "a"), new("192.0.2.2", "A"), "machine 2: name: a is taken by machine 1"),
+            (new("web1", ""), new("192.0.2.2", "web1"), "machine 2: name: web1 is taken by machine 1"),
         ] {
             let error = store.add_machines(&[one, other], Adding::default(), "user ada").unwrap_err();
             assert_eq!((error.kind, error.context.as_str()), (ErrorKind::Invalid, why));
@@ -444,6 +480,10 @@ mod tests {
         let looked = store.add_machines(&[first.clone()], dry, "user ada").unwrap();
         assert_eq!((looked.added.len(), looked.new_groups.as_slice()), (0, ["dmz".to_owned()].as_slice()));
         assert!(store.machine_groups().unwrap().is_empty());
+        let several = [first.clone(), new("192.0.2.300", "b"), new("192.0.2.3", "A"), new("192.0.2.4", "c")];
+        let looked = store.add_machines(&several, dry, "user ada").unwrap();
+        let faults: Vec<_> = looked.faults.iter().map(|fault| (fault.row, fault.part.as_str(), fault.twin)).collect();
+        assert_eq!(faults, [(1, "address", None), (2, "name", Some(0))], "each is told: {:?}", looked.faults);
         let id = add_all(&store, &[first.clone()]).remove(0);
         let known = store.machine(&id).unwrap().unwrap();
         assert!(known.report.is_none() && known.reported().is_err());
