@@ -32,10 +32,12 @@ demo: build ## cold-clone a physical machine over the network into a VM that boo
 
 test: build ## every test, a representative row of each matrix
 	@tools/setup test
+	@tools/fuzz-api --install
 	@tools/test
 
 test-full: build ## every row of every matrix
 	@tools/setup test
+	@tools/fuzz-api --install
 	@VCONVERTER_ROWS=full tools/test
 
 soak: build ## the interruptions again and again (SOAK_ROUNDS=10)
@@ -52,8 +54,9 @@ bench: build ## the measured gates, each paired with its peer in one run
 	@tools/setup bench
 	@tools/bench
 
-fuzz: ## each parser for two minutes (FUZZ_SECONDS=120)
+fuzz: build ## each parser for two minutes (FUZZ_SECONDS=120), then the API for each role
 	@tools/fuzz
+	@tools/fuzz-api --programs "$(PROGRAMS)" --seconds "$${FUZZ_SECONDS:-120}"
 
 clean-cache: ## remove what is kept outside the tree
 	rm -rf "$(CACHE)"

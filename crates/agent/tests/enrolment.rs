@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use machine::ByteOffset;
 use protocol::Version;
 use protocol::certificate::Shown;
-use protocol::message::StreamMode;
+use protocol::message::{ControllerMessage, StreamMode};
 use support::{Agent, Controller, Link, make_disk};
 
 struct Place {
@@ -134,14 +134,16 @@ fn a_certificate_that_is_over_is_given_up_and_the_machine_waits_for_approval() {
 fn a_controller_that_nobody_confirmed_certifies_nothing_and_a_confirmed_one_is_known_at_another_address() {
     let (place, controller) = (Place::new(), Controller::start());
     let mut agent = Agent::start(controller.address(), None, &place.state, &[&place.disk]);
-    controller.say_approved();
-    agent.statuses_until("waiting_for_confirmation");
     let certificates = || {
         let files = std::fs::read_dir(&place.state).unwrap().map(|entry| entry.unwrap().file_name());
         files.filter(|name| name.to_string_lossy().starts_with("certificate-")).count()
     };
+    controller.code();
     let certificate = controller.issue(3600);
-    controller.say(&protocol::message::ControllerMessage::Certificate { certificate });
+    controller.say(&ControllerMessage::Certificate { certificate });
+    // The agent reads one message after the other: when it waits for the confirmation, it has dealt with the certificate.
+    controller.say_approved();
+    agent.statuses_until("waiting_for_confirmation");
     let answer = place.state.join("answer");
     std::fs::write(&answer, controller.code().to_string()).unwrap();
     std::fs::rename(answer, place.state.join("confirmed")).unwrap();

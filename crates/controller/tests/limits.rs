@@ -159,6 +159,8 @@ fn profiles_are_copied_into_tasks_and_reach_them_no_more() {
     println!("{problem}");
     assert_eq!(status, 422, "nobody names an output folder");
 
+    let (status, problem) = site.ask("PUT", "/profiles/still", &json!({ "settings": { "bytes_per_second": 0 } }));
+    assert!(status == 422 && problem["detail"].as_str().unwrap().contains("pause it instead"), "{problem}");
     let nightly = json!({ "output": output, "verify": true, "format": "raw", "windows": ["daily 01:00-01:01 UTC"] });
     site.ok("PUT", "/profiles/nightly", json!({ "settings": nightly }));
     site.ok(

@@ -18,6 +18,7 @@ mod fixup;
 mod inspect;
 mod link_test;
 mod local;
+mod made;
 mod needed;
 mod outcome;
 mod overlay;

@@ -50,7 +50,8 @@ fn qemu_img(options: &[&str], files: &[&Path]) -> Result<()> {
     let mut command = Command::new("qemu-img");
     // In a group of its own: Ctrl-C means us, and we end when it is done; a join that is cut off looks like a failure.
     command.args(options).args(files).stdin(Stdio::null()).process_group(0);
-    let run = command.output();
+    // And when we are killed it is too: what goes on writing would meet the one that does it again.
+    let run = qemu::die_with_us(&mut command).output();
     let output = run.context(ErrorKind::Refused, || "qemu-img could not be run (Debian package qemu-utils)".into())?;
     if output.status.success() {
         return Ok(());
@@ -58,5 +59,5 @@ fn qemu_img(options: &[&str], files: &[&Path]) -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.trim().chars().take(500).collect::<String>();
     let kind = if said.contains("No space left") { ErrorKind::Target } else { ErrorKind::Internal };
-    Err(Error::new(kind, format!("qemu-img {} failed: {said}", options[0])))
+    Err(Error::new(kind, format!("qemu-img {} failed ({}): {said}", options[0], output.status)))
 }

@@ -4,7 +4,7 @@
 //! boot proof costs no copying when it is tried again.
 
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,6 +34,12 @@ use crate::{
 /// One error that says what, where and what to do. Nothing bears the final name then; what is durable is kept.
 pub fn convert(source: &Source, request: &Request, observer: &dyn Observer, cancel: &Cancel) -> Result<Outcome> {
     observer.event(Event::Step { step: Step::Check });
+    if let Some(made) = crate::made::made_before(source, request)? {
+        observer.event(Event::Log {
+            message: format!("{} is whole: it was made in an earlier run", made.folder.display()),
+        });
+        return Ok(made);
+    }
     let origin = Origin::open(source)?;
     let machine = origin.machine()?;
     let selection = Selection::of(&machine, request)?;
@@ -73,6 +79,7 @@ impl<'a> Pipeline<'a> {
             }
             None => Record { stamps, ..Record::new(request, machine, selected) },
         };
+        let record = Record { task: origin.task(), ..record };
         // What is left out lies where it lay when the conversion began.
         let selection = Selection::of(&record.machine, &record.request)?;
         Ok(Self { origin, workdir, record, selection, observer, cancel })
@@ -103,6 +110,14 @@ impl Origin {
         }
     }
 
+    /// The task that it is converted for.
+    fn task(&self) -> Option<String> {
+        match self {
+            Self::Local(_) => None,
+            Self::Remote(remote) => remote.task().map(str::to_owned),
+        }
+    }
+
     fn machine(&self) -> Result<Machine> {
         let mut machine = match self {
             Self::Local(disks) => disks.machine(),
@@ -120,7 +135,10 @@ pub(crate) struct Record {
     version: u32,
     /// Tells this conversion from others that had the same working folder.
     #[serde(default)]
-    id: String,
+    pub id: String,
+    /// The task that it is made for.
+    #[serde(default)]
+    pub task: Option<String>,
     /// What was asked for.
     pub request: Request,
     /// The source as it was when the conversion began.
@@ -161,6 +179,7 @@ impl Record {
         Self {
             version: RECORD_VERSION,
             id: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+            task: None,
             request: request.clone(),
             machine: machine.clone(),
             stamps: Vec::new(),
@@ -221,6 +240,42 @@ impl Record {
         }
         self.request = request.clone();
         Ok(self)
+    }
+}
+
+impl Record {
+    /// The folder of a disk that is made elsewhere, of the conversion that works in `workdir`.
+    fn annex(&self, selection: &Selection, place: usize, workdir: &Path) -> Option<Annex> {
+        let folder = selection.disks.get(place)?.folder.as_ref()?;
+        Some(Annex::new(folder, &self.request.name, Owner::new(workdir, &self.id)))
+    }
+
+    /// All of them, each once.
+    pub(crate) fn annexes(&self, selection: &Selection, workdir: &Path) -> Vec<Annex> {
+        let all = || (0..selection.disks.len()).filter_map(|place| self.annex(selection, place, workdir));
+        let is_first =
+            |(index, annex): &(usize, Annex)| all().position(|one| one.result() == annex.result()) == Some(*index);
+        all().enumerate().filter(is_first).map(|(_, annex)| annex).collect()
+    }
+
+    fn incomplete(&self) -> bool {
+        self.copied.iter().flatten().any(|disk| !disk.unreadable_extents.is_empty())
+    }
+
+    /// What became of it, when it is whole and has its name.
+    pub(crate) fn outcome(self, selection: &Selection, folder: PathBuf) -> Outcome {
+        Outcome {
+            left_out: selection.left_out(&self.machine),
+            incomplete: self.incomplete(),
+            definition: format!("{}.xml", self.request.name),
+            name: self.request.name,
+            folder,
+            disks: self.copied.into_iter().flatten().collect(),
+            verified: self.verified,
+            fixups: self.fixed_up.map(|f| f.outcomes()).unwrap_or_default(),
+            proof: self.proof.unwrap_or_default(),
+            warnings: self.warnings,
+        }
     }
 }
 
@@ -331,17 +386,12 @@ impl Pipeline<'_> {
 
     /// The folder of a disk that is made elsewhere.
     fn annex(&self, place: usize) -> Option<Annex> {
-        let folder = self.selection.disks.get(place)?.folder.as_ref()?;
-        let owner = Owner::new(self.workdir.path(), &self.record.id);
-        Some(Annex::new(folder, &self.record.request.name, owner))
+        self.record.annex(&self.selection, place, self.workdir.path())
     }
 
     /// All of them, each once.
     fn annexes(&self) -> Vec<Annex> {
-        let all = || (0..self.selection.disks.len()).filter_map(|place| self.annex(place));
-        let is_first =
-            |(index, annex): &(usize, Annex)| all().position(|one| one.result() == annex.result()) == Some(*index);
-        all().enumerate().filter(is_first).map(|(_, annex)| annex).collect()
+        self.record.annexes(&self.selection, self.workdir.path())
     }
 
     /// What the result says of where a disk is.
@@ -482,7 +532,7 @@ impl Pipeline<'_> {
     }
 
     fn incomplete(&self) -> bool {
-        self.record.copied.iter().flatten().any(|disk| !disk.unreadable_extents.is_empty())
+        self.record.incomplete()
     }
 
     /// Makes the overlays part of their disks and gives the result its name.
@@ -495,23 +545,9 @@ impl Pipeline<'_> {
         for place in 0..self.record.selected.len() {
             scaffolding.extend([self.overlay_path(place), self.proof_overlay_path(place)]);
         }
-        let incomplete = self.incomplete();
-        let left_out = self.selection.left_out(&self.record.machine);
         let annexes = self.annexes();
-        let Record { request, copied, verified, fixed_up, proof, warnings, .. } = self.record;
         let folder = self.workdir.publish(&scaffolding, &annexes)?;
-        Ok(Outcome {
-            definition: format!("{}.xml", request.name),
-            name: request.name,
-            folder,
-            disks: copied.into_iter().flatten().collect(),
-            left_out,
-            incomplete,
-            verified,
-            fixups: fixed_up.map(|f| f.outcomes()).unwrap_or_default(),
-            proof: proof.unwrap_or_default(),
-            warnings,
-        })
+        Ok(self.record.outcome(&self.selection, folder))
     }
 }
 

@@ -214,6 +214,7 @@ impl Contents {
 }
 
 struct Receiver<'a> {
+    replica: &'a Replica,
     image: JournaledImage,
     disk: Extent,
     options: &'a ReceiveOptions,
@@ -226,11 +227,11 @@ struct Receiver<'a> {
 }
 
 impl<'a> Receiver<'a> {
-    fn begin(replica: &Replica, options: &'a ReceiveOptions) -> Result<Self> {
+    fn begin(replica: &'a Replica, options: &'a ReceiveOptions) -> Result<Self> {
         let mut stats = ReceiveStats::default();
         let image = replica.open(&options.create)?;
-        for record in image.journal().records().map_err(image_failed)? {
-            let record = record.map_err(image_failed)?;
+        for record in image.journal().records().map_err(|e| replica.failed(e))? {
+            let record = record.map_err(|e| replica.failed(e))?;
             let length = record.extent.length();
             if record.replaced {
                 if record.state == State::Unreadable {
@@ -247,6 +248,7 @@ impl<'a> Receiver<'a> {
         }
         stats.position = image.durable();
         Ok(Self {
+            replica,
             image,
             disk: Extent::first(replica.identity.size),
             options,
@@ -348,7 +350,7 @@ impl<'a> Receiver<'a> {
                 Content::Unreadable(new.length())
             }
         };
-        self.image.write(Chunk { offset: new.start(), content }).map_err(|e| Failure::Stop(image_failed(e)))?;
+        self.image.write(Chunk { offset: new.start(), content }).map_err(|e| Failure::Stop(self.replica.failed(e)))?;
         self.stats.done += new.length();
         self.stats.position = new.end();
         Ok(())
@@ -356,7 +358,7 @@ impl<'a> Receiver<'a> {
 
     /// First the image, then the journal, then the agent is told.
     fn sync(&mut self, stream: &mut Box<dyn DataStream>) -> std::result::Result<(), Failure> {
-        let durable = self.image.sync().map_err(|e| Failure::Stop(image_failed(e)))?;
+        let durable = self.image.sync().map_err(|e| Failure::Stop(self.replica.failed(e)))?;
         self.unsynced = ByteCount::ZERO;
         self.synced_at = Instant::now();
         self.stats.written = self.image.bytes_written();
@@ -374,7 +376,7 @@ impl<'a> Receiver<'a> {
 
     fn finish(mut self, progress: &mut dyn FnMut(&ReceiveStats)) -> Result<ReceiveStats> {
         let written = self.image.bytes_written();
-        self.image.finish_with_journal().map_err(image_failed)?;
+        self.image.finish_with_journal().map_err(|e| self.replica.failed(e))?;
         self.stats.written = self.stats.written.max(written);
         progress(&self.stats);
         Ok(self.stats)
@@ -479,12 +481,4 @@ pub(crate) fn source_failed(offset: ByteOffset, error: &StreamError) -> Error {
         StreamErrorKind::Source | StreamErrorKind::Other => format!("the source stopped: {text}"),
     };
     Error::new(ErrorKind::Source, text)
-}
-
-pub(crate) fn image_failed(error: block::Error) -> Error {
-    let text = match error.kind {
-        block::ErrorKind::NoSpace => "no space is left where the image is written; what is durable stays",
-        _ => "the image cannot be written",
-    };
-    Error::because(ErrorKind::Target, text, error)
 }

@@ -9,7 +9,7 @@ use block::{Chunk, Content, CreateOptions, Extent, ImageWriter, Pool};
 use machine::{ByteCount, ByteOffset};
 use protocol::frame::{CONTENT_BYTES_MAX, Header, Kind};
 
-use crate::receive::{Contents, Failure, image_failed, insist, read_error, read_hash, source_failed};
+use crate::receive::{Contents, Failure, insist, read_error, read_hash, source_failed};
 use crate::replica::Replica;
 use protocol::message::WITHIN_MAX;
 
@@ -33,8 +33,15 @@ pub fn reconcile_disk(
 ) -> Result<ByteCount> {
     let image = replica.open(create)?;
     let end = image.durable();
-    let mut reconciler =
-        Reconciler { image, position: ByteOffset::ZERO, end, differing: Vec::new(), sent: ByteCount::ZERO, progress };
+    let mut reconciler = Reconciler {
+        replica,
+        image,
+        position: ByteOffset::ZERO,
+        end,
+        differing: Vec::new(),
+        sent: ByteCount::ZERO,
+        progress,
+    };
     let (mut compared, mut replaced) = (ByteCount::ZERO, ByteCount::ZERO);
     while reconciler.position < end {
         insist(
@@ -61,13 +68,14 @@ pub fn reconcile_disk(
             |fetch, stream| fetch.receive(stream, &part(fetch.done), compared, cancel),
             cancel,
         )?;
-        reconciler.image.sync().map_err(image_failed)?;
+        reconciler.image.sync().map_err(|e| replica.failed(e))?;
     }
-    reconciler.image.sync().map_err(image_failed)?;
+    reconciler.image.sync().map_err(|e| replica.failed(e))?;
     Ok(replaced)
 }
 
 struct Reconciler<'a> {
+    replica: &'a Replica,
     image: JournaledImage,
     /// Everything before it was compared.
     position: ByteOffset,
@@ -101,7 +109,7 @@ impl Reconciler<'_> {
                         return Err(protocol::Error::malformed(text).into());
                     }
                     let ours = &mut buffer[..header.length.to_usize().unwrap_or(CONTENT_BYTES_MAX)];
-                    self.image.read_back(extent.start(), ours).map_err(|e| Failure::Stop(image_failed(e)))?;
+                    self.image.read_back(extent.start(), ours).map_err(|e| Failure::Stop(self.replica.failed(e)))?;
                     if *blake3::hash(ours).as_bytes() != theirs {
                         self.differs(extent);
                     }
@@ -170,7 +178,7 @@ impl Fetch<'_, '_> {
                 return Err(protocol::Error::malformed(text).into());
             };
             let chunk = Chunk { offset: header.offset, content };
-            self.of.image.replace(&chunk).map_err(|e| Failure::Stop(image_failed(e)))?;
+            self.of.image.replace(&chunk).map_err(|e| Failure::Stop(self.of.replica.failed(e)))?;
             self.done = extent.end();
             (self.of.progress)(compared, self.of.sent);
         }

@@ -57,6 +57,12 @@ pub trait RemoteMachine: Send + Sync {
     /// What the agent reported last.
     fn machine(&self) -> Machine;
 
+    /// The task that its disks are asked for. A task whose result was whole when the controller was killed is told of that
+    /// result, and no other is.
+    fn task(&self) -> Option<&str> {
+        None
+    }
+
     /// The machine's stay in the boot image; waits until the machine is there. `None` where its own system runs, which writes
     /// its disks all the time: what was `begun` in the boot image waits until it is there again.
     ///

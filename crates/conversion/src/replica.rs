@@ -60,8 +60,10 @@ impl Replica {
     /// [`ErrorKind::Target`].
     pub fn source(&self) -> Result<Arc<dyn BlockSource>> {
         let options = OpenOptions { format: Some(self.identity.format), ..OpenOptions::default() };
-        let opened = block::open_source_with(&self.path, &options).map_err(|error| self.failed(error))?;
-        Ok(opened.source)
+        let unread = |error| {
+            Error::because(ErrorKind::Target, format!("{}: the image cannot be read", self.path.display()), error)
+        };
+        Ok(block::open_source_with(&self.path, &options).map_err(unread)?.source)
     }
 
     /// What the journal of the finished image says could not be read.
@@ -81,7 +83,7 @@ impl Replica {
     pub(crate) fn failed(&self, error: block::Error) -> Error {
         let context = match error.kind {
             block::ErrorKind::NoSpace => format!(
-                "{}: no space left; what is durable is kept: make room and give the same command again",
+                "{}: no space left; what is durable is kept: make room and give the same command again, or retry the task",
                 self.path.display()
             ),
             _ => format!("{}: the image cannot be written", self.path.display()),

@@ -113,26 +113,7 @@ impl Workdir {
 
     /// The recorded state, or `None` in a new folder.
     pub(crate) fn load<S: DeserializeOwned>(&self) -> Result<Option<S>> {
-        let path = self.file(STATE_FILE);
-        match fs::metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Ok(metadata) if metadata.len() > STATE_SIZE_MAX => {
-                return Err(Error::new(
-                    ErrorKind::Target,
-                    format!("{}: too large to be a record of ours", path.display()),
-                ));
-            }
-            _ => {}
-        }
-        let bytes = fs::read(&path).context(ErrorKind::Target, || path.display().to_string())?;
-        let state = serde_json::from_slice(&bytes).context(ErrorKind::Target, || {
-            format!(
-                "{}: not a record that this version can read; remove {} to start anew",
-                path.display(),
-                self.path.display()
-            )
-        })?;
-        Ok(Some(state))
+        load(&self.path)
     }
 
     /// Records the state durably; a crash leaves the old or the new record.
@@ -180,6 +161,54 @@ impl Workdir {
         // that stays in a whole result is no reason to fail.
         let _ = fs::remove_file(self.result.join(LOCK_FILE));
         Ok(self.result)
+    }
+}
+
+/// The state that is recorded in `folder`, or `None` where there is no record.
+fn load<S: DeserializeOwned>(folder: &Path) -> Result<Option<S>> {
+    let path = folder.join(STATE_FILE);
+    match fs::metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Ok(metadata) if metadata.len() > STATE_SIZE_MAX => {
+            let context = format!("{}: too large to be a record of ours", path.display());
+            return Err(Error::new(ErrorKind::Target, context));
+        }
+        _ => {}
+    }
+    let bytes = fs::read(&path).context(ErrorKind::Target, || path.display().to_string())?;
+    let state = serde_json::from_slice(&bytes).context(ErrorKind::Target, || {
+        let folder = folder.display();
+        format!("{}: not a record that this version can read; remove {folder} to start anew", path.display())
+    })?;
+    Ok(Some(state))
+}
+
+/// A result that has its name.
+pub(crate) struct Published<S> {
+    /// Its folder.
+    pub(crate) folder: PathBuf,
+    /// Where it was made.
+    pub(crate) workdir: PathBuf,
+    /// What was recorded last.
+    pub(crate) state: S,
+}
+
+impl<S: DeserializeOwned> Published<S> {
+    /// The result that has the name of `request`, where there is one with a record of ours.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] for a name that cannot be one, or an output folder that is none.
+    pub(crate) fn find(request: &Request) -> Result<Option<Self>> {
+        let (workdir, folder) = names(request)?;
+        // What has another record is another's; that the name is taken is said when it is needed.
+        let state = load(&folder).ok().flatten();
+        Ok(state.map(|state| Self { folder, workdir, state }))
+    }
+
+    /// Ends what was begun with its name: the folders elsewhere are settled, and the lock is gone.
+    pub(crate) fn settle(&self, annexes: &[Annex]) {
+        annexes.iter().for_each(Annex::settle);
+        let _ = fs::remove_file(self.folder.join(LOCK_FILE));
     }
 }
 

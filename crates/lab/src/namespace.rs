@@ -122,6 +122,11 @@ impl Daemon {
         }
     }
 
+    /// Its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.process
+    }
+
     /// The most memory that the program ever had, in KiB.
     pub(crate) fn peak_memory_kib(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.process);

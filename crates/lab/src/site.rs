@@ -26,15 +26,28 @@ pub struct Site {
     programs: PathBuf,
     /// The boot image that the controller offers by PXE.
     pxe: Option<PathBuf>,
+    /// Where the programs keep temporary files, where that is not the system's folder.
+    temporary: Option<PathBuf>,
 }
 
 impl Site {
     /// A site whose files lie in `folder`; its controller is started.
     pub fn new(folder: &Path) -> Result<Self> {
+        Self::start(folder, None)
+    }
+
+    /// The same, whose programs keep their temporary files in a folder of the site, so that it is seen what they leave.
+    pub fn with_temporary_folder(folder: &Path) -> Result<Self> {
+        let temporary = folder.join("tmp");
+        fs::create_dir_all(&temporary).map_err(|e| Error::file(&temporary, e))?;
+        Self::start(folder, Some(temporary))
+    }
+
+    fn start(folder: &Path, temporary: Option<PathBuf>) -> Result<Self> {
         let site = folder.join("vms");
         fs::create_dir_all(&site).map_err(|e| Error::file(&site, e))?;
-        let mut site =
-            Self { controller: None, lan: Lan::new()?, folder: folder.to_path_buf(), programs: programs()?, pxe: None };
+        let (lan, programs, folder) = (Lan::new()?, programs()?, folder.to_path_buf());
+        let mut site = Self { controller: None, lan, folder, programs, pxe: None, temporary };
         site.start_controller()?;
         Ok(site)
     }
@@ -89,6 +102,11 @@ impl Site {
         self.start_controller()
     }
 
+    /// The controller's process.
+    pub fn controller_process(&self) -> Option<u32> {
+        self.controller.as_ref().map(Daemon::process)
+    }
+
     /// Kills the controller with SIGKILL.
     pub fn kill_controller(&mut self) {
         self.controller = None;
@@ -98,6 +116,9 @@ impl Site {
     pub fn program(&self, name: &str) -> Command {
         let mut command = Command::new(self.programs.join(name));
         command.env("VCONVERTER_DATA", self.folder.join("data")).stdin(Stdio::null());
+        if let Some(temporary) = &self.temporary {
+            command.env("TMPDIR", temporary);
+        }
         self.lan.controller().enter(&mut command);
         command
     }
@@ -170,6 +191,11 @@ impl Site {
     /// Starts an agent on the LAN that serves `disk` as a machine's only one. It runs until it is dropped (SIGKILL), and
     /// keeps its key in `folder`, where its status lines go too.
     pub fn start_agent(&self, disk: &Path, folder: &Path) -> Result<RunningAgent> {
+        self.start_agent_with(disk, folder, &[])
+    }
+
+    /// The same with further arguments.
+    pub fn start_agent_with(&self, disk: &Path, folder: &Path, arguments: &[&str]) -> Result<RunningAgent> {
         fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
         let log = folder.join("agent.log");
         let output = File::options().create(true).append(true).open(&log).map_err(|e| Error::file(&log, e))?;
@@ -177,7 +203,13 @@ impl Site {
         let status = self.json(&["status"])?;
         let fingerprint = status["ca_fingerprint"].as_str().unwrap_or_default();
         command.args(["--controller", &self.controller_address(), "--ca-fingerprint", fingerprint, "--state-dir"]);
-        command.arg(folder.join("state")).arg("--disk").arg(disk).stdout(output).stderr(Stdio::inherit());
+        command
+            .arg(folder.join("state"))
+            .arg("--disk")
+            .arg(disk)
+            .args(arguments)
+            .stdout(output)
+            .stderr(Stdio::inherit());
         self.lan.machines().enter(&mut command);
         Ok(RunningAgent { process: Daemon::start(command)?, log })
     }

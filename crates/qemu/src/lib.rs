@@ -24,7 +24,7 @@ pub use hardware::{
     NicModel, OnReset, SerialPort, Smbios,
 };
 pub use picture::Picture;
-pub use process::{Exit, ExitKind};
+pub use process::{Exit, ExitKind, die_with_us};
 pub use qmp::{Event, Qmp};
 pub use serial::{Serial, SerialReader};
 pub use vm::Vm;

@@ -72,6 +72,14 @@ struct State {
     stderr: Vec<u8>,
 }
 
+/// Makes the kernel kill what `command` starts when the thread that starts it ends, by whatever cause. Who uses it waits for
+/// the program in that thread.
+pub fn die_with_us(command: &mut Command) -> &mut Command {
+    let ours = std::process::id();
+    // SAFETY: between fork and exec only system calls on values captured before are made; nothing allocates.
+    unsafe { command.pre_exec(move || settle(ours, &[], None, None)) }
+}
+
 impl Process {
     /// Starts `command` and a thread that waits for it.
     pub(crate) fn start(mut command: Command, surroundings: Surroundings) -> Result<Self> {

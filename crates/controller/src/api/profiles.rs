@@ -48,7 +48,11 @@ async fn set(
     At(at): At<OneProfile>,
     Body(new): Body<NewProfile>,
 ) -> Answer<Json<Profile>> {
-    blocking(move || api.store.set_profile(&at.name, &new.settings, new.is_default, &caller.actor)).await
+    blocking(move || {
+        new.settings.check()?;
+        api.store.set_profile(&at.name, &new.settings, new.is_default, &caller.actor)
+    })
+    .await
 }
 
 async fn delete(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneProfile>) -> Answer<Json<Vec<Profile>>> {

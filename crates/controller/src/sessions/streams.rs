@@ -242,6 +242,10 @@ impl RemoteMachine for ConnectedMachine {
         self.report.clone()
     }
 
+    fn task(&self) -> Option<&str> {
+        Some(&self.task)
+    }
+
     fn visit(&self, begun: Option<&Visit>, cancel: &Cancel) -> conversion::Result<Option<Visit>> {
         let mut registry = self.sessions.registry();
         loop {

@@ -209,6 +209,10 @@ fn migrate(connection: &mut Connection, migrations: &[(&str, &str)]) -> Result<(
 /// An error of SQLite with the kind that it means to an operator.
 fn storage(context: impl Into<String>, error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode;
+    if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+        let context = format!("{}: no space left for the database: make room, and ask again", context.into());
+        return Error::with(ErrorKind::Storage, context, error);
+    }
     let kind = match error.sqlite_error_code() {
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => ErrorKind::ReadOnly,
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Locked,

@@ -138,11 +138,18 @@ pub(super) fn end(connection: &Connection, task: &str, end: &End<'_>) -> Result<
         End::Failed(_) => (StepState::Failed, StepState::Pending),
         End::Cancelled | End::Paused | End::Interrupted => (StepState::Interrupted, StepState::Pending),
     };
+    let now = Timestamp::now().0;
+    // What a run before this one did, which was killed before it could tell, is not begun again by this one.
+    let before = "UPDATE task_steps SET state = 'done', finished_at = coalesce(finished_at, ?2)
+                  WHERE task = ?1 AND state IN ('pending', 'interrupted') AND started_at IS NOT NULL";
+    if matches!(end, End::Done(_)) {
+        connection.execute(before, params![task, now]).map_err(|e| storage("steps cannot be written", e))?;
+    }
     connection
         .execute(
             "UPDATE task_steps SET finished_at = CASE state WHEN 'running' THEN ?4 ELSE finished_at END,
              state = CASE state WHEN 'running' THEN ?2 ELSE ?3 END WHERE task = ?1 AND state IN ('running', 'pending')",
-            params![task, running.as_str(), pending.as_str(), Timestamp::now().0],
+            params![task, running.as_str(), pending.as_str(), now],
         )
         .map(drop)
         .map_err(|e| storage("steps cannot be written", e))
@@ -159,6 +166,23 @@ mod tests {
 
     use super::*;
     use crate::store::tests::{STEPS, store_with_task};
+
+    #[test]
+    fn steps_that_were_done_before_a_kill_are_done_when_nothing_is_left_for_the_next_run() {
+        let (folder, store, id) = store_with_task();
+        let lease = store.begin_task(&id, None, &STEPS, Duration::from_secs(30)).unwrap().unwrap();
+        for step in STEPS {
+            assert!(store.step_begins(&lease, step).unwrap());
+        }
+        // Killed here: the proof was made, and only giving the result its name was left.
+        let next = Store::open(&folder.path().join("controller.db")).unwrap();
+        next.end_foreign_leases().unwrap();
+        let lease = next.begin_task(&id, None, &STEPS, Duration::from_secs(30)).unwrap().unwrap();
+        assert!(next.step_begins(&lease, Step::Check).unwrap());
+        next.end_task(&lease, &End::Done("{}")).unwrap();
+        let states: Vec<StepState> = next.task_steps(&id).unwrap().into_iter().map(|step| step.state).collect();
+        assert_eq!(states, [StepState::Done; 5]);
+    }
 
     #[test]
     fn steps_follow_what_the_conversion_tells_over_a_failure_and_another_try() {

@@ -6,6 +6,7 @@ use conversion::{Allocation, Choices, OutputFormat, Request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::wish::check_rate;
 use crate::schedule::{BackBy, Window};
 use crate::{Error, ErrorKind, Result};
 
@@ -66,6 +67,14 @@ impl Settings {
             back_by: self.back_by.or(other.back_by),
             windows: self.windows.or(other.windows),
         }
+    }
+
+    /// Refuses what no task could be made with.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`].
+    pub fn check(&self) -> Result<()> {
+        check_rate(self.bytes_per_second)
     }
 
     /// The request for a VM of this name.
