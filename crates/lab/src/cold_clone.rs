@@ -62,7 +62,7 @@ pub fn cold_clone(kind: Kind, folder: &Path, say: &dyn Fn(&str)) -> Result<ColdC
     let task = site.wait_for_task(&id, CONVERSION)?;
     vm.kill();
     if task["state"] != "done" {
-        let log = site.json(&["tasks", "log", &id]).map(|log| log.to_string()).unwrap_or_default();
+        let log = site.vconverter(&["tasks", "log", &id]).map(|(_, log)| log).unwrap_or_default();
         return Err(Error::new(format!("task {id} {}: {}\n{log}", task["state"], task["error"])));
     }
     let outcome = task["outcome"].clone();

@@ -25,9 +25,7 @@ fn in_minutes(minutes: u32) -> String {
 }
 
 fn log_of(site: &Site, task: &str) -> String {
-    let log = site.json(&["tasks", "log", task]).unwrap();
-    let lines = log.as_array().unwrap().iter().map(|line| line["message"].as_str().unwrap_or_default().to_owned());
-    lines.collect::<Vec<_>>().join("\n")
+    site.vconverter(&["tasks", "log", task]).unwrap().1
 }
 
 #[test]
@@ -75,8 +73,13 @@ fn a_server_goes_home_in_time_comes_back_and_hands_over_to_its_vm() {
     say("its own system is there again");
     session.output("date > /srv/written-at-home && sync", COMMAND).unwrap();
     boot_once(&site);
+    let mut screen = vm.serial(0).reader_from_now();
     session.output("systemctl --no-block reboot", COMMAND).unwrap();
-    site.ready_machine(BOOT).unwrap();
+    // Each start of the boot image has a key of its own, and so a code of its own.
+    screen.wait_for("pairing code: ", BOOT).unwrap();
+    let code = screen.next_line(COMMAND).unwrap().unwrap();
+    site.json(&["machines", "approve", code.trim()]).unwrap();
+    assert_eq!(site.ready_machine(BOOT).unwrap(), id, "it is the same machine");
     say("Cold Cloning Ready again");
 
     site.json(&["tasks", "bandwidth", &task, "none"]).unwrap();
