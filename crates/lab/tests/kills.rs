@@ -388,7 +388,9 @@ fn fix_ups_that_are_killed_or_fail_are_made_by_the_next_try() {
     let task = yard.convert(FIXED);
     speaks(&yard, &task);
     let tampering = yard.tamper(&join, Effect::Delay(60));
-    yard.wait("qemu-img joins", || tampering.is_done() && !yard.processes("commit").is_empty());
+    // strace tells of a delay when it is over. That qemu-img is seen at all is the delay's doing.
+    yard.wait("qemu-img joins", || !yard.processes("commit").is_empty());
+    std::thread::sleep(Duration::from_secs(1));
     yard.controller_is_dead();
     drop(tampering);
     yard.site.start_controller().unwrap();
