@@ -100,17 +100,24 @@ pub(crate) fn show(client: &Client, id: &str, json: bool) -> Result<()> {
 }
 
 pub(crate) fn log(client: &Client, id: &str, json: bool) -> Result<()> {
-    let mut after = 0;
+    follow_log(client, id, &mut 0, |entry| match json {
+        true => crate::print_json_line(entry),
+        false => crate::print(&format!("{} {:<7} {}\n", entry.at, entry.level, plain(&entry.message))),
+    })
+}
+
+/// Shows each line of a task's log behind the line `after`, and moves that to the last one that was read.
+pub(crate) fn follow_log(
+    client: &Client,
+    id: &str,
+    after: &mut i64,
+    mut show: impl FnMut(&LogEntry) -> Result<()>,
+) -> Result<()> {
     loop {
         let entries: Vec<LogEntry> = client.get(&format!("/tasks/{}/log?after={after}", segment(id)))?;
         let Some(last) = entries.last() else { return Ok(()) };
-        after = last.id;
-        for entry in &entries {
-            match json {
-                true => crate::print_json_line(entry)?,
-                false => crate::print(&format!("{} {:<7} {}\n", entry.at, entry.level, plain(&entry.message)))?,
-            }
-        }
+        *after = last.id;
+        entries.iter().try_for_each(&mut show)?;
     }
 }
 
@@ -293,15 +300,10 @@ struct Watched {
 impl Watched {
     /// Shows what is new. The log is asked for after the task, so that a final state has all of it.
     fn look(&mut self, client: &Client, task: &TaskView) -> Result<()> {
-        loop {
-            let entries: Vec<LogEntry> =
-                client.get(&format!("/tasks/{}/log?after={}", segment(&task.id), self.after))?;
-            let Some(last) = entries.last() else { break };
-            self.after = last.id;
-            for entry in &entries {
-                self.show_entry(task, entry)?;
-            }
-        }
+        let mut after = self.after;
+        let shown = follow_log(client, &task.id, &mut after, |entry| self.show_entry(task, entry));
+        self.after = after;
+        shown?;
         let step = task.step.clone().unwrap_or_default();
         if task.state == TaskState::Running && self.progress.as_ref() != Some(&task.progress) {
             if self.json && task.progress.total > 0 {
