@@ -14,6 +14,7 @@ pub mod linux;
 mod plan;
 pub mod proof;
 pub mod tree;
+pub mod windows;
 
 pub use error::{Error, ErrorKind, Result};
 pub use identity::{identify, identify_among, identify_bytes};

@@ -1,0 +1,3 @@
+//! Windows guests: their registry.
+
+pub mod hive;
