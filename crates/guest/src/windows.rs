@@ -1,3 +1,8 @@
-//! Windows guests: their registry.
+//! Windows guests: their registry, their releases, the files that describe their drivers, and which driver is for what.
 
+pub mod drivers;
 pub mod hive;
+pub mod inf;
+mod release;
+
+pub use release::{Architecture, Product, Release};
