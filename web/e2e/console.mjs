@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { mkdir, readFile } from 'node:fs/promises';
 import { cutover, endMeasure, measure } from './cutover.mjs';
 import { settings, SETTINGS } from './settings.mjs';
-import { launch, look, openPage, startSite } from './site.mjs';
+import { launch, look, makeAdministrator, openConversion, openPage, startSite } from './site.mjs';
 
 const [program, pictures] = process.argv.slice(2);
 if (!program || !pictures) throw new Error('usage: node e2e/console.mjs SITE_PROGRAM PICTURES_FOLDER');
@@ -58,9 +58,7 @@ async function firstStart(page, seen, button, heading) {
   await page.getByLabel('Password again').fill(ADMINISTRATOR.password);
   await button('Make administrator and sign in').click();
   await page.locator('.notice.bad').waitFor();
-  await page.getByLabel('Setup code').fill(site.setup_code);
-  await button('Make administrator and sign in').click();
-  await heading('Machines').waitFor();
+  await makeAdministrator(page, site.setup_code, ADMINISTRATOR);
   saw('a wrong setup code is refused, the right one makes the first administrator');
 
   await button('Sign out').click();
@@ -114,20 +112,11 @@ async function approve(page, seen, button, row) {
   saw(`${machine.name} is approved by its code`);
 }
 
-async function openConversion(page, button, row, machine, name) {
-  await row(machine).click();
-  await button('Convert…').click();
-  const dialog = page.getByRole('dialog', { name: /^Convert / });
-  await dialog.getByLabel('Name of the VM').fill(name);
-  await dialog.getByRole('combobox', { name: /^Output folder/ }).fill(site.output);
-  return dialog;
-}
-
 async function convert(page, seen, button, row) {
   await row(/^web1 ?,/).click();
   await page.getByRole('heading', { name: 'Disks' }).waitFor();
   await seen('machine');
-  const dialog = await openConversion(page, button, row, /^web1 ?, /, 'web1');
+  const dialog = await openConversion(page, row(/^web1 ?, /), 'web1', site.output);
   await dialog.getByLabel('Verify the copy by hashes').check();
   await dialog.getByRole('checkbox', { name: /\/dev\/sdb/ }).uncheck();
   const words = await dialog.getByRole('region', { name: 'What will happen' }).innerText();
@@ -166,19 +155,19 @@ async function convert(page, seen, button, row) {
 }
 
 async function endings(page, seen, button, row) {
-  let dialog = await openConversion(page, button, row, /^mail ?, /, 'fail-mail');
+  let dialog = await openConversion(page, row(/^mail ?, /), 'fail-mail', site.output);
   await dialog.getByRole('button', { name: 'Convert' }).click();
   await page.getByText('No space left on device').first().waitFor();
   await button('Try again').waitFor();
   await seen('task-failed');
-  dialog = await openConversion(page, button, row, /^mail ?, /, 'panic-mail');
+  dialog = await openConversion(page, row(/^mail ?, /), 'panic-mail', site.output);
   await dialog.getByRole('button', { name: 'Convert' }).click();
   await page.getByText('It does not boot').waitFor();
   await page.waitForFunction(() => document.querySelector('figure img')?.naturalWidth === 720);
   await seen('task-not-proven');
   saw('a failed task says why, and a failed boot proof shows its picture');
 
-  dialog = await openConversion(page, button, row, /^mail ?, /, 'slow-mail');
+  dialog = await openConversion(page, row(/^mail ?, /), 'slow-mail', site.output);
   await dialog.getByLabel('Give the machine back by').check();
   await dialog.getByLabel('Time of return').fill('06:00');
   await dialog.getByText(/mail is back in its own system by 06:00 Europe\/Berlin/).waitFor();
@@ -191,6 +180,12 @@ async function endings(page, seen, button, row) {
   await dialog.getByRole('button', { name: 'Set' }).click();
   await page.getByText('at most 500 MB/s').waitFor();
   await page.getByText(/must be back by .*, and will (not )?be:/).waitFor();
+  await button('Other time…').click();
+  dialog = page.getByRole('dialog', { name: 'Return of the machine of slow-mail' });
+  await dialog.getByLabel('Time of return').fill('05:30');
+  await seen('return');
+  await dialog.getByRole('button', { name: 'Set' }).click();
+  await page.getByRole('definition').filter({ hasText: '05:30 Europe/Berlin' }).waitFor();
   await seen('task-running');
   const [log] = await Promise.all([
     page.waitForEvent('download'),
@@ -221,7 +216,7 @@ async function endings(page, seen, button, row) {
 }
 
 async function schedule(page, seen, button, row) {
-  let dialog = await openConversion(page, button, row, /^web1 ?, /, 'web1-weekend');
+  let dialog = await openConversion(page, row(/^web1 ?, /), 'web1-weekend', site.output);
   await dialog.getByLabel('In a maintenance window').check();
   await dialog.getByText('Sun', { exact: true }).click();
   await dialog.getByLabel('Time zone').selectOption('Europe/Berlin');
@@ -233,7 +228,7 @@ async function schedule(page, seen, button, row) {
   await page.getByRole('dialog').getByLabel('Day and time').fill('2031-12-01T22:00');
   await page.getByRole('button', { name: 'Set', exact: true }).click();
   await page.getByText(/not before 2031-12-01 22:00 Europe\/Berlin/).waitFor();
-  dialog = await openConversion(page, button, row, /^ldap2 ?, /, 'ldap2');
+  dialog = await openConversion(page, row(/^ldap2 ?, /), 'ldap2', site.output);
   await dialog.getByRole('button', { name: 'Schedule' }).click();
   await page.getByText('Waits for its machine').first().waitFor();
   saw('tasks are given a window, another time, and a machine to wait for');

@@ -85,3 +85,23 @@ export async function look(page, name, folder) {
   await page.emulateMedia({ colorScheme: 'light', reducedMotion: 'reduce' });
   return found;
 }
+
+/** On the page of the first start: makes the administrator, who is signed in then. */
+export async function makeAdministrator(page, setupCode, { name, password }) {
+  await page.getByLabel('Setup code').fill(setupCode);
+  await page.getByLabel('Name').fill(name);
+  await page.getByLabel('Password', { exact: true }).fill(password);
+  await page.getByLabel('Password again').fill(password);
+  await page.getByRole('button', { name: 'Make administrator and sign in' }).click();
+  await page.getByRole('heading', { name: 'Machines', level: 1 }).waitFor();
+}
+
+/** The dialog that converts a machine, with what has to be said in it. */
+export async function openConversion(page, row, name, output) {
+  await row.click();
+  await page.getByRole('button', { name: 'Convert…' }).click();
+  const dialog = page.getByRole('dialog', { name: /^Convert / });
+  await dialog.getByLabel('Name of the VM').fill(name);
+  await dialog.getByRole('combobox', { name: /^Output folder/ }).fill(output);
+  return dialog;
+}

@@ -257,6 +257,9 @@ fn a_machine_that_would_not_be_back_in_time_is_given_back_and_what_is_copied_is_
     eventually("it is said", said);
 
     // Back in the boot image, with time enough.
+    let body = json!({ "back_by": minutes_from_now(600) });
+    let (status, _, task) = http(&site.data, "POST", &format!("/tasks/{id}/back-by"), &body.to_string());
+    assert_eq!((status, &task["back_by"]), (200, &body["back_by"]), "{task}");
     let Site { folder, data, machine, begun, connection, controller } = site;
     drop(connection);
     let (status, _, task) = http(&data, "POST", &format!("/tasks/{id}/retry"), "");
@@ -265,6 +268,36 @@ fn a_machine_that_would_not_be_back_in_time_is_given_back_and_what_is_copied_is_
     assert_eq!((status, &again), (200, &machine));
     drop((connection, begun, folder));
     controller.stop();
+}
+
+#[test]
+fn a_time_to_be_back_that_is_said_while_it_copies_counts_at_once() {
+    let site = Site::start();
+    let id = site.convert("web1");
+    site.begun(1);
+    let back_by = |time: Value| {
+        let body = json!({ "back_by": time }).to_string();
+        http(&site.data, "POST", &format!("/tasks/{id}/back-by"), &body)
+    };
+    for time in [json!(minutes_from_now(600)), json!(null)] {
+        let (status, _, task) = back_by(time.clone());
+        assert_eq!((status, &task["back_by"], &task["state"]), (200, &time, &json!("running")), "{task}");
+    }
+    let (status, _, problem) = back_by(json!("soon"));
+    println!("{status}: {}", problem["detail"]);
+    assert_eq!(status, 422, "{problem}");
+    // It takes five minutes to start.
+    assert_eq!(back_by(json!(minutes_from_now(4))).0, 200);
+    let told = receive(&site.connection);
+    assert!(matches!(told, protocol::message::ControllerMessage::Show { .. }), "{told:?}");
+    let told = receive(&site.connection);
+    println!("the machine is told: {told:?}");
+    assert!(matches!(told, protocol::message::ControllerMessage::Power { .. }));
+    site.is(&id, "failed");
+    println!("{}", site.task(&id)["error"]);
+    let log = get(&site.data, &format!("/tasks/{id}/log")).to_string();
+    assert!(log.contains("the machine stays for as long as it takes, says "), "{log}");
+    site.controller.stop();
 }
 
 #[test]

@@ -11,7 +11,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use controller::schedule::{StartAt, Window};
 
 use crate::choices::ChoiceArguments;
-use crate::conversion_settings::{ConversionSettings, Rate};
+use crate::conversion_settings::{ConversionSettings, Rate, Return};
 use crate::limits::LimitsArguments;
 use crate::preflight::PreflightArguments;
 use crate::profiles::Profiles;
@@ -361,6 +361,7 @@ Examples:
   vconverter tasks schedule t-0b7d11c2 --start-at '2026-12-01T22:00[Europe/Berlin]'
   vconverter tasks schedule t-0b7d11c2 --now
   vconverter tasks bandwidth t-0b7d11c2 20M
+  vconverter tasks back-by t-0b7d11c2 '06:00 Europe/Berlin'
   vconverter tasks pause t-0b7d11c2
   vconverter tasks clone t-0b7d11c2 --name web2
   vconverter tasks delete t-0b7d11c2 --discard"
@@ -405,6 +406,13 @@ pub(crate) enum TasksAction {
         id: String,
         /// Such as 20M (bytes a second), 200Mbit, or unlimited
         rate: Rate,
+    },
+    /// Set by when a task's machine must be back in its own system, from now on
+    BackBy {
+        /// Id of the task
+        id: String,
+        /// Such as 06:00 or '06:00 Europe/Berlin', or never
+        time: Return,
     },
     /// Pause a task at its next safe point; what is copied is kept
     Pause {

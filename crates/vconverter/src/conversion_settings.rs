@@ -115,6 +115,22 @@ impl From<Format> for OutputFormat {
     }
 }
 
+/// By when a machine must be back in its own system; `None` is as long as it takes.
+#[derive(Clone, Debug)]
+pub(crate) struct Return(pub(crate) Option<BackBy>);
+
+impl FromStr for Return {
+    type Err = controller::Error;
+
+    /// `never`, or a time of day, with a zone or by the controller's own.
+    fn from_str(text: &str) -> std::result::Result<Self, controller::Error> {
+        match text {
+            "never" => Ok(Self(None)),
+            _ => text.parse().map(|time| Self(Some(time))),
+        }
+    }
+}
+
 impl FromStr for Rate {
     type Err = String;
 

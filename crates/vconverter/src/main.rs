@@ -153,6 +153,7 @@ fn run(arguments: Arguments) -> Result<()> {
                 Some(TasksAction::Retry { id }) => tasks::retry(&client, &id, json),
                 Some(TasksAction::Schedule(change)) => tasks::schedule(&client, &change, json),
                 Some(TasksAction::Bandwidth { id, rate }) => tasks::bandwidth(&client, &id, rate, json),
+                Some(TasksAction::BackBy { id, time }) => tasks::back_by(&client, &id, time, json),
                 Some(TasksAction::Pause { id }) => tasks::pause(&client, &id, json),
                 Some(TasksAction::Clone { id, name }) => tasks::clone(&client, &id, name, json),
                 Some(TasksAction::Delete { id, discard }) => tasks::delete(&client, &id, discard, json),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use controller::api::{NewClone, TaskRate, TaskSchedule, TaskView};
+use controller::api::{NewClone, TaskRate, TaskReturn, TaskSchedule, TaskView};
 use controller::progress::Progress;
 use controller::schedule::Window;
 use controller::store::{LogEntry, LogLevel, TaskState};
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::arguments::ScheduleTask;
 use crate::client::{Client, segment};
-use crate::conversion_settings::Rate;
+use crate::conversion_settings::{Rate, Return};
 use crate::failure::{Code, Failure, Result};
 use crate::limits;
 use crate::outcome;
@@ -165,6 +165,18 @@ pub(crate) fn bandwidth(client: &Client, id: &str, rate: Rate, json: bool) -> Re
     match json {
         true => crate::print_json(&task),
         false => crate::print(&format!("{id}: {}\n", limits::rate(task.bytes_per_second))),
+    }
+}
+
+pub(crate) fn back_by(client: &Client, id: &str, time: Return, json: bool) -> Result<()> {
+    let body = TaskReturn { back_by: time.0 };
+    let task: TaskView = client.post(&format!("/tasks/{}/back-by", segment(id)), &body)?;
+    match json {
+        true => crate::print_json(&task),
+        false => {
+            let text = task.back_by.map_or_else(|| "for as long as it takes".into(), |time| format!("back by {time}"));
+            crate::print(&format!("{id}: {text}\n"))
+        }
     }
 }
 

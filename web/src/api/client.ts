@@ -189,6 +189,8 @@ export const api = {
         body: { bytes_per_second: bytesPerSecond },
       }),
     ),
+  returnTask: (id: string, backBy: string | null) =>
+    answer(client.POST('/api/v1/tasks/{id}/back-by', { ...task(id), body: { back_by: backBy } })),
   retry: (id: string) => answer(client.POST('/api/v1/tasks/{id}/retry', task(id))),
   resume: (id: string) => answer(client.POST('/api/v1/tasks/{id}/resume', task(id))),
   startNow: (id: string) => answer(client.POST('/api/v1/tasks/{id}/start', task(id))),

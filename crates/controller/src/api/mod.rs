@@ -62,7 +62,7 @@ pub use pxe::NewPxeRule;
 pub use users::{MadeToken, NewToken};
 pub use views::{
     BatchView, CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewClone, NewConversion, NewRequest, Status,
-    TaskRate, TaskSchedule, TaskView,
+    TaskRate, TaskReturn, TaskSchedule, TaskView,
 };
 
 pub(crate) use crate::trust::Caller;

@@ -15,7 +15,7 @@ use super::proof::Text;
 use super::routes::{About, Answer, Created, Routes, about, blocking};
 use super::{
     Api, BatchView, CONVERSIONS_MAX, Caller, NewBatches, NewClone, NewConversion, NewRequest, Page, Role, TaskRate,
-    TaskSchedule, TaskView,
+    TaskReturn, TaskSchedule, TaskView,
 };
 use crate::Result;
 use crate::store::{LogEntry, TaskRecord};
@@ -83,6 +83,11 @@ pub(super) fn routes() -> Routes<Arc<Api>> {
             "/tasks/{id}/bandwidth",
             operator("set_task_bandwidth", "Limits what comes in for a task, from now on"),
             set_rate,
+        )
+        .post(
+            "/tasks/{id}/back-by",
+            operator("set_task_return", "Sets by when a task's machine must be back in its own system, from now on"),
+            set_back_by,
         )
         .post(
             "/tasks/{id}/schedule",
@@ -240,6 +245,15 @@ async fn set_rate(
     Body(rate): Body<TaskRate>,
 ) -> Answer<Json<TaskView>> {
     change(api, at, move |api, id| api.tasks.set_rate(id, rate.bytes_per_second, &caller.actor)).await
+}
+
+async fn set_back_by(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    At(at): At<OneTask>,
+    Body(back): Body<TaskReturn>,
+) -> Answer<Json<TaskView>> {
+    change(api, at, move |api, id| api.tasks.set_back_by(id, back.back_by.as_ref(), &caller.actor)).await
 }
 
 async fn start(State(api): State<Arc<Api>>, caller: Caller, At(at): At<OneTask>) -> Answer<Json<TaskView>> {

@@ -149,6 +149,14 @@ pub struct TaskRate {
     pub bytes_per_second: Option<u64>,
 }
 
+/// By when a task's machine must be back in its own system.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskReturn {
+    /// The time; as long as it takes without it.
+    pub back_by: Option<BackBy>,
+}
+
 /// When a conversion is to be begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

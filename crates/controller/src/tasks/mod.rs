@@ -23,7 +23,7 @@ use conversion::{Cancel, Observer, Request, Source};
 use crate::bandwidth::{Bandwidth, TaskBandwidth};
 use crate::limits::Limits;
 use crate::progress::{Meter, Progress};
-use crate::schedule::{Plan, Schedule};
+use crate::schedule::{BackBy, Plan, Schedule};
 use crate::sessions::Sessions;
 use crate::store::{Lease, LogLevel, NewTask, Store, TaskRecord, TaskState};
 use crate::{Error, ErrorKind, Result, Timestamp};
@@ -237,12 +237,24 @@ impl Tasks {
     /// Limits what comes in for a task, from now on; `None` is as fast as it goes.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`], [`ErrorKind::Invalid`], [`ErrorKind::Conflict`] where it is over, [`ErrorKind::Storage`].
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Invalid`], [`ErrorKind::Conflict`] where it is done, [`ErrorKind::Storage`].
     pub fn set_rate(&self, id: &str, rate: Option<u64>, actor: &str) -> Result<()> {
         check_rate(rate)?;
         self.0.store.set_task_rate(id, rate, actor)?;
         if let Some(run) = self.running().tasks.get(id) {
             run.bandwidth.set(rate);
+        }
+        Ok(())
+    }
+
+    /// Another time by which a task's machine must be back in its own system, from now on; `None` is as long as it takes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] where it is done, [`ErrorKind::Storage`].
+    pub fn set_back_by(&self, id: &str, back_by: Option<&BackBy>, actor: &str) -> Result<()> {
+        self.0.store.set_task_back_by(id, back_by, actor)?;
+        if let Some(run) = self.running().tasks.get(id) {
+            run.set_back_by(back_by.cloned(), Timestamp::now());
         }
         Ok(())
     }

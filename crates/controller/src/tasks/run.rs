@@ -10,7 +10,7 @@ use protocol::message::ControllerMessage;
 use super::back_by::Deadline;
 use super::{Run, Tasks, lock};
 use crate::progress::Progress;
-use crate::schedule::{Look, Plan, Run as DueRun};
+use crate::schedule::{BackBy, Look, Plan, Run as DueRun};
 use crate::store::{End, Lease, LogLevel, TaskRecord, TaskState};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
@@ -166,15 +166,12 @@ impl Tasks {
 
     fn convert(&self, task: &TaskRecord, run: &Run) -> Result<serde_json::Value> {
         let request = task.request()?;
+        let back_by = task.back_by()?;
+        lock(&run.returning).back_by.clone_from(&back_by);
         let machine = self.0.sessions.connected_machine(&task.machine, &task.id, run.bandwidth.clone())?;
         let known = conversion::RemoteMachine::machine(&machine);
         self.check_before_copy(run, &known, &request)?;
-        if let Some(back_by) = task.back_by()?
-            && let Some(by) = back_by.next(Timestamp::now())
-        {
-            let bytes = conversion::preflight(&known, &request).bytes;
-            lock(&run.returning).deadline = Some(Deadline::new(by, bytes.0));
-        }
+        lock(&run.returning).source_is_read(conversion::preflight(&known, &request).bytes.0, Timestamp::now());
         let recorder = Recorder { tasks: self, task, run, written: Mutex::default() };
         // What was asked for before the thread was there.
         let (cancel, pause) = self.0.store.wanted_of(&task.id)?;
@@ -234,7 +231,7 @@ impl Tasks {
         }
         // Nobody is there to do it, whatever the end.
         match end {
-            End::Done(_) | End::Failed(_) if task.back_by.is_some() => self.give_back(run, &task.machine, &task.name),
+            End::Done(_) | End::Failed(_) if run.must_return() => self.give_back(run, &task.machine, &task.name),
             _ => Ok(()),
         }
     }
@@ -297,7 +294,11 @@ fn steps_of(task: &TaskRecord) -> Vec<Step> {
 /// A machine that must be back in its own system.
 #[derive(Default)]
 pub(super) struct Returning {
-    /// While its disks are copied.
+    /// By when, as it was said last.
+    back_by: Option<BackBy>,
+    /// While its disks are copied: what is to be read in all, in bytes.
+    reading: Option<u64>,
+    /// While its disks are copied, and it must be back.
     deadline: Option<Deadline>,
     /// Why it would not be back in time; the copy was stopped for that.
     missed: Option<String>,
@@ -305,13 +306,33 @@ pub(super) struct Returning {
 }
 
 impl Returning {
+    fn source_is_read(&mut self, bytes: u64, now: Timestamp) {
+        self.reading = Some(bytes);
+        let by = self.back_by.as_ref().and_then(|back_by| back_by.next(now));
+        self.deadline = by.map(|by| Deadline::new(by, bytes));
+    }
+
     /// Nothing more is copied: the deadline is met. Whether there was one.
     fn done_with_source(&mut self) -> bool {
+        self.reading = None;
         self.deadline.take().is_some()
     }
 }
 
 impl Run {
+    /// Another time by which the machine must be back, or none.
+    pub(super) fn set_back_by(&self, back_by: Option<BackBy>, now: Timestamp) {
+        let mut returning = lock(&self.returning);
+        returning.back_by = back_by;
+        if let Some(bytes) = returning.reading {
+            returning.source_is_read(bytes, now);
+        }
+    }
+
+    fn must_return(&self) -> bool {
+        lock(&self.returning).back_by.is_some()
+    }
+
     /// Whether the machine would not be back in time, which is told once.
     pub(super) fn missed(&self, progress: &Progress, now: Timestamp) -> Option<String> {
         let mut returning = lock(&self.returning);
