@@ -28,6 +28,8 @@ pub struct Site {
     pxe: Option<PathBuf>,
     /// Where the programs keep temporary files, where that is not the system's folder.
     temporary: Option<PathBuf>,
+    /// The controller serves its console.
+    console: bool,
 }
 
 impl Site {
@@ -47,7 +49,7 @@ impl Site {
         let site = folder.join("vms");
         fs::create_dir_all(&site).map_err(|e| Error::file(&site, e))?;
         let (lan, programs, folder) = (Lan::new()?, programs()?, folder.to_path_buf());
-        let mut site = Self { controller: None, lan, folder, programs, pxe: None, temporary };
+        let mut site = Self { controller: None, lan, folder, programs, pxe: None, temporary, console: false };
         site.start_controller()?;
         Ok(site)
     }
@@ -72,11 +74,17 @@ impl Site {
         let log = self.folder.join("controller.log");
         let log = File::options().create(true).append(true).open(&log).map_err(|e| Error::file(&log, e))?;
         let mut command = self.program("vconverter");
-        command.args(["serve", "--no-console", "--listen", &self.controller_address()]).env("RUST_LOG", "info");
+        command.args(["--json", "serve", "--listen", &self.controller_address()]).env("RUST_LOG", "info");
+        match self.console {
+            true => command.args(["--console", "127.0.0.1:0"]),
+            false => command.arg("--no-console"),
+        };
         if let Some(boot_image) = &self.pxe {
             command.args(["--pxe", "--boot-image"]).arg(boot_image);
         }
-        command.stdout(Stdio::null()).stderr(log);
+        let started = self.folder.join("controller.json");
+        let started = File::create(&started).map_err(|e| Error::file(&started, e))?;
+        command.stdout(started).stderr(log);
         self.controller = Some(Daemon::start(command)?);
         let start = Instant::now();
         loop {
@@ -100,6 +108,17 @@ impl Site {
         self.kill_controller();
         self.pxe = iso.parent().map(Path::to_path_buf);
         self.start_controller()
+    }
+
+    /// Starts the controller again with its console, for a browser on its host, and returns what it says: `console_address`
+    /// and `setup_code`.
+    pub fn start_console(&mut self) -> Result<Value> {
+        self.kill_controller();
+        self.console = true;
+        self.start_controller()?;
+        let path = self.folder.join("controller.json");
+        let said = fs::read(&path).map_err(|e| Error::file(&path, e))?;
+        serde_json::from_slice(&said).map_err(|e| Error::new(format!("{}: no JSON: {e}", path.display())))
     }
 
     /// The controller's process.

@@ -5,8 +5,7 @@
 #[path = "../../controller/tests/support/libvirtd.rs"]
 mod libvirtd;
 
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::net::Ipv6Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -82,7 +81,8 @@ fn a_server_goes_home_in_time_comes_back_and_hands_over_to_its_vm() {
     assert_eq!(site.ready_machine(BOOT).unwrap(), id, "it is the same machine");
     say("Cold Cloning Ready again");
 
-    site.json(&["tasks", "bandwidth", &task, "none"]).unwrap();
+    site.json(&["tasks", "bandwidth", &task, "unlimited"]).unwrap();
+    site.json(&["tasks", "back-by", &task, "never"]).unwrap();
     site.json(&["tasks", "retry", &task]).unwrap();
     let ended = site.wait_for_task(&task, BOOT).unwrap();
     let log = log_of(&site, &task);
@@ -108,8 +108,8 @@ fn a_server_goes_home_in_time_comes_back_and_hands_over_to_its_vm() {
     let address = site.lan().address_of(&machine.mac).unwrap();
     assert!(log_of(&site, &task).contains(&format!("nothing answers at {address}")), "its silence was seen");
     assert_eq!(libvirtd.link_of("phys-a"), "up");
-    wait_for_login(&libvirtd, "phys-a", &machine.hostname);
-    say("the VM is at its login prompt");
+    let address = wait_for_ssh(&libvirtd, &machine);
+    say(&format!("the VM answers at {address} with the source's SSH host keys"));
 
     let (status, _) = site.vconverter(&["cutover", &task, "--undo"]).unwrap();
     let log = log_of(&site, &task);
@@ -118,19 +118,26 @@ fn a_server_goes_home_in_time_comes_back_and_hands_over_to_its_vm() {
     assert_eq!(libvirtd.link_of("phys-a"), "down");
 }
 
-/// What the VM says on its serial port, up to its login prompt.
-fn wait_for_login(libvirtd: &Libvirtd, name: &str, hostname: &str) {
-    let terminal = libvirtd.terminal_of(name);
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let mut port = std::fs::File::options().read(true).write(true).custom_flags(flags).open(&terminal).unwrap();
-    let (begun, mut said) = (Instant::now(), String::new());
-    let prompt = format!("{hostname} login: ");
-    while !said.contains(&prompt) {
-        assert!(begun.elapsed() < BOOT, "no login prompt on {terminal}: {said}");
-        let mut bytes = [0; 4096];
-        match port.read(&mut bytes) {
-            Ok(length) if length > 0 => said.push_str(&String::from_utf8_lossy(&bytes[..length])),
-            _ => std::thread::sleep(Duration::from_millis(200)),
+/// Waits until the VM answers on the hypervisor's network as the source did: with its SSH host keys.
+fn wait_for_ssh(libvirtd: &Libvirtd, machine: &SourceMachine) -> String {
+    let address = format!("{}%br0", link_local(&machine.mac));
+    let begun = Instant::now();
+    loop {
+        let scan = libvirtd.inside("ssh-keyscan").args(["-T", "10", &address]).output().unwrap();
+        let said = String::from_utf8_lossy(&scan.stdout).into_owned();
+        let mut keys: Vec<_> = said.lines().filter_map(|line| Some(line.split_once(' ')?.1.to_owned())).collect();
+        keys.sort();
+        if keys == machine.ssh_host_keys {
+            return address;
         }
+        assert!(begun.elapsed() < BOOT, "{address}: {said}{}", String::from_utf8_lossy(&scan.stderr));
+        std::thread::sleep(Duration::from_secs(2));
     }
+}
+
+/// The address that a NIC gives itself (RFC 4291, appendix A).
+fn link_local(mac: &str) -> Ipv6Addr {
+    let mac: Vec<u16> = mac.split(':').map(|byte| u16::from_str_radix(byte, 16).unwrap()).collect();
+    let [a, b, c, d, e, f] = mac[..] else { panic!("no MAC address: {mac:?}") };
+    Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
 }
