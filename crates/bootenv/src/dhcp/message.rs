@@ -13,6 +13,23 @@ const CLIENT_PORT: u16 = 68;
 const UDP: u8 = 17;
 /// A DHCP message that we asked for is never longer.
 const MESSAGE_LENGTH_MAX: usize = 1500;
+/// What lies before the options, with their magic cookie (RFC 2131, section 2 and 3).
+const HEADER_LENGTH: usize = 240;
+const PAD: u8 = 0;
+const END: u8 = 255;
+/// The options that are read.
+const READ: [OptionCode; 10] = [
+    OptionCode::SubnetMask,
+    OptionCode::Router,
+    OptionCode::DomainNameServer,
+    OptionCode::DomainName,
+    OptionCode::AddressLeaseTime,
+    OptionCode::MessageType,
+    OptionCode::ServerIdentifier,
+    OptionCode::Renewal,
+    OptionCode::Rebinding,
+    OptionCode::ClasslessStaticRoute,
+];
 const ROUTES_MAX: usize = 32;
 const NAME_SERVERS_MAX: usize = 8;
 /// What a lease without a time is taken for.
@@ -158,7 +175,7 @@ pub fn parse_datagram(packet: &[u8]) -> Option<Answer> {
 }
 
 fn parse_message(bytes: &[u8]) -> Option<Answer> {
-    let message = Message::decode(&mut Decoder::new(bytes)).ok()?;
+    let message = Message::decode(&mut Decoder::new(&with_read_options(bytes)?)).ok()?;
     if message.opcode() != dhcproto::v4::Opcode::BootReply || message.hlen() != 6 {
         return None;
     }
@@ -175,6 +192,29 @@ fn parse_message(bytes: &[u8]) -> Option<Answer> {
         _ => return None,
     };
     Some(Answer { transaction: message.xid(), mac, server, is_acknowledgement: kind == MessageType::Ack, offer })
+}
+
+/// The message without the options that are not read: a server's mistake in one of them is none of ours.
+fn with_read_options(message: &[u8]) -> Option<Vec<u8>> {
+    let (header, mut options) = message.split_at_checked(HEADER_LENGTH)?;
+    let mut kept = header.to_vec();
+    while let Some((&code, rest)) = options.split_first() {
+        options = match code {
+            PAD => rest,
+            END => break,
+            _ => {
+                let (&length, rest) = rest.split_first()?;
+                let (value, rest) = rest.split_at_checked(usize::from(length))?;
+                if READ.contains(&OptionCode::from(code)) {
+                    kept.extend([code, length]);
+                    kept.extend(value);
+                }
+                rest
+            }
+        };
+    }
+    kept.push(END);
+    Some(kept)
 }
 
 fn parse_offer(message: &Message, server: Option<Ipv4Addr>) -> Option<Offer> {

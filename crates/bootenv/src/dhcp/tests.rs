@@ -59,6 +59,24 @@ fn bound() -> Client {
     client
 }
 
+/// Found by fuzzing: an option of leases in bulk (RFC 6926) with a wrong length was read, and refused the whole offer.
+#[test]
+fn broken_options_that_are_not_read_do_no_harm() {
+    let broken = datagram(MessageType::Offer, 7, |message| {
+        let options = message.opts_mut();
+        options.insert(DhcpOption::Unknown(dhcproto::v4::UnknownOption::new(OptionCode::Unknown(224), vec![1; 99])));
+    });
+    let at = broken.iter().rposition(|byte| *byte == 224).unwrap();
+    for code in [119, 151, 154] {
+        let mut broken = broken.clone();
+        broken[at] = code;
+        assert_eq!(parse_datagram(&broken), Some(answer(MessageType::Offer, 7)), "option {code}");
+    }
+    let mut truncated = broken;
+    truncated[at + 1] = 200;
+    assert_eq!(parse_datagram(&truncated), None);
+}
+
 #[test]
 fn an_offer_is_requested_and_its_acknowledgement_configures() {
     let mut client = Client::new(MAC, "vconverter", 7, at(0));
