@@ -1,5 +1,7 @@
 //! Edited hives hold what a plain model holds, are whole, and other readers read the same from them.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -107,7 +107,7 @@ impl Hive {
         let (image, state) = recover(primary, logs, unfinished)?;
         let size = image.base.bins_size() as usize;
         let mut bytes = image.bins;
-        if size % PAGE != 0 || size == 0 {
+        if !size.is_multiple_of(PAGE) || size == 0 {
             return Err(malformed(40, format!("base block: expected bins in pages of {PAGE}, found {size} bytes")));
         }
         if size > bytes.len() {
@@ -273,7 +273,7 @@ fn bins_in(bytes: &[u8]) -> usize {
     while let Some(header) = bytes.get(at..at + bins::BIN_HEADER) {
         let size = field::le32(header, 8) as usize;
         let is_bin = &header[..4] == b"hbin" && field::le32(header, 4) as usize == at;
-        if !is_bin || size == 0 || size % PAGE != 0 || size > bytes.len() - at {
+        if !is_bin || size == 0 || !size.is_multiple_of(PAGE) || size > bytes.len() - at {
             break;
         }
         at += size;

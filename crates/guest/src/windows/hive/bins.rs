@@ -104,7 +104,7 @@ impl Bins {
         if offset != at {
             return Err(wrong(format!("expected offset {at:#x}, found {offset:#x}")));
         }
-        if size == 0 || size % PAGE != 0 || size > self.bytes.len() - at {
+        if size == 0 || !size.is_multiple_of(PAGE) || size > self.bytes.len() - at {
             let room = self.bytes.len() - at;
             return Err(wrong(format!("expected a size of up to {room:#x} in pages, found {size:#x}")));
         }
@@ -130,18 +130,24 @@ impl Bins {
         Some((start, start + le32(&self.bytes, start + 8) as usize))
     }
 
+    /// The first page that is in no bin.
+    pub(super) fn gap(&self) -> Option<CellOffset> {
+        let page = self.starts.iter().position(|&start| start == NO_BIN)?;
+        Some(CellOffset(to_u32(page * PAGE)))
+    }
+
     /// The cell at `offset`, whether in use or not.
     pub(super) fn span(&self, offset: CellOffset) -> Result<Span> {
         let wrong = |what: String| malformed(offset.position(), format!("cell: {what}"));
         let at = offset.at();
         let Some((start, end)) = self.bin_around(at) else { return Err(wrong("in no bin".into())) };
-        if at % 8 != 0 || at < start + BIN_HEADER {
+        if !at.is_multiple_of(8) || at < start + BIN_HEADER {
             return Err(wrong("expected at a multiple of 8 after its bin's header".into()));
         }
         // `i32::MIN` has no absolute value; the length of a bin bounds it anyway.
         let said = le32(&self.bytes, at).cast_signed();
         let size = said.unsigned_abs();
-        if size < 8 || size % 8 != 0 || size as usize > end - at {
+        if size < 8 || !size.is_multiple_of(8) || size as usize > end - at {
             let room = end - at;
             return Err(wrong(format!("expected a size of 8 to {room} in steps of 8, found {said}")));
         }
@@ -202,8 +208,8 @@ impl Bins {
     /// Whether anything differs from what was at [`begin`](Self::begin).
     pub(super) fn is_changed(&self) -> bool {
         self.before.as_ref().is_some_and(|before| {
-            let old = |(&page, old): (&usize, &Box<[u8]>)| self.bytes[page * PAGE..(page + 1) * PAGE] != **old;
-            before.length != self.bytes.len() || before.pages.iter().any(old)
+            let differs = |page: usize, old: &[u8]| &self.bytes[page * PAGE..(page + 1) * PAGE] != old;
+            before.length != self.bytes.len() || before.pages.iter().any(|(&page, old)| differs(page, old))
         })
     }
 

@@ -173,6 +173,9 @@ impl<'h> Checker<'h> {
     }
 
     fn look_at_cells(&mut self) {
+        if let Some(at) = self.hive.bins.gap() {
+            self.damage(at, "bin: expected one, found none");
+        }
         for span in self.hive.bins.spans() {
             match span {
                 Ok(span) if span.in_use => {
@@ -268,16 +271,17 @@ impl<'h> Checker<'h> {
             return;
         }
         let bins = &self.hive.bins;
+        // A list that is met a second time is not read again.
+        if !self.take(node.subkey_list, "list of subkeys") {
+            return;
+        }
         let (root, leaves) = match node.leaves(bins, offset) {
             Ok(found) => found,
             Err(error) => return self.met(offset, &error),
         };
-        if root.is_some_and(|root| !self.take(root, "index of subkeys")) {
-            return;
-        }
         let (mut before, mut longest): (Option<Name>, usize) = (None, 0);
         for leaf in leaves {
-            if !self.take(leaf.at, "list of subkeys") {
+            if root.is_some() && !self.take(leaf.at, "list of subkeys") {
                 continue;
             }
             for index in 0..leaf.count {
@@ -337,14 +341,14 @@ impl<'h> Checker<'h> {
         if node.values == 0 {
             return;
         }
+        if !self.take(node.value_list, "list of values") {
+            return;
+        }
         let bins = &self.hive.bins;
         let cells = match node.value_cells(bins) {
             Ok(cells) => cells,
             Err(error) => return self.met(offset, &error),
         };
-        if !self.take(node.value_list, "list of values") {
-            return;
-        }
         let mut names = HashSet::new();
         let (mut longest_name, mut longest_data) = (0, 0);
         for cell in cells {

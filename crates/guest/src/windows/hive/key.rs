@@ -122,6 +122,12 @@ impl Node {
         }
         let (root, leaves) = read_leaves(bins, self.subkey_list)?;
         let listed: usize = leaves.iter().map(|leaf| leaf.count).sum();
+        if listed > subkeys_max(bins) {
+            return Err(malformed(
+                offset.position(),
+                format!("key: {listed} subkeys, more than the hive has room for"),
+            ));
+        }
         if listed != self.subkeys as usize {
             let what = format!("key: {} subkeys by its count, {listed} in its list", self.subkeys);
             return Err(malformed(offset.position(), what));
@@ -137,6 +143,11 @@ impl Node {
         let what = || format!("class name: {length} bytes in a cell of {}", cell.len());
         cell.get(..length).ok_or_else(|| malformed(self.class.position(), what()))
     }
+}
+
+/// Keys that a hive of this size has room for, so that lists which share leaves cannot ask for more.
+pub(super) fn subkeys_max(bins: &Bins) -> usize {
+    bins.len() / NODE_SIZE + 1
 }
 
 /// A key of a hive.
@@ -221,6 +232,9 @@ impl<'h> Key<'h> {
         let mut cells = Vec::new();
         for leaf in super::index::readable_leaves(bins, self.node.subkey_list) {
             cells.extend((0..leaf.count).map_while(|index| leaf.key(bins, index).ok()));
+            if cells.len() > subkeys_max(bins) {
+                break;
+            }
         }
         cells
     }

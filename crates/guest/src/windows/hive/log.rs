@@ -84,7 +84,11 @@ fn log_is_of(log: &Log, image: &Image) -> bool {
 fn replay_pages(image: &mut Image, log: &Log) -> Option<Replay> {
     let sector = log.base.log_sector();
     let size = log.base.bins_size() as usize;
-    if size == 0 || size % PAGE != 0 || size as u64 > HIVE_MAX || log.bytes.get(sector..sector + 4) != Some(b"DIRT") {
+    if size == 0
+        || !size.is_multiple_of(PAGE)
+        || size as u64 > HIVE_MAX
+        || log.bytes.get(sector..sector + 4) != Some(b"DIRT")
+    {
         return None;
     }
     let bitmap = log.bytes.get(sector + 4..sector + 4 + (size / SECTOR).div_ceil(8))?;

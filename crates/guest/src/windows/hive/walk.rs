@@ -22,14 +22,14 @@ pub struct Walk<'h> {
     /// Subkeys still to come of each level, last first.
     levels: Vec<Vec<CellOffset>>,
     first: Option<Key<'h>>,
-    /// Keys that a hive of this size has room for.
+    /// Keys that a hive of this size has room for beside those that were listed so far.
     left: usize,
     losses: Option<Vec<Error>>,
 }
 
 impl<'h> Walk<'h> {
     pub(super) fn new(hive: &'h Hive, key: &Key<'h>) -> Self {
-        let left = hive.bins.len() / super::key::NODE_SIZE + 1;
+        let left = super::key::subkeys_max(&hive.bins);
         Self { hive, levels: Vec::new(), first: Some(*key), left, losses: None }
     }
 
@@ -83,6 +83,11 @@ impl<'h> Walk<'h> {
         if depth >= DEPTH_MAX {
             cells.clear();
         }
+        if cells.len() > self.left {
+            self.lose(malformed(position, "more keys than the hive has room for: keys meet themselves"))?;
+            cells.clear();
+        }
+        self.left -= cells.len();
         cells.reverse();
         self.levels.push(cells);
         Ok(Step { depth, key })
@@ -101,12 +106,6 @@ impl<'h> Iterator for Walk<'h> {
                 self.levels.pop();
                 continue;
             };
-            if self.left == 0 {
-                self.levels.clear();
-                let error = malformed(at.position(), "more keys than the hive has room for: keys meet themselves");
-                return self.lose(error).err().map(Err);
-            }
-            self.left -= 1;
             match Key::open(self.hive, at) {
                 Ok(key) => return Some(self.enter(key)),
                 Err(error) => {
