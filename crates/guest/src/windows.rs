@@ -3,6 +3,7 @@
 pub mod drivers;
 pub mod hive;
 pub mod inf;
+pub mod reg_text;
 mod release;
 
 pub use release::{Architecture, Product, Release};

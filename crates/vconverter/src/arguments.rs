@@ -15,6 +15,7 @@ use crate::conversion_settings::{ConversionSettings, Rate, Return};
 use crate::limits::LimitsArguments;
 use crate::preflight::PreflightArguments;
 use crate::profiles::Profiles;
+use crate::registry::Registry;
 
 pub(crate) use agents::{Agents, AgentsAction, TokenAction};
 pub(crate) use machines::{AddMachines, GroupsAction, Import, Machines, MachinesAction, Search, SetMachines};
@@ -100,6 +101,8 @@ pub(crate) enum Command {
     Credentials(Credentials),
     /// Show what is on disk images or block devices, without changing or mounting them
     Inspect(Inspect),
+    /// Look into registry hives of Windows, export keys of them, and merge changes
+    Registry(Registry),
     /// Make the boot image from which machines are cold-cloned
     BootImage(BootImage),
     /// Check the configuration file, or show what is in force

@@ -31,6 +31,7 @@ mod profiles;
 mod progress_line;
 mod pxe;
 mod readiness;
+mod registry;
 mod search;
 mod secret_input;
 mod serve;
@@ -96,6 +97,7 @@ fn run(arguments: Arguments) -> Result<()> {
     // These look at nothing that a configuration says; one that is broken is not in their way.
     match &arguments.command {
         Command::Inspect(inspect) => return inspect::inspect(&inspect.sources, json),
+        Command::Registry(registry) => return registry::registry(registry, json),
         Command::Completions(completions) => return manual::completions(completions.shell),
         Command::Manual(manual) => return manual::write_pages(&manual.output, json),
         _ => {}
@@ -197,7 +199,7 @@ fn run(arguments: Arguments) -> Result<()> {
         },
         Command::Backup(arguments) => backup::backup(&arguments, &directory, json),
         Command::Restore(arguments) => backup::restore(&arguments, directory, json),
-        Command::Inspect(_) | Command::Completions(_) | Command::Manual(_) => Ok(()),
+        Command::Inspect(_) | Command::Registry(_) | Command::Completions(_) | Command::Manual(_) => Ok(()),
     }
 }
 
