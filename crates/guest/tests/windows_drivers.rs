@@ -2,9 +2,9 @@
 //! pairs, and the listings of what virtio-win ships for which release.
 #![allow(clippy::unwrap_used)]
 
+mod virtio;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
-use std::path::{Path, PathBuf};
 
 use guest::MemoryTree;
 use guest::windows::drivers::catalog::{Catalog, Said};
@@ -12,28 +12,7 @@ use guest::windows::drivers::{Candidate, Device, Identifier, Package, Problem, b
 use guest::windows::inf::{Encoding, Inf, StartType};
 use guest::windows::{Architecture, Product, Release};
 
-/// The files of the group, by their paths; `None` with a word about it where there is no test data.
-fn group() -> Option<BTreeMap<String, Vec<u8>>> {
-    let folder = std::env::var_os("VCONVERTER_TESTDATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata"), PathBuf::from);
-    let archive = folder.join("groups/drivers-inf.tar.zst");
-    let Ok(file) = std::fs::File::open(&archive) else {
-        println!("skipped: no test data");
-        return None;
-    };
-    let mut archive = tar::Archive::new(zstd::Decoder::new(file).unwrap());
-    let mut files = BTreeMap::new();
-    for entry in archive.entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let path = entry.path().unwrap().to_string_lossy().trim_start_matches("./").to_owned();
-        let mut bytes = Vec::new();
-        if entry.header().entry_type().is_file() {
-            entry.read_to_end(&mut bytes).unwrap();
-            files.insert(path, bytes);
-        }
-    }
-    Some(files)
-}
+use virtio::{group, stamped};
 
 fn is_inf(path: &str) -> bool {
     path.ends_with(".inf") || path.ends_with(".inx") || path.ends_with("netkvm-base.txt")
@@ -166,16 +145,6 @@ fn device_ids(inf: &Inf) -> BTreeSet<String> {
     ids.map(|id| id.to_lowercase()).collect()
 }
 
-/// A template with what virtio-win's build puts into it.
-fn stamped(text: &str, folder: &str) -> String {
-    text.replace("INX_PLATFORM_DRIVERS_DIR", folder)
-        .replace("_INX_SUBSYS_VENDOR_ID", "1AF4")
-        .replace("INX_COMPANY", "Red Hat, Inc.")
-        .replace("INX_PREFIX_VENDOR", "Red Hat ")
-        .replace("INX_NETKVM_DMAREMAP", "0")
-        .replace("INX_NETKVM_SEPARATE_TAIL", "1")
-}
-
 /// What virtio-win's builds stamp into a folder's files (`Driver.Common.props` of its releases): lowest version, first
 /// number of the driver's version, folder of the program. Which build goes into which folder is from its packaging.
 fn stamp_of(folder: &str) -> Option<(&'static str, u16, &'static str)> {
@@ -300,8 +269,5 @@ fn a_virtio_package_is_loaded_with_what_it_names_and_says_what_is_wrong() {
         (service.name.as_str(), service.start, service.binary.directory),
         ("viostor", StartType::Boot, Some(13))
     );
-    let ids = ["PCI\\VEN_1AF4&DEV_1042".to_owned()];
-    let why = package.why_not(&ids, &Release::parse("2008r2", Architecture::Amd64).unwrap()).unwrap();
-    assert_eq!(why.as_deref(), Some("it is for NTamd64.10.0...16299"));
     assert!(Package::load(&MemoryTree::new().with("/x.inf", "[Version]\nSignature=$Chicago$\n"), "/x.inf").is_err());
 }

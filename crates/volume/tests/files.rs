@@ -3,7 +3,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
 
 use machine::ByteCount;
@@ -153,4 +153,63 @@ fn is_a_guests_tree(tree: &dyn FileTree) {
     assert_eq!(names, ["inline", "os-release", "seq"]);
     assert_eq!((tree.list("/one").unwrap(), tree.read_link("/one").unwrap()), (vec![], None));
     assert_eq!(tree.read_link("/lib").unwrap().unwrap(), "usr/lib");
+}
+
+/// Media as xorriso makes them: Joliet, Rock Ridge, both, none; a large file in pieces and a full folder.
+#[test]
+fn files_of_an_iso_are_read_by_each_kind_of_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = folder.path().join("tree");
+    let deep = tree.join("viostor/2k19/amd64");
+    std::fs::create_dir_all(&deep).unwrap();
+    std::fs::write(deep.join("viostor-of-a-long-name.inf"), "[Version]\n").unwrap();
+    std::fs::write(deep.join("empty.txt"), "").unwrap();
+    let large: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(tree.join("large.bin"), &large).unwrap();
+    std::fs::create_dir(tree.join("many")).unwrap();
+    for n in 0..200 {
+        std::fs::write(tree.join(format!("many/file-number-{n:03}.txt")), format!("{n}")).unwrap();
+    }
+    for (options, long) in [("-J -r", true), ("-J --norock", true), ("-r", true), ("--norock", false)] {
+        let image = folder.path().join("image.iso");
+        sh(
+            &format!("rm -f \"$2\"; xorriso -as mkisofs -quiet -iso-level 3 {options} -o \"$2\" \"$1\" 2>&1"),
+            &[&tree, &image],
+        );
+        let files = Files::open(disk(&image)).unwrap();
+        assert_eq!(files.read("/large.bin", ByteCount(2 << 20)).unwrap(), large, "{options}");
+        assert_eq!(files.read_range("/LARGE.bin", 4096, 4).unwrap(), 1024u32.to_le_bytes(), "{options}");
+        assert_eq!(files.list("/many").unwrap().len(), 200, "{options}");
+        let names: Vec<String> =
+            files.list("/viostor/2k19/amd64").unwrap().iter().map(|e| e.name.to_string_lossy().into_owned()).collect();
+        println!("{options}: {names:?}");
+        assert_eq!(names.len(), 2, "{options}");
+        if long {
+            assert_eq!(names, ["empty.txt", "viostor-of-a-long-name.inf"], "{options}");
+            let inf = files.read("/viostor/2k19/amd64/viostor-of-a-long-name.inf", ByteCount(100)).unwrap();
+            assert_eq!(inf, b"[Version]\n", "{options}");
+            assert_eq!(files.read("/many/file-number-199.txt", ByteCount(9)).unwrap(), b"199");
+        }
+        assert!(files.read("/viostor/none", ByteCount(1)).is_err() && files.read("/viostor", ByteCount(1)).is_err());
+        // A medium that is cut, or whose bytes are changed, gives errors and never ends in anything else.
+        let bytes = std::fs::read(&image).unwrap();
+        for cut in [40_000, 50_000, 60_000, 100_000] {
+            std::fs::write(&image, &bytes[..cut]).unwrap();
+            if let Ok(files) = Files::open(disk(&image)) {
+                let _ = (files.read("/large.bin", ByteCount(2 << 20)).is_err(), files.list("/many"));
+            }
+        }
+        std::fs::write(&image, &bytes).unwrap();
+        let writable = std::fs::OpenOptions::new().write(true).open(&image).unwrap();
+        let files = || Files::open(disk(&image));
+        for at in (32_768..bytes.len().min(70_000)).step_by(53) {
+            writable.write_all_at(&[!bytes[at]], at as u64).unwrap();
+            if let Ok(files) = files() {
+                let _ =
+                    (files.list("/"), files.list("/many"), files.read("/viostor/2k19/amd64/empty.txt", ByteCount(9)));
+            }
+            writable.write_all_at(&bytes[at..=at], at as u64).unwrap();
+        }
+        assert!(files().is_ok());
+    }
 }

@@ -1,4 +1,4 @@
-//! Read-only access to files by path, in user space, on ext2/3/4 and FAT.
+//! Read-only access to files by path, in user space, on ext2/3/4, FAT and ISO 9660.
 //!
 //! For identifying guests and for comparing disks. Nothing is mounted and nothing is replayed: on a filesystem that was
 //! not cleanly unmounted the latest changes may be missing. Every read has a bound that the caller gives; paths stay
@@ -6,6 +6,7 @@
 
 mod ext;
 mod fat;
+mod iso9660;
 mod tree;
 
 use std::ffi::OsString;
@@ -23,6 +24,7 @@ use crate::field::peek;
 
 use ext::ExtFiles;
 use fat::FatFiles;
+use iso9660::IsoFiles;
 
 /// Links that are followed on one path, as in Linux.
 const LINKS_MAX: usize = 40;
@@ -117,7 +119,10 @@ impl Files {
         let tree: Box<dyn Tree> = match (Superblock::load(&*source), fat) {
             (Some(superblock), None) => Box::new(ExtFiles::open(source, superblock)?),
             (None, Some(geometry)) => Box::new(FatFiles::open(source, geometry)?),
-            _ => return Err(Error::new(ErrorKind::Unsupported, "no filesystem whose files can be read")),
+            _ => match IsoFiles::open(&source)? {
+                Some(files) => Box::new(files),
+                None => return Err(Error::new(ErrorKind::Unsupported, "no filesystem whose files can be read")),
+            },
         };
         Ok(Self { tree })
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{self, Catalog, Said};
+use super::catalog::{self, Catalog};
 use crate::tree::{FileKind, FileTree};
 use crate::windows::inf::{self, Inf, Location, Target, Version};
 use crate::windows::{Architecture, Release};
@@ -106,18 +106,6 @@ impl Package {
         Ok(package)
     }
 
-    /// The catalog for an architecture.
-    pub fn catalog(&self, architecture: Architecture) -> Option<&Catalog> {
-        let name = self.version.catalog(architecture)?;
-        self.catalogs.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, catalog)| catalog)
-    }
-
-    /// A file by the path that the INF file gives it, with `\` or `/`.
-    pub fn file(&self, path: &str) -> Option<&PackageFile> {
-        let path = path.replace('\\', "/");
-        self.files.iter().find(|file| file.path.eq_ignore_ascii_case(&path))
-    }
-
     /// Decorations of the releases that it is for, each once.
     pub fn targets(&self) -> Result<Vec<Target>> {
         let mut targets: Vec<Target> = Vec::new();
@@ -127,23 +115,6 @@ impl Package {
             }
         }
         Ok(targets)
-    }
-
-    /// Why a device whose id the file lists is not for a release, if it lists it at all.
-    pub fn why_not(&self, ids: &[String], release: &Release) -> Result<Option<String>> {
-        let listed = self.inf.sections().iter().flat_map(|section| &section.entries).any(|entry| {
-            let values = entry.values.iter().skip(1).map(|value| self.inf.expand(value));
-            entry.key.is_some() && values.into_iter().any(|value| ids.iter().any(|id| id.eq_ignore_ascii_case(&value)))
-        });
-        if !listed {
-            return Ok(None);
-        }
-        let targets: Vec<String> = self.targets()?.iter().map(Target::to_string).collect();
-        let newer = self.catalog(release.architecture).filter(|catalog| catalog.says_of(release) == Said::NewerOnly);
-        Ok(Some(match newer.and_then(|catalog| catalog.attribute("OSAttr")) {
-            Some(versions) => format!("its catalog is for newer releases ({versions})"),
-            None => format!("it is for {}", targets.join(", ")),
-        }))
     }
 
     fn load_catalogs(&mut self, inf: &[u8], found: &mut Finder<'_>) -> Result<()> {
@@ -208,7 +179,7 @@ impl Package {
         }
         for path in wanted {
             match found.file(&path)? {
-                _ if self.file(&path).is_some() => {}
+                Some(file) if self.files.iter().any(|own| own.found == file.found) => {}
                 Some(file) => self.files.push(file),
                 None => self.problems.push(Problem::Missing { file: path }),
             }
