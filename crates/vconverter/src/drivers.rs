@@ -4,17 +4,46 @@ use std::path::PathBuf;
 
 use controller::api::NewPush;
 use controller::driver_library::{Driver, DriverName, DriverOutcome, FILE_BYTES_MAX};
+use guest::windows::drivers::Library;
 use machine::ByteCount;
 
 use crate::client::{Client, segment};
 use crate::failure::{Code, Failure, Result};
 use crate::table::{Table, plain};
+use crate::windows_drivers;
 
 pub(crate) fn list(client: &Client, json: bool) -> Result<()> {
     show(&client.get::<Vec<Driver>>("/drivers")?, json)
 }
 
-pub(crate) fn add(client: &Client, files: &[PathBuf], json: bool) -> Result<()> {
+/// Each file into the library that it is for.
+pub(crate) fn add_each(
+    connect: &dyn Fn() -> Result<Client>,
+    library: &Library,
+    files: &[PathBuf],
+    name: Option<String>,
+    json: bool,
+) -> Result<()> {
+    let (windows, others): (Vec<PathBuf>, Vec<PathBuf>) =
+        files.iter().cloned().partition(|file| windows_drivers::is_for_windows(file));
+    if !windows.is_empty() && !others.is_empty() {
+        let context = format!(
+            "{} is for Windows, {} is not: add them one after the other",
+            windows[0].display(),
+            others[0].display()
+        );
+        return Err(Failure::new(Code::Usage, context));
+    }
+    if name.is_some() && windows.len() != 1 {
+        return Err(Failure::new(Code::Usage, "--name is for one image, folder or INF file of drivers for Windows"));
+    }
+    if !others.is_empty() {
+        return add(&connect()?, &others, json);
+    }
+    windows.iter().try_for_each(|path| windows_drivers::add(library, path, name.as_deref(), json))
+}
+
+fn add(client: &Client, files: &[PathBuf], json: bool) -> Result<()> {
     let mut added = Vec::new();
     for file in files {
         let shown = file.display();

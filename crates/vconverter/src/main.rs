@@ -42,6 +42,7 @@ mod table;
 mod tasks;
 mod users;
 mod waves;
+mod windows_drivers;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -182,12 +183,16 @@ fn run(arguments: Arguments) -> Result<()> {
         }
         Command::Limits(change) => limits::limits(&connect()?, &change, json),
         Command::Drivers(arguments) => {
-            let client = connect()?;
+            let library = windows_drivers::library(arguments.library.as_deref(), &directory);
             match arguments.action {
-                None | Some(DriversAction::List) => drivers::list(&client, json),
-                Some(DriversAction::Add { files }) => drivers::add(&client, &files, json),
-                Some(DriversAction::Remove { names }) => drivers::remove(&client, &names, json),
-                Some(DriversAction::Push { machine, names }) => drivers::push(&client, &machine, &names, json),
+                Some(DriversAction::List { windows: true }) => windows_drivers::list(&library, json),
+                None | Some(DriversAction::List { .. }) => drivers::list(&connect()?, json),
+                Some(DriversAction::Add { files, name }) => drivers::add_each(&connect, &library, &files, name, json),
+                Some(DriversAction::Show { release }) => windows_drivers::show(&library, &release, json),
+                Some(DriversAction::Match(wanted)) => windows_drivers::find(&library, &wanted, json),
+                Some(DriversAction::Remove { names, windows: true }) => windows_drivers::remove(&library, &names, json),
+                Some(DriversAction::Remove { names, .. }) => drivers::remove(&connect()?, &names, json),
+                Some(DriversAction::Push { machine, names }) => drivers::push(&connect()?, &machine, &names, json),
             }
         }
         Command::Users(users) => users::users(&connect()?, users.action, json),
