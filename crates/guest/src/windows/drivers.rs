@@ -1,12 +1,18 @@
-//! Drivers for Windows: what a package holds, which one fits a device on a release, and a library of them.
+//! Drivers for Windows: what a package holds, which one fits a device on a release, a library of them, and what
+//! injecting one changes.
 
 pub mod catalog;
 mod choice;
+mod database;
+mod inbox;
+mod injection;
 mod library;
 mod package;
 mod rank;
 
 pub use choice::{Choice, Choices, Refusal};
+pub use inbox::{INBOX_DRIVERS, InboxDriver};
+pub use injection::{Edit, FilePlacement, Injection, Key, Placement, Scope, plan_injection};
 pub use library::{Addition, DriverRelease, LeftOut, Library, StoredFile, StoredPackage};
 pub use package::{Package, PackageFile, Problem};
 pub use rank::{Candidate, Device, Identifier, Match, Ranking, best, matches};
