@@ -1,24 +1,28 @@
 //! What can be typed.
 
 mod agents;
+mod drivers;
 mod machines;
+mod tasks;
 mod users;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use controller::schedule::{StartAt, Window};
 
 use crate::choices::ChoiceArguments;
-use crate::conversion_settings::{ConversionSettings, Rate, Return};
+use crate::conversion_settings::ConversionSettings;
 use crate::limits::LimitsArguments;
 use crate::preflight::PreflightArguments;
 use crate::profiles::Profiles;
 use crate::registry::Registry;
 
 pub(crate) use agents::{Agents, AgentsAction, TokenAction};
+pub(crate) use drivers::{Drivers, DriversAction, MatchDriver};
 pub(crate) use machines::{AddMachines, GroupsAction, Import, Machines, MachinesAction, Search, SetMachines};
+pub(crate) use tasks::{ScheduleTask, Tasks, TasksAction};
 pub(crate) use users::{
     Credentials, CredentialsAction, Remote, SetCredential, Tokens, TokensAction, Users, UsersAction,
 };
@@ -347,224 +351,6 @@ pub(crate) struct CutoverArguments {
     /// Do not wait for the end
     #[arg(long)]
     pub(crate) detach: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    args_conflicts_with_subcommands = true,
-    after_help = "\
-Examples:
-  vconverter tasks
-  vconverter tasks watch t-0b7d11c2
-  vconverter tasks show t-0b7d11c2 --json
-  vconverter tasks log t-0b7d11c2
-  vconverter tasks cancel t-0b7d11c2      # what is copied is kept
-  vconverter tasks retry t-0b7d11c2
-  vconverter tasks resume t-0b7d11c2      # it is unconfirmed: its machine is there
-  vconverter tasks schedule t-0b7d11c2 --start-at '2026-12-01T22:00[Europe/Berlin]'
-  vconverter tasks schedule t-0b7d11c2 --now
-  vconverter tasks bandwidth t-0b7d11c2 20M
-  vconverter tasks back-by t-0b7d11c2 '06:00 Europe/Berlin'
-  vconverter tasks pause t-0b7d11c2
-  vconverter tasks clone t-0b7d11c2 --name web2
-  vconverter tasks delete t-0b7d11c2 --discard"
-)]
-pub(crate) struct Tasks {
-    #[command(subcommand)]
-    pub(crate) action: Option<TasksAction>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TasksAction {
-    /// Follow a task to its end; the exit code tells how it ended
-    Watch {
-        /// Id of the task
-        id: String,
-    },
-    /// Show a task and what came out of it
-    Show {
-        /// Id of the task
-        id: String,
-    },
-    /// Show what a task has said
-    Log {
-        /// Id of the task
-        id: String,
-    },
-    /// End a task at its next safe point; what is copied is kept
-    Cancel {
-        /// Id of the task
-        id: String,
-    },
-    /// Begin a failed or cancelled task again; it goes on from what is kept
-    Retry {
-        /// Id of the task
-        id: String,
-    },
-    /// Set another time for a task that was not begun; what is not named stays
-    Schedule(ScheduleTask),
-    /// Limit how fast a task's data may come in, from now on
-    Bandwidth {
-        /// Id of the task
-        id: String,
-        /// Such as 20M (bytes a second), 200Mbit, or unlimited
-        rate: Rate,
-    },
-    /// Set by when a task's machine must be back in its own system, from now on
-    BackBy {
-        /// Id of the task
-        id: String,
-        /// Such as 06:00 or '06:00 Europe/Berlin', or never
-        time: Return,
-    },
-    /// Pause a task at its next safe point; what is copied is kept
-    Pause {
-        /// Id of the task
-        id: String,
-    },
-    /// Go on with a paused task, or say yes to the machine that a task has waited for and that is Cold Cloning Ready now
-    Resume {
-        /// Id of the task
-        id: String,
-    },
-    /// Ask for the same once more, for another VM of the machine
-    Clone {
-        /// Id of the task
-        id: String,
-        /// Name of the VM
-        #[arg(long)]
-        name: String,
-    },
-    /// Forget a task that is over, and its log
-    Delete {
-        /// Id of the task
-        id: String,
-        /// Remove what it left half-made, too; a result that is whole stays
-        #[arg(long)]
-        discard: bool,
-    },
-}
-
-#[derive(Debug, Args)]
-#[command(group = ArgGroup::new("change").required(true).multiple(true))]
-pub(crate) struct ScheduleTask {
-    /// Id of the task
-    pub(crate) id: String,
-    /// Do not begin before this, such as 2026-12-01T22:00[Europe/Berlin]
-    #[arg(long, value_name = "TIME", group = "change")]
-    pub(crate) start_at: Option<StartAt>,
-    /// Wait for no time
-    #[arg(long, group = "change", conflicts_with = "start_at")]
-    pub(crate) no_start_at: bool,
-    /// Begin only in this window, such as "Sat 22:00-06:00 Europe/Berlin"; can be given more than once, and replaces all
-    #[arg(long = "window", value_name = "WINDOW", group = "change")]
-    pub(crate) windows: Vec<Window>,
-    /// Wait for no window
-    #[arg(long, group = "change", conflicts_with = "windows")]
-    pub(crate) no_window: bool,
-    /// Begin as soon as there is room, whatever the schedule says
-    #[arg(long, group = "change", conflicts_with_all = ["start_at", "no_start_at", "windows", "no_window"])]
-    pub(crate) now: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    args_conflicts_with_subcommands = true,
-    after_help = "\
-Examples:
-  vconverter drivers add megaraid_sas.ko firmware-bnx2_20230210-5_all.deb
-  vconverter drivers list
-  vconverter drivers push m-4f9c21ab megaraid_sas.ko
-  vconverter drivers remove megaraid_sas.ko
-  vconverter drivers add virtio-win-0.1.285.iso
-  vconverter drivers add --name vmware-tools /mnt/vmware/drivers
-  vconverter drivers list --windows
-  vconverter drivers show virtio-win-0.1.285
-  vconverter drivers match --windows 10.0.17763 --arch amd64 --id 'PCI\\VEN_1AF4&DEV_1001&SUBSYS_00021AF4&REV_00'
-  vconverter drivers remove --windows virtio-win-0.1.285
-
-There are two libraries. The controller's is for machines in the boot image: a FILE is a kernel module (.ko, .ko.xz,
-.ko.zst), a Debian package of modules or firmware (.deb), or a firmware file under the name that its module asks for. The
-machine's Device Installer shows which devices have no driver and what they lack; it also takes drivers from a USB stick or
-CD (folder vconverter-drivers) and by HTTP. A new disk appears at once, without a restart. What is refused, and why, is told
-for each file; the exit code is 4 then.
-
-The one for Windows guests is a folder of this machine (windows-drivers in the data directory, or --library): a FILE is an
-image of a medium (.iso), a folder, or an INF file. Releases stand side by side, what they share is kept once. match chooses
-as Windows would, by what the INF files and catalogs say and never by folders' names; the exit code is 3 where none fits."
-)]
-pub(crate) struct Drivers {
-    /// Folder of the library for Windows [default: windows-drivers in the data directory]
-    #[arg(long, value_name = "FOLDER", global = true)]
-    pub(crate) library: Option<PathBuf>,
-    #[command(subcommand)]
-    pub(crate) action: Option<DriversAction>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MatchDriver {
-    /// Release of Windows: 10.0.17763, 6.1, or xp, 2003, vista, 2008, 7, 2008r2, 8, 2012, 8.1, 2012r2, 10, 2016, 2019, 2022,
-    /// 11, 2025
-    #[arg(long, value_name = "RELEASE")]
-    pub(crate) windows: String,
-    /// Its architecture: x86, amd64, ia64, arm, arm64
-    #[arg(long, default_value = "amd64")]
-    pub(crate) arch: guest::windows::Architecture,
-    /// It is a server, where the release is given by its version
-    #[arg(long)]
-    pub(crate) server: bool,
-    /// Hardware id of the device; of a PCI device the longest one is enough. More of them in the order of the device
-    #[arg(long = "id", value_name = "ID", required = true)]
-    pub(crate) ids: Vec<String>,
-    /// Compatible id of the device, in its order
-    #[arg(long = "compatible-id", value_name = "ID")]
-    pub(crate) compatible_ids: Vec<String>,
-    /// Only the drivers of this release
-    #[arg(long, value_name = "NAME")]
-    pub(crate) release: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum DriversAction {
-    /// Show the files of the library: what is in them, for which kernel, and who signed it
-    List {
-        /// The releases of drivers for Windows
-        #[arg(long)]
-        windows: bool,
-    },
-    /// Keep drivers in the library that they are for
-    Add {
-        /// Modules, packages, firmware; or for Windows an image of a medium, a folder, an INF file
-        #[arg(value_name = "FILE", required = true)]
-        files: Vec<PathBuf>,
-        /// Name of the release of drivers for Windows [default: that of the file]
-        #[arg(long)]
-        name: Option<String>,
-    },
-    /// Show the packages of a release of drivers for Windows
-    Show {
-        /// As the list shows it
-        release: String,
-    },
-    /// Choose the driver for a device on a release of Windows, and say why
-    Match(MatchDriver),
-    /// Remove drivers from the library
-    Remove {
-        /// As the list shows them
-        #[arg(value_name = "NAME", required = true)]
-        names: Vec<String>,
-        /// Releases of drivers for Windows are meant
-        #[arg(long)]
-        windows: bool,
-    },
-    /// Install files on an approved machine that stands in the boot image
-    Push {
-        /// Id, or host name where only one has it
-        machine: String,
-        /// As the list shows them [default: all that are for the machine's kernel]
-        #[arg(value_name = "NAME")]
-        names: Vec<String>,
-    },
 }
 
 #[derive(Debug, Args)]
