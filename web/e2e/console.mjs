@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { mkdir, readFile } from 'node:fs/promises';
 import { cutover, endMeasure, measure } from './cutover.mjs';
 import { settings, SETTINGS } from './settings.mjs';
-import { launch, look, makeAdministrator, openConversion, openPage, startSite } from './site.mjs';
+import { askForAdministrator, launch, look, makeAdministrator, openConversion, openPage, startSite } from './site.mjs';
 
 const [program, pictures] = process.argv.slice(2);
 if (!program || !pictures) throw new Error('usage: node e2e/console.mjs SITE_PROGRAM PICTURES_FOLDER');
@@ -52,11 +52,7 @@ try {
 async function firstStart(page, seen, button, heading) {
   await heading('First start').waitFor();
   await seen('first-start');
-  await page.getByLabel('Setup code').fill('0000-0000');
-  await page.getByLabel('Name').fill(ADMINISTRATOR.name);
-  await page.getByLabel('Password', { exact: true }).fill(ADMINISTRATOR.password);
-  await page.getByLabel('Password again').fill(ADMINISTRATOR.password);
-  await button('Make administrator and sign in').click();
+  await askForAdministrator(page, '0000-0000', ADMINISTRATOR);
   await page.locator('.notice.bad').waitFor();
   await makeAdministrator(page, site.setup_code, ADMINISTRATOR);
   saw('a wrong setup code is refused, the right one makes the first administrator');

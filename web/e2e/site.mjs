@@ -87,13 +87,18 @@ export async function look(page, name, folder) {
 }
 
 /** On the page of the first start: makes the administrator, who is signed in then. */
-export async function makeAdministrator(page, setupCode, { name, password }) {
+export async function makeAdministrator(page, setupCode, user) {
+  await askForAdministrator(page, setupCode, user);
+  await page.getByRole('heading', { name: 'Machines', level: 1 }).waitFor();
+}
+
+/** The same, whatever the answer. */
+export async function askForAdministrator(page, setupCode, { name, password }) {
   await page.getByLabel('Setup code').fill(setupCode);
   await page.getByLabel('Name').fill(name);
   await page.getByLabel('Password', { exact: true }).fill(password);
   await page.getByLabel('Password again').fill(password);
   await page.getByRole('button', { name: 'Make administrator and sign in' }).click();
-  await page.getByRole('heading', { name: 'Machines', level: 1 }).waitFor();
 }
 
 /** The dialog that converts a machine, with what has to be said in it. */

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use guest::ErrorKind;
 use guest::windows::hive::{Data, Filetime, Hive, Name, Severity, Unfinished, ValueType};
-use support::{hive, test_data, unpack};
+use support::{hive, keys, test_data, unpack, values};
 
 const NOW: Filetime = Filetime(0x01db_0000_0000_0000);
 
@@ -61,23 +61,10 @@ impl Model {
     /// What a hive holds, by names as they are.
     fn of(hive: &Hive) -> Self {
         let mut model = Self::default();
-        let mut path: Vec<String> = Vec::new();
-        for step in hive.walk(&hive.root().unwrap()) {
-            let step = step.unwrap();
-            path.truncate(step.depth.saturating_sub(1));
-            if step.depth > 0 {
-                path.push(step.key.name().unwrap().to_string());
-            }
-            let values = step.key.values().unwrap().map(|value| {
-                let value = value.unwrap();
-                (value.name().unwrap().to_string(), value.data().unwrap())
-            });
-            let key = ModelKey {
-                class: step.key.class().unwrap(),
-                security: step.key.security().unwrap().to_vec(),
-                values: values.collect(),
-            };
-            model.keys.insert(path.clone(), key);
+        for (path, key) in keys(hive) {
+            let class = key.class().unwrap();
+            let security = key.security().unwrap().to_vec();
+            model.keys.insert(path, ModelKey { class, security, values: values(&key) });
         }
         model
     }

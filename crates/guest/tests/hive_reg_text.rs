@@ -9,7 +9,7 @@ use std::process::Command;
 
 use guest::windows::hive::{Data, Filetime, Hive, KeyPath, Unfinished, ValueType};
 use guest::windows::reg_text::{Action, Encoding, Export, export, full_path, merge, parse, usual_prefix};
-use support::{hive, test_data};
+use support::{hive, keys, test_data, values};
 
 const NOW: Filetime = Filetime(0x01db_0000_0000_0000);
 
@@ -23,21 +23,8 @@ fn exported(hive: &Hive, key: &str, prefix: &str, encoding: Encoding) -> Vec<u8>
 }
 
 /// Every value by its key's path.
-fn values(hive: &Hive) -> BTreeMap<Vec<String>, BTreeMap<String, Data>> {
-    let (mut all, mut path) = (BTreeMap::new(), Vec::new());
-    for step in hive.walk(&hive.root().unwrap()) {
-        let step = step.unwrap();
-        path.truncate(step.depth.saturating_sub(1));
-        if step.depth > 0 {
-            path.push(step.key.name().unwrap().to_string());
-        }
-        let values = step.key.values().unwrap().map(|value| {
-            let value = value.unwrap();
-            (value.name().unwrap().to_string(), value.data().unwrap())
-        });
-        all.insert(path.clone(), values.collect());
-    }
-    all
+fn all_values(hive: &Hive) -> BTreeMap<Vec<String>, BTreeMap<String, Data>> {
+    keys(hive).into_iter().map(|(path, key)| (path, values(&key))).collect()
 }
 
 #[test]
@@ -58,7 +45,7 @@ fn an_exported_hive_merged_into_an_empty_one_is_the_same() {
         }
         let merged = merge(&mut edit, &sections, &KeyPath::from("hklm\\x")).unwrap();
         edit.commit().unwrap();
-        let (expected, mut found) = (values(&source), values(&copy));
+        let (expected, mut found) = (all_values(&source), all_values(&copy));
         found.retain(|path, _| path.is_empty() || expected.contains_key(path));
         if expected[&Vec::new()].is_empty() {
             found.insert(Vec::new(), BTreeMap::new());
@@ -155,7 +142,7 @@ fn ten_thousand_merged_keys_are_read_the_same_by_others() {
     let sections = parse(text.as_bytes()).unwrap();
     for name in ["hives/odd/EmptyHive", "hives/SYSTEM-xpsp3-x86-clean"] {
         let mut hive = hive(&data, name);
-        let before = values(&hive);
+        let before = all_values(&hive);
         let mut edit = hive.edit(NOW).unwrap();
         let merged = merge(&mut edit, &sections, &KeyPath::from("HKLM\\X")).unwrap();
         edit.commit().unwrap();
@@ -166,10 +153,10 @@ fn ten_thousand_merged_keys_are_read_the_same_by_others() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("hive");
         std::fs::write(&file, hive.to_file(NOW)).unwrap();
-        let after = values(&hive);
+        let after = all_values(&hive);
         assert!(before.iter().all(|(path, values)| after.get(path) == Some(values)), "what was there is there");
         let again = Hive::load(std::fs::read(&file).unwrap(), &[], Unfinished::Refuse).unwrap();
-        assert_eq!(values(&again), after);
+        assert_eq!(all_values(&again), after);
         let Ok(output) = Command::new("hivexregedit")
             .args(["--export", "--prefix", "HKEY_LOCAL_MACHINE\\X"])
             .arg(&file)

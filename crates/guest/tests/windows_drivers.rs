@@ -2,6 +2,7 @@
 //! pairs, and the listings of what virtio-win ships for which release.
 #![allow(clippy::unwrap_used)]
 
+mod support;
 mod virtio;
 
 use std::collections::{BTreeMap, BTreeSet};

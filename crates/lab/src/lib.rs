@@ -40,7 +40,7 @@ pub use judge::Judge;
 pub use lan::{CONTROLLER, CONTROLLER_NAME, Cable, GATEWAY, Lan};
 pub use namespace::Namespace;
 pub use session::{Answer, Session};
-pub use site::{RunningAgent, Site};
+pub use site::{RunningAgent, Site, pairing_code};
 pub use source_machine::{Boot, Kind, SourceMachine, VolumeFact};
 pub use tampering::{Effect, SystemCall, Tampering};
 pub use trunk::TrunkPort;

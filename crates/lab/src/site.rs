@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use qemu::{Hardware, NicBackend, Vm};
+use qemu::{Hardware, NicBackend, SerialReader, Vm};
 use serde_json::Value;
 
 use crate::lan::{CONTROLLER, Cable, Lan};
@@ -199,10 +199,7 @@ impl Site {
 
     /// Waits for the pairing code on a machine's serial console and types it into the controller.
     pub fn approve(&self, vm: &Vm) -> Result<String> {
-        let mut reader = vm.serial(0).reader();
-        reader.wait_for("pairing code: ", PAIRING)?;
-        let line = reader.next_line(Duration::from_secs(30))?;
-        let code = line.unwrap_or_default().trim().to_string();
+        let code = pairing_code(&mut vm.serial(0).reader(), PAIRING)?;
         self.json(&["machines", "approve", &code])?;
         Ok(code)
     }
@@ -289,6 +286,13 @@ impl Site {
     pub fn controller_log(&self) -> String {
         fs::read_to_string(self.folder.join("controller.log")).unwrap_or_default()
     }
+}
+
+/// Waits for the next pairing code on a machine's serial console.
+pub fn pairing_code(screen: &mut SerialReader, timeout: Duration) -> Result<String> {
+    screen.wait_for("pairing code: ", timeout)?;
+    let line = screen.next_line(Duration::from_secs(30))?;
+    Ok(line.unwrap_or_default().trim().to_string())
 }
 
 /// An agent that runs beside the lab's machines. Dropping it kills it with SIGKILL.

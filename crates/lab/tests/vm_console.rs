@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use lab::{Boot, Kind, Site, SourceMachine, hash_file};
+use lab::{Boot, Kind, Site, SourceMachine, hash_file, pairing_code};
 use serde_json::json;
 
 /// From power-on to the pairing code, on a loaded machine without KVM.
@@ -24,15 +24,13 @@ fn a_machine_is_approved_converted_and_seen_to_boot_in_a_browser() {
     let iso = site.boot_image().unwrap();
     let console = site.start_console().unwrap();
     let (vm, _cable) = site.switch_on(&machine, Boot::Iso(&iso)).unwrap();
-    let mut screen = vm.serial(0).reader();
-    screen.wait_for("pairing code: ", PATIENCE).unwrap();
-    let code = screen.next_line(PATIENCE).unwrap().unwrap();
-    println!("on the machine's screen: {}; the controller says {console}", code.trim());
+    let code = pairing_code(&mut vm.serial(0).reader(), PATIENCE).unwrap();
+    println!("on the machine's screen: {code}; the controller says {console}");
 
     let there = json!({
         "url": format!("https://{}", console["console_address"].as_str().unwrap()),
         "setup_code": console["setup_code"],
-        "pairing_code": code.trim(),
+        "pairing_code": code,
         "hostname": machine.hostname,
         "output": site.output(),
     });

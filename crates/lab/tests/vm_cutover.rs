@@ -9,7 +9,7 @@ use std::net::Ipv6Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::{Boot, Judge, Kind, Session, Site, SourceMachine};
+use lab::{Boot, Judge, Kind, Session, Site, SourceMachine, pairing_code};
 use libvirtd::Libvirtd;
 use qemu::NicBackend;
 
@@ -75,9 +75,8 @@ fn a_server_goes_home_in_time_comes_back_and_hands_over_to_its_vm() {
     let mut screen = vm.serial(0).reader_from_now();
     session.output("systemctl --no-block reboot", COMMAND).unwrap();
     // Each start of the boot image has a key of its own, and so a code of its own.
-    screen.wait_for("pairing code: ", BOOT).unwrap();
-    let code = screen.next_line(COMMAND).unwrap().unwrap();
-    site.json(&["machines", "approve", code.trim()]).unwrap();
+    let code = pairing_code(&mut screen, BOOT).unwrap();
+    site.json(&["machines", "approve", &code]).unwrap();
     assert_eq!(site.ready_machine(BOOT).unwrap(), id, "it is the same machine");
     say("Cold Cloning Ready again");
 

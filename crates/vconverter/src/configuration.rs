@@ -117,10 +117,7 @@ impl Configuration {
             Err(error) if named.is_none() && error.kind() == ErrorKind::PermissionDenied && !is_needed => {
                 Ok(Self::default())
             }
-            Err(error) => {
-                let code = if error.kind() == ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
-                Err(Failure::new(code, format!("configuration {}: {error}", path.display())))
-            }
+            Err(error) => Err(Failure::file(&format!("configuration {}", path.display()), &error)),
         }
     }
 

@@ -48,8 +48,7 @@ fn tell_apart(sources: &[String]) -> Result<Meant> {
         (_, []) => {
             for source in &local {
                 if let Err(error) = Path::new(source).metadata() {
-                    let code = if error.kind() == std::io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
-                    return Err(Failure::new(code, format!("source {source}: {error}")));
+                    return Err(Failure::file(&format!("source {source}"), &error));
                 }
             }
             Ok(Meant::Local(local.iter().map(PathBuf::from).collect()))

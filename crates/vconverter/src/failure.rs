@@ -35,6 +35,12 @@ impl Failure {
         Self::new(Code::Failed, format!("{context}: {error}"))
     }
 
+    /// A file that cannot be read; one that is not there has its own code.
+    pub(crate) fn file(context: &str, error: &std::io::Error) -> Self {
+        let code = if error.kind() == std::io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
+        Self::new(code, format!("{context}: {error}"))
+    }
+
     /// Everything was shown; only the exit code is left to be said.
     pub(crate) fn silent(code: Code) -> Self {
         Self::new(code, "")
@@ -70,6 +76,17 @@ impl From<bootimage::Error> for Failure {
     fn from(error: bootimage::Error) -> Self {
         let code = match error.kind {
             bootimage::ErrorKind::InvalidConfiguration => Code::Usage,
+            _ => Code::Failed,
+        };
+        Self::new(code, controller::chain(&error))
+    }
+}
+
+impl From<guest::Error> for Failure {
+    fn from(error: guest::Error) -> Self {
+        let code = match error.kind {
+            guest::ErrorKind::Missing => Code::NotFound,
+            guest::ErrorKind::Changed => Code::Refused,
             _ => Code::Failed,
         };
         Self::new(code, controller::chain(&error))

@@ -4,15 +4,14 @@ use std::path::PathBuf;
 
 use machine::{Disk, Guest, PartitionTable};
 
-use crate::failure::{Code, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::machines::firmware;
 use crate::table::{Table, plain};
 
 pub(crate) fn inspect(sources: &[PathBuf], json: bool) -> Result<()> {
     for source in sources {
         if let Err(error) = source.metadata() {
-            let code = if error.kind() == std::io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
-            return Err(Failure::new(code, format!("{}: {error}", source.display())));
+            return Err(Failure::file(&source.display().to_string(), &error));
         }
     }
     let inspection = conversion::inspect(sources)?;

@@ -132,12 +132,8 @@ struct Place {
 impl Place {
     fn of(file: &Path) -> Result<Self> {
         let shown = file.display().to_string();
-        let failed = |e: std::io::Error| {
-            let code = if e.kind() == std::io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
-            Failure::new(code, format!("{shown}: {e}"))
-        };
         // A link may lead out of its folder.
-        let file = file.canonicalize().map_err(failed)?;
+        let file = file.canonicalize().map_err(|e| Failure::file(&shown, &e))?;
         if !file.is_file() {
             return Err(Failure::new(Code::Failed, format!("{shown}: expected a file")));
         }

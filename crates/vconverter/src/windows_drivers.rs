@@ -20,17 +20,6 @@ use crate::table::{Table, plain};
 /// The library's folder in a data directory.
 const FOLDER: &str = "windows-drivers";
 
-impl From<guest::Error> for Failure {
-    fn from(error: guest::Error) -> Self {
-        let code = match error.kind {
-            guest::ErrorKind::Missing => Code::NotFound,
-            guest::ErrorKind::Changed => Code::Refused,
-            _ => Code::Failed,
-        };
-        Self::new(code, controller::chain(&error))
-    }
-}
-
 /// The library in the folder that is named, else that of the data directory.
 pub(crate) fn library(named: Option<&Path>, directory: &DataDirectory) -> Library {
     Library::new(named.map_or_else(|| directory.path().join(FOLDER), Path::to_owned))
@@ -80,10 +69,7 @@ pub(crate) fn add(library: &Library, path: &Path, name: Option<&str>, json: bool
 
 /// The files at `path`, and the INF file in them that is meant alone.
 fn open(path: &Path) -> Result<(Box<dyn FileTree>, Option<String>)> {
-    let metadata = path.metadata().map_err(|error| {
-        let code = if error.kind() == std::io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
-        Failure::new(code, format!("{}: {error}", path.display()))
-    })?;
+    let metadata = path.metadata().map_err(|error| Failure::file(&path.display().to_string(), &error))?;
     if metadata.is_dir() {
         return Ok((Box::new(Directory::open(path)?), None));
     }

@@ -2,6 +2,7 @@
 //! killed.
 #![allow(clippy::unwrap_used)]
 
+mod program;
 #[path = "../../controller/tests/support/mod.rs"]
 mod support;
 
@@ -11,16 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use controller::api::Status;
+use program::vconverter;
 use protocol::message::ControllerMessage;
 use serde_json::Value;
 
 use support::{Agent, eventually, machine, receive, report};
-
-fn vconverter(data: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vconverter"));
-    command.args(arguments).env("VCONVERTER_DATA", data).env_remove("RUST_LOG").stdin(Stdio::null());
-    command
-}
 
 fn run(data: &Path, arguments: &[&str]) -> Output {
     vconverter(data, arguments).output().unwrap()

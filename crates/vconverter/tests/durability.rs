@@ -2,6 +2,7 @@
 //! and before an older program than the one that wrote it.
 #![allow(clippy::unwrap_used)]
 
+mod program;
 #[path = "../../controller/tests/support/mod.rs"]
 mod support;
 
@@ -15,14 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use controller::api::Status;
+use program::vconverter;
 use serde_json::{Value, json};
 use support::{Agent, eventually, get, http, machine};
-
-fn vconverter(data: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vconverter"));
-    command.args(arguments).env("VCONVERTER_DATA", data).env_remove("RUST_LOG").stdin(Stdio::null());
-    command
-}
 
 const SERVE: [&str; 5] = ["serve", "--no-console", "--listen", "127.0.0.1:0", "--json"];
 

@@ -1,10 +1,14 @@
 //! `vconverter registry` on real hives.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../block/tests/support/test_data.rs"]
+mod test_data;
+
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+
+use test_data::test_data;
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vconverter"));
@@ -22,14 +26,7 @@ fn text(bytes: &[u8]) -> String {
 
 /// A folder with these files of the test data in it; `None` without test data.
 fn folder(files: &[(&str, &str)]) -> Option<tempfile::TempDir> {
-    let data = match std::env::var_os("VCONVERTER_TESTDATA") {
-        Some(folder) => PathBuf::from(folder),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata"),
-    };
-    if !data.is_dir() {
-        println!("skipped: no test data");
-        return None;
-    }
+    let data = test_data()?;
     let folder = tempfile::tempdir().unwrap();
     for (name, to) in files {
         let packed = data.join(format!("hives/{name}.zst"));

@@ -1,9 +1,11 @@
 //! The support bundle of a controller that is full of secrets.
 #![allow(clippy::unwrap_used)]
 
+mod program;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use controller::store::{LogLevel, NewTask, NewUser, SealedCredential, Sighting, Store};
 use controller::trust::{Credential, CredentialKind, Role};
@@ -14,9 +16,7 @@ use serde_json::Value;
 const PLANTED: &str = "Xyzzy-Planted-4711";
 
 fn vconverter(data: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vconverter"));
-    command.args(arguments).env("VCONVERTER_DATA", data).env_remove("RUST_LOG").stdin(Stdio::null());
-    command.env("SMTP_PASSWORD", PLANTED).output().unwrap()
+    program::vconverter(data, arguments).env("SMTP_PASSWORD", PLANTED).output().unwrap()
 }
 
 /// All of a bundle, unpacked by tar.

@@ -1,11 +1,12 @@
 //! A hundred and twenty machines, from a table to their schedule.
 #![allow(clippy::unwrap_used)]
 
+mod program;
 #[path = "../../controller/tests/support/mod.rs"]
 mod support;
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::Value;
 use support::{Agent, machine, nothing, start};
@@ -14,9 +15,7 @@ const MACHINES: usize = 120;
 
 fn vconverter(data: &Path, arguments: &[&str]) -> Output {
     println!("$ vconverter {}", arguments.join(" "));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vconverter"));
-    command.args(arguments).env("VCONVERTER_DATA", data).env_remove("RUST_LOG").stdin(Stdio::null());
-    command.output().unwrap()
+    program::vconverter(data, arguments).output().unwrap()
 }
 
 #[test]

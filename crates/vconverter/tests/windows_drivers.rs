@@ -2,24 +2,19 @@
 //! no controller anywhere.
 #![allow(clippy::unwrap_used)]
 
+mod program;
+#[path = "../../block/tests/support/test_data.rs"]
+mod test_data;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use program::told;
 use serde_json::Value;
-
-fn vconverter(data: &Path, arguments: &[&str]) -> (i32, String, String) {
-    println!("$ vconverter {}", arguments.join(" "));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vconverter"));
-    command.args(arguments).env("VCONVERTER_DATA", data).env_remove("RUST_LOG").stdin(Stdio::null());
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    let (out, error) = (text(output.stdout), text(output.stderr));
-    println!("{out}{error}");
-    (output.status.code().unwrap(), out, error)
-}
+use test_data::test_data;
 
 fn json(data: &Path, arguments: &[&str]) -> Value {
-    let (code, out, error) = vconverter(data, &[arguments, &["--json"]].concat());
+    let (code, out, error) = told(data, &[arguments, &["--json"]].concat());
     assert_eq!(code, 0, "{error}");
     serde_json::from_str(&out).unwrap()
 }
@@ -31,13 +26,7 @@ fn sh(script: &str, arguments: &[&Path]) {
 
 /// A medium as virtio-win's: a driver for two builds, the one for 10 and later twice; and a signed one.
 fn medium(folder: &Path) -> Option<PathBuf> {
-    let data = std::env::var_os("VCONVERTER_TESTDATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata"), PathBuf::from);
-    let group = data.join("groups/drivers-inf.tar.zst");
-    if !group.exists() {
-        println!("skipped: no test data");
-        return None;
-    }
+    let group = test_data()?.join("groups/drivers-inf.tar.zst");
     let iso = folder.join("virtio-win-0.1.iso");
     sh(
         "mkdir -p \"$2/files\" && tar --zstd -xf \"$1\" -C \"$2/files\"
@@ -74,7 +63,7 @@ fn drivers_of_a_medium_are_added_listed_matched_and_removed() {
     assert_eq!(packages[0]["problems"], serde_json::json!([]));
     assert_eq!(json(&data, &["drivers", "add", iso.to_str().unwrap()])["was_there"], true);
     assert_eq!(json(&data, &["drivers", "list", "--windows"]).as_array().unwrap().len(), 1);
-    let (code, shown, _) = vconverter(&data, &["drivers", "show", "virtio-win-0.1"]);
+    let (code, shown, _) = told(&data, &["drivers", "show", "virtio-win-0.1"]);
     assert!(code == 0 && shown.contains("/viostor/2k19/amd64/viostor.inf (and 1 more)"), "{shown}");
 
     let id = "PCI\\VEN_1AF4&DEV_1001&SUBSYS_00021AF4&REV_00";
@@ -91,7 +80,7 @@ fn drivers_of_a_medium_are_added_listed_matched_and_removed() {
         (&"/viostor/2k8R2/amd64/viostor.inf".into(), 1)
     );
     assert_eq!(old["refused"][0]["why"], "it is for NTamd64.10.0");
-    let (code, out, error) = vconverter(&data, &["drivers", "match", "--windows", "2008", "--id", id]);
+    let (code, out, error) = told(&data, &["drivers", "match", "--windows", "2008", "--id", id]);
     assert!(
         code == 3 && out.contains("it is for NTamd64.6.1") && error.contains("no driver in the library"),
         "{out}{error}"
@@ -111,7 +100,7 @@ fn what_cannot_be_added_is_one_line_that_says_why() {
     std::fs::write(&module, "").unwrap();
     std::fs::create_dir(&empty).unwrap();
     let said = |arguments: &[&str], code: i32, words: &str| {
-        let (found, out, error) = vconverter(&data, &[&["drivers"], arguments].concat());
+        let (found, out, error) = told(&data, &[&["drivers"], arguments].concat());
         assert_eq!((found, out.as_str(), error.lines().count()), (code, "", 1), "{error}");
         assert!(error.contains(words), "{error}");
     };

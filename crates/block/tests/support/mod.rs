@@ -1,6 +1,8 @@
 //! What the tests of this crate share: a repeatable random disk, real tools, the test data.
 #![allow(dead_code)] // each test program uses its own part
 
+mod test_data;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,6 +10,9 @@ use std::sync::Arc;
 
 use block::{BlockSource, BufferMut, Chunk, Content, Extent, ExtentIter, MemorySource, Pool};
 use machine::{ByteCount, ByteOffset, SectorSize};
+
+#[allow(unused_imports)] // not each test program needs it
+pub(crate) use test_data::test_data;
 
 pub(crate) const GRAIN: u64 = block::GRAIN.0;
 
@@ -122,17 +127,6 @@ pub(crate) fn convert_to_raw(image: &Path, format: &str, folder: &Path) -> Vec<u
     let bytes = std::fs::read(&raw).unwrap();
     std::fs::remove_file(&raw).unwrap();
     bytes
-}
-
-/// The folder of test data, or `None` with a word about it.
-pub(crate) fn test_data() -> Option<PathBuf> {
-    let found = std::env::var_os("VCONVERTER_TESTDATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata"), PathBuf::from);
-    if !found.is_dir() {
-        println!("skipped: no test data");
-        return None;
-    }
-    Some(found)
 }
 
 /// Unpacks a file of the test data into `folder`.

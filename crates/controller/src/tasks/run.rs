@@ -166,12 +166,11 @@ impl Tasks {
 
     fn convert(&self, task: &TaskRecord, run: &Run) -> Result<serde_json::Value> {
         let request = task.request()?;
-        let back_by = task.back_by()?;
-        lock(&run.returning).back_by.clone_from(&back_by);
+        lock(&run.returning).back_by = task.back_by()?;
         let machine = self.0.sessions.connected_machine(&task.machine, &task.id, run.bandwidth.clone())?;
         let known = conversion::RemoteMachine::machine(&machine);
         self.check_before_copy(run, &known, &request)?;
-        lock(&run.returning).source_is_read(conversion::preflight(&known, &request).bytes.0, Timestamp::now());
+        lock(&run.returning).begin_reading(conversion::preflight(&known, &request).bytes.0, Timestamp::now());
         let recorder = Recorder { tasks: self, task, run, written: Mutex::default() };
         // What was asked for before the thread was there.
         let (cancel, pause) = self.0.store.wanted_of(&task.id)?;
@@ -306,7 +305,7 @@ pub(super) struct Returning {
 }
 
 impl Returning {
-    fn source_is_read(&mut self, bytes: u64, now: Timestamp) {
+    fn begin_reading(&mut self, bytes: u64, now: Timestamp) {
         self.reading = Some(bytes);
         let by = self.back_by.as_ref().and_then(|back_by| back_by.next(now));
         self.deadline = by.map(|by| Deadline::new(by, bytes));
@@ -325,7 +324,7 @@ impl Run {
         let mut returning = lock(&self.returning);
         returning.back_by = back_by;
         if let Some(bytes) = returning.reading {
-            returning.source_is_read(bytes, now);
+            returning.begin_reading(bytes, now);
         }
     }
 

@@ -35,6 +35,8 @@ pub use security::DESCRIPTOR_MAX;
 pub use value::{DATA_MAX, Data, Value, ValueType};
 pub use walk::{Step, Walk};
 
+pub(super) use field::units;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{Error, ErrorKind, Result};

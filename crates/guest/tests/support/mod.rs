@@ -2,25 +2,19 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test takes what it needs")]
 
+#[path = "../../../block/tests/support/test_data.rs"]
+mod test_data;
+
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use guest::windows::hive::{Hive, Unfinished};
+use guest::windows::hive::{Data, Hive, Key, Unfinished};
 use serde_json::Value;
 
-/// The folder of real data, or `None` with a word about it.
-pub fn test_data() -> Option<PathBuf> {
-    let folder = match std::env::var_os("VCONVERTER_TESTDATA") {
-        Some(folder) => PathBuf::from(folder),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata"),
-    };
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    println!("skipped: no test data");
-    None
-}
+#[allow(unused_imports)] // not each test program needs it
+pub(crate) use test_data::test_data;
 
 /// A file of the test data, unpacked.
 pub fn unpack(data: &Path, name: &str) -> Vec<u8> {
@@ -56,6 +50,29 @@ pub fn sha256(bytes: &[u8]) -> String {
     child.stdin.take().unwrap().write_all(bytes).unwrap();
     let output = child.wait_with_output().unwrap();
     String::from_utf8(output.stdout).unwrap()[..64].to_owned()
+}
+
+/// Every key with its path, from the root on.
+pub fn keys(hive: &Hive) -> Vec<(Vec<String>, Key<'_>)> {
+    let (mut all, mut path) = (Vec::new(), Vec::new());
+    for step in hive.walk(&hive.root().unwrap()) {
+        let step = step.unwrap();
+        path.truncate(step.depth.saturating_sub(1));
+        if step.depth > 0 {
+            path.push(step.key.name().unwrap().to_string());
+        }
+        all.push((path.clone(), step.key));
+    }
+    all
+}
+
+/// The values of a key by their names.
+pub fn values(key: &Key<'_>) -> BTreeMap<String, Data> {
+    let values = key.values().unwrap().map(|value| {
+        let value = value.unwrap();
+        (value.name().unwrap().to_string(), value.data().unwrap())
+    });
+    values.collect()
 }
 
 /// Keys and values that a walk from the root reaches.

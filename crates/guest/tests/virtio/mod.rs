@@ -2,17 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+
+use crate::support::test_data;
 
 /// The files of the group, by their paths; `None` with a word about it where there is no test data.
 pub(crate) fn group() -> Option<BTreeMap<String, Vec<u8>>> {
-    let folder = std::env::var_os("VCONVERTER_TESTDATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata"), PathBuf::from);
-    let archive = folder.join("groups/drivers-inf.tar.zst");
-    let Ok(file) = std::fs::File::open(&archive) else {
-        println!("skipped: no test data");
-        return None;
-    };
+    let file = std::fs::File::open(test_data()?.join("groups/drivers-inf.tar.zst")).unwrap();
     let mut archive = tar::Archive::new(zstd::Decoder::new(file).unwrap());
     let mut files = BTreeMap::new();
     for entry in archive.entries().unwrap() {

@@ -1,14 +1,20 @@
 //! What the tests share: files as disks, real tools, real data.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test program uses its own part
 
+#[path = "../../../block/tests/support/test_data.rs"]
+mod test_data;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use block::{AllocationMap, BlockSource, Extent};
 use machine::{ByteCount, ByteOffset, SectorSize};
+
+#[allow(unused_imports)] // not each test program needs it
+pub(crate) use test_data::test_data;
 
 /// A file read as a disk.
 pub struct FileDisk {
@@ -48,19 +54,6 @@ pub fn sh(script: &str, args: &[&Path]) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}\n{}\n{errors}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// The folder of real data, or `None` with a word about it.
-pub fn test_data() -> Option<PathBuf> {
-    let folder = match std::env::var_os("VCONVERTER_TESTDATA") {
-        Some(folder) => PathBuf::from(folder),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata"),
-    };
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    println!("skipped: no test data");
-    None
 }
 
 /// The map's extents within a disk of `size` bytes, as pairs; checks the contract of the iteration.

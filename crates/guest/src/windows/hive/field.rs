@@ -21,7 +21,7 @@ pub(super) fn le64(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// `bytes` as UTF-16 units; an odd byte at the end is left out.
-pub(super) fn units(bytes: &[u8]) -> Vec<u16> {
+pub(in crate::windows) fn units(bytes: &[u8]) -> Vec<u16> {
     bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::super::hive::{Data, Hive, Key, KeyPath, Name, Value, ValueType};
+use super::super::hive::{Data, Hive, Key, KeyPath, Name, Value, ValueType, units};
 use crate::{Error, ErrorKind, Result};
 
 /// Column after which regedit breaks a line of bytes.
@@ -204,8 +204,8 @@ fn plain_text(data: &Data) -> Option<Vec<u16>> {
     if data.kind != ValueType::SZ || !data.bytes.len().is_multiple_of(2) {
         return None;
     }
-    let mut units: Vec<u16> = data.bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
-    let is_terminated = units.pop() == Some(0);
-    let is_plain = is_terminated && !units.iter().any(|&unit| matches!(unit, 0 | 10 | 13 | 0xfeff));
-    is_plain.then_some(units)
+    let mut text = units(&data.bytes);
+    let is_terminated = text.pop() == Some(0);
+    let is_plain = is_terminated && !text.iter().any(|&unit| matches!(unit, 0 | 10 | 13 | 0xfeff));
+    is_plain.then_some(text)
 }
