@@ -3,7 +3,10 @@
 pub mod drivers;
 pub mod hive;
 pub mod inf;
+pub mod path;
 pub mod reg_text;
 mod release;
+pub mod system;
 
 pub use release::{Architecture, Product, Release};
+pub use system::Windows;
