@@ -9,9 +9,11 @@ use std::sync::Arc;
 use block::{AllocationMap, BlockSource, Everything, Extent};
 use machine::ByteCount;
 
+use crate::exfat::{self, ExfatMap};
 use crate::ext::{ExtMap, Superblock};
 use crate::fat::{FatMap, Geometry};
 use crate::field::peek;
+use crate::ntfs::{self, NtfsMap};
 use crate::probe::{Probe, probe};
 use crate::swap::{Swap, SwapMap};
 
@@ -45,6 +47,9 @@ pub(crate) fn load_content(source: &Arc<dyn BlockSource>) -> Content {
     let opened = match probe.kind.as_str() {
         "ext2" | "ext3" | "ext4" => ext(source),
         "vfat" => fat(source),
+        "exfat" => exfat(source),
+        "ntfs" => ntfs(source),
+        "ReFS" => Err("its allocation is not read".into()),
         "swap" | "swsuspend" => swap(source),
         _ => return whole(probe, Vec::new()),
     };
@@ -80,6 +85,21 @@ fn fat(source: &Arc<dyn BlockSource>) -> Result<Opened, String> {
     let map = FatMap::open(Arc::clone(source), geometry)?;
     let used = crate::map::used_bytes(&map, own).map_err(|e| e.to_string())?;
     Ok(Opened { map: Arc::new(map), used, warnings: Vec::new(), swap: None })
+}
+
+fn exfat(source: &Arc<dyn BlockSource>) -> Result<Opened, String> {
+    let sector = peek(&**source, 0, 512).ok_or("its boot sector cannot be read again")?;
+    let boot = exfat::Boot::parse(&sector).ok_or("its boot sector changed while it was read")?;
+    let own = Extent::first(ByteCount(boot.heap_end()));
+    let map = ExfatMap::open(Arc::clone(source), boot)?;
+    let used = crate::map::used_bytes(&map, own).map_err(|e| e.to_string())?;
+    Ok(Opened { map: Arc::new(map), used, warnings: Vec::new(), swap: None })
+}
+
+fn ntfs(source: &Arc<dyn BlockSource>) -> Result<Opened, String> {
+    let boot = ntfs::Boot::load(&**source).ok_or("its boot sector cannot be read again")?;
+    let (map, findings) = NtfsMap::open(Arc::clone(source), boot)?;
+    Ok(Opened { map: Arc::new(map), used: findings.used, warnings: findings.warnings, swap: None })
 }
 
 fn swap(source: &Arc<dyn BlockSource>) -> Result<Opened, String> {

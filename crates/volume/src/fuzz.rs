@@ -42,7 +42,7 @@ pub fn probe(bytes: &[u8]) {
     crate::probe::probe(&*disk(bytes));
 }
 
-/// Allocation maps of ext2/3/4, FAT and swap, whichever the bytes are.
+/// Allocation maps of ext2/3/4, FAT, exFAT, NTFS and swap, whichever the bytes are.
 pub fn map(bytes: &[u8]) {
     let disk = disk(bytes);
     let content = crate::content::load_content(&disk);

@@ -6,9 +6,11 @@
 //! refused. Nothing here writes, mounts or activates anything.
 #![forbid(unsafe_code)]
 
+mod bits;
 mod checksum;
 mod content;
 mod error;
+mod exfat;
 mod ext;
 mod fat;
 mod field;
@@ -19,6 +21,7 @@ mod layout;
 mod logical;
 mod lvm;
 mod map;
+mod ntfs;
 mod probe;
 pub mod raid;
 mod swap;

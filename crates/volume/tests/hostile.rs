@@ -21,6 +21,8 @@ fn images() -> &'static [Vec<u8>] {
              truncate -s 1M fat; mkfs.vfat -F 12 fat >/dev/null 2>&1; mcopy -s -i fat d/sub ::/
              truncate -s 34M fat32; mkfs.vfat -F 32 -s 1 fat32 >/dev/null 2>&1; mcopy -s -i fat32 d/sub ::/; truncate -s 1M fat32
              truncate -s 1M swap; mkswap swap >/dev/null 2>&1
+             truncate -s 2M ntfs; mkntfs -qFfc 512 ntfs >/dev/null 2>&1; seq 30000 > big; ntfscp -fq ntfs big big; ntfscp -fq ntfs d/x x; rm big
+             truncate -s 3M exfat; mkfs.exfat -c 512 -b 64K exfat >/dev/null
              truncate -s 4M mbr; printf 'label: dos\\nsize=1M\\nsize=128K\\nsize=128K\\nsize=1500K,type=5\\nsize=256K\\nsize=256K\\n' | sfdisk -q mbr 2>/dev/null
              dd if=ext4 of=mbr bs=1M seek=1 conv=notrunc status=none
              truncate -s 4M gpt; printf 'label: gpt\\nsize=1M\\nsize=1M,type=uefi\\n' | sfdisk -q gpt 2>/dev/null
@@ -47,7 +49,7 @@ proptest! {
 
     #[test]
     fn flipped_bits_and_torn_ends_do_no_harm(
-        image in 0usize..8,
+        image in 0usize..10,
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..24),
         cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
     ) {

@@ -13,6 +13,7 @@ use machine::{ByteCount, ByteOffset};
 
 use super::group::Descriptor;
 use super::superblock::{Geometry, Superblock};
+use crate::bits::Bits;
 use crate::field::peek;
 
 /// Doubtful groups that are remembered one by one; with more, the whole filesystem is in doubt.
@@ -35,63 +36,6 @@ pub(crate) struct Findings {
     pub used: ByteCount,
     /// Groups that count as wholly used, with the reason for each of the first few.
     pub warnings: Vec<String>,
-}
-
-/// The used clusters of one group: bit n is cluster n.
-struct Bits {
-    bytes: Vec<u8>,
-    clusters: u64,
-}
-
-impl Bits {
-    fn get(&self, cluster: u64) -> bool {
-        let byte = usize::try_from(cluster / 8).ok().and_then(|at| self.bytes.get(at));
-        byte.is_some_and(|byte| byte >> (cluster % 8) & 1 == 1)
-    }
-
-    fn set(&mut self, cluster: u64) {
-        if let Some(byte) = usize::try_from(cluster / 8).ok().and_then(|at| self.bytes.get_mut(at)) {
-            *byte |= 1 << (cluster % 8);
-        }
-    }
-
-    /// Eight bytes of the bitmap, of which only bits of real clusters are set.
-    fn word(&self, index: u64) -> u64 {
-        let at = usize::try_from(index * 8).unwrap_or(usize::MAX);
-        let mut word = [0; 8];
-        for (to, from) in word.iter_mut().zip(self.bytes.iter().skip(at)) {
-            *to = *from;
-        }
-        let left = self.clusters.saturating_sub(index * 64);
-        u64::from_le_bytes(word) & if left < 64 { (1 << left) - 1 } else { u64::MAX }
-    }
-
-    fn words(&self) -> u64 {
-        self.clusters.div_ceil(64)
-    }
-
-    fn used(&self) -> u64 {
-        (0..self.words()).map(|i| u64::from(self.word(i).count_ones())).sum()
-    }
-
-    /// The runs of used clusters: first and one past the last.
-    fn runs(&self) -> Vec<(u64, u64)> {
-        let mut runs: Vec<(u64, u64)> = Vec::new();
-        for index in 0..self.words() {
-            let mut word = self.word(index);
-            while word != 0 {
-                let first = u64::from(word.trailing_zeros());
-                let length = u64::from((word >> first).trailing_ones());
-                let start = index * 64 + first;
-                match runs.last_mut() {
-                    Some((_, end)) if *end == start => *end = start + length,
-                    _ => runs.push((start, start + length)),
-                }
-                word &= if first + length == 64 { 0 } else { u64::MAX << (first + length) };
-            }
-        }
-        runs
-    }
 }
 
 /// Reads descriptors, a block of them at a time.

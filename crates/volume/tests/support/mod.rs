@@ -1,6 +1,7 @@
 //! What the tests share: files as disks, real tools, real data.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test program uses its own part
 
+pub(crate) mod ntfs;
 #[path = "../../../block/tests/support/test_data.rs"]
 mod test_data;
 
