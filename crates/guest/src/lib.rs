@@ -9,6 +9,7 @@
 pub mod appliance;
 mod elf;
 mod error;
+mod hexadecimal;
 mod identity;
 pub mod linux;
 mod plan;
@@ -18,7 +19,7 @@ pub mod windows;
 
 pub use error::{Error, ErrorKind, Result};
 pub use identity::{identify, identify_among, identify_bytes};
-pub use plan::{Change, Digest, Fixup, Outcome, Plan, State, apply};
+pub use plan::{Change, Digest, Fixup, Outcome, Plan, RawPatch, State, apply};
 pub use tree::{Directory, FileTree, MemoryTree, WritableTree};
 
 use machine::{Family, Machine, VolumePlace};

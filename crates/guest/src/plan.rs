@@ -2,6 +2,9 @@
 //! application, which does what was shown or nothing.
 
 mod diff;
+mod patch;
+
+pub use patch::RawPatch;
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,12 +1,23 @@
-//! Windows guests: their registry, their releases, the files that describe their drivers, and which driver is for what.
+//! Windows guests: their registry, their releases, the files that describe their drivers, which driver is for what, and
+//! what they start from.
 
+pub mod bcd;
+pub mod boot_ini;
+pub mod boot_sector;
+pub mod drive_letters;
 pub mod drivers;
+mod guid;
 pub mod hive;
 pub mod inf;
+mod partition;
 pub mod path;
 pub mod reg_text;
+mod registry_edit;
 mod release;
 pub mod system;
 
+pub use guid::Guid;
+pub use partition::{Partition, PartitionMove};
+pub use registry_edit::{RegistryEdit, Stored};
 pub use release::{Architecture, Product, Release};
 pub use system::Windows;
