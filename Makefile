@@ -10,7 +10,7 @@ export VCONVERTER_TESTDATA ?= $(abspath ../shared/testdata)
 
 PROGRAMS := $(CARGO_TARGET_DIR)/x86_64-unknown-linux-gnu/release
 
-.PHONY: help setup console build package demo test test-full soak lint bench fuzz clean-cache
+.PHONY: help setup console build windows package demo test test-full soak lint bench fuzz clean-cache
 
 help: ## list these habits
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,18 +24,22 @@ console: setup ## build the console (web/), which goes into the controller; done
 build: setup console ## build the programs
 	cargo build --release --locked --bins
 
+windows: ## build the program for converted Windows guests; once for the same sources
+	@tools/setup windows
+	@tools/windows
+
 package: build ## make the Debian package
 	@tools/package "$(PROGRAMS)" "$(CARGO_TARGET_DIR)/package"
 
 demo: build ## cold-clone a physical machine over the network into a VM that boots, and show it
 	@$(PROGRAMS)/vconverter-lab demo
 
-test: build ## every test, a representative row of each matrix
+test: build windows ## every test, a representative row of each matrix
 	@tools/setup test
 	@tools/fuzz-api --install
 	@tools/test
 
-test-full: build ## every row of every matrix
+test-full: build windows ## every row of every matrix
 	@tools/setup test
 	@tools/fuzz-api --install
 	@VCONVERTER_ROWS=full tools/test

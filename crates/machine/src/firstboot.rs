@@ -70,13 +70,13 @@ pub struct Plan {
     /// Drive letters that partitions had.
     #[serde(default)]
     pub mounts: Vec<MountRestore>,
-    /// Network settings of the old adapters, to be given to the new ones.
-    #[serde(default)]
-    pub network: NetworkSettings,
-    /// Instance ids of devices that are gone, to be removed with their settings:
+    /// Instance ids of network adapters that are gone, to be removed before their names and addresses are given away:
     /// `PCI\VEN_14E4&DEV_1639&SUBSYS_02361028&REV_20\0024E8FFFE123456`. Only what is not there any more is removed.
     #[serde(default)]
     pub ghosts: Vec<String>,
+    /// Network settings of the old adapters, to be given to the new ones.
+    #[serde(default)]
+    pub network: NetworkSettings,
     /// Programs to run when all of the above is done.
     #[serde(default)]
     pub scripts: Vec<Script>,
