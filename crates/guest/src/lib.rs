@@ -9,6 +9,7 @@
 pub mod appliance;
 mod elf;
 mod error;
+mod fallback_loader;
 mod hexadecimal;
 mod identity;
 pub mod linux;

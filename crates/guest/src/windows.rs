@@ -3,6 +3,7 @@
 
 pub mod bcd;
 pub mod boot_ini;
+pub mod boot_manager;
 pub mod boot_sector;
 pub mod drive_letters;
 pub mod drivers;

@@ -1,11 +1,11 @@
-//! The UEFI fallback loader: the VM's firmware starts with empty boot variables, so it tries
-//! `\EFI\BOOT\BOOTX64.EFI` of the ESP (UEFI specification 2.10, section 3.5.1.1).
+//! What the [`fallback_loader`] of a Linux guest is.
 //!
 //! A shim or GRUB of a vendor's folder works from there too: Debian's and Ubuntu's signed GRUB look for their
 //! configuration in the vendor's folder, an installed one has the place of its configuration built in.
 
 use machine::{FirmwareKind, Machine};
 
+use crate::fallback_loader::{self, child, read};
 use crate::linux::shell;
 use crate::plan::{Change, Fixup};
 use crate::tree::FileKind;
@@ -13,9 +13,6 @@ use crate::{FileTree, Result};
 
 /// Where distributions mount the ESP.
 const ESP_MOUNTS: [&str; 3] = ["/boot/efi", "/efi", "/boot"];
-
-/// Longest loader.
-const LOADER_MAX: u64 = 16 << 20;
 
 /// Plans the fix-up `uefi-fallback-loader`; nothing for BIOS.
 pub(super) fn plan(tree: &dyn FileTree, machine: &Machine, warnings: &mut Vec<String>) -> Result<Vec<Fixup>> {
@@ -34,10 +31,8 @@ pub(super) fn plan(tree: &dyn FileTree, machine: &Machine, warnings: &mut Vec<St
         return Ok(Vec::new());
     };
     let efi = vendor.rsplit_once('/').map_or("", |(efi, _)| efi);
-    let fallback = child(tree, efi, "BOOT")?.unwrap_or_else(|| format!("{efi}/BOOT"));
-    let reason = "the virtual machine's firmware has no boot entries yet and starts this file";
-    let changes = fallback_changes(tree, vendor, &fallback)?;
-    Ok(vec![Fixup::new("uefi-fallback-loader", "fallback loader on the EFI system partition", reason, changes)])
+    let changes = fallback_changes(tree, vendor, &fallback_loader::folder(tree, efi)?)?;
+    Ok(vec![fallback_loader::fixup(changes)])
 }
 
 /// Folders of the ESP with a GRUB or a shim in them: `/boot/efi/EFI/debian`.
@@ -84,19 +79,13 @@ fn choose<'f>(tree: &dyn FileTree, machine: &Machine, folders: &'f [String]) -> 
 
 /// Shim (with GRUB and MokManager beside it) or GRUB alone, from `vendor` to `fallback`.
 fn fallback_changes(tree: &dyn FileTree, vendor: &str, fallback: &str) -> Result<Vec<Change>> {
-    let read = |folder: &str, name: &str| -> Result<Option<Vec<u8>>> {
-        match child(tree, folder, name)? {
-            Some(path) => Ok(tree.read(&path, LOADER_MAX)?),
-            None => Ok(None),
-        }
-    };
-    let shim = read(vendor, "shimx64.efi")?;
-    let grub = read(vendor, "grubx64.efi")?;
-    let present = read(fallback, "BOOTX64.EFI")?;
+    let shim = read(tree, vendor, "shimx64.efi")?;
+    let grub = read(tree, vendor, "grubx64.efi")?;
+    let present = read(tree, fallback, "BOOTX64.EFI")?;
     // One that is there is right if it is the same, or the same program in another version.
     if let Some(present) = &present {
         let same = [&shim, &grub].into_iter().flatten().any(|loader| loader == present);
-        if same || is_grub(present) || is_shim(present) && read(fallback, "fbx64.efi")?.is_some() {
+        if same || is_grub(present) || is_shim(present) && read(tree, fallback, "fbx64.efi")?.is_some() {
             return Ok(Vec::new());
         }
     }
@@ -105,20 +94,12 @@ fn fallback_changes(tree: &dyn FileTree, vendor: &str, fallback: &str) -> Result
         (Some(shim), grub) => {
             wanted.push(("BOOTX64.EFI", shim));
             wanted.extend(grub.map(|grub| ("grubx64.efi", grub)));
-            wanted.extend(read(vendor, "mmx64.efi")?.map(|manager| ("mmx64.efi", manager)));
+            wanted.extend(read(tree, vendor, "mmx64.efi")?.map(|manager| ("mmx64.efi", manager)));
         }
         (None, Some(grub)) => wanted.push(("BOOTX64.EFI", grub)),
         (None, None) => {}
     }
-    let mut changes = Vec::new();
-    if let Some(present) = present {
-        changes.extend(Change::write(tree, &format!("{fallback}/BOOTX64.OLD"), &present, 0o700)?);
-    }
-    for (name, contents) in wanted {
-        let path = child(tree, fallback, name)?.unwrap_or_else(|| format!("{fallback}/{name}"));
-        changes.extend(Change::write(tree, &path, &contents, 0o700)?);
-    }
-    Ok(changes)
+    fallback_loader::changes(tree, fallback, present.as_deref(), &wanted)
 }
 
 fn is_grub(program: &[u8]) -> bool {
@@ -131,12 +112,6 @@ fn is_shim(program: &[u8]) -> bool {
 
 fn contains(program: &[u8], text: &[u8]) -> bool {
     program.windows(text.len()).any(|window| window == text)
-}
-
-/// The name in `folder` that is `name` in any spelling: FAT ignores case.
-fn child(tree: &dyn FileTree, folder: &str, name: &str) -> Result<Option<String>> {
-    let found = tree.list(folder)?.into_iter().find(|entry| entry.name.eq_ignore_ascii_case(name));
-    Ok(found.map(|entry| format!("{}/{}", folder.trim_end_matches('/'), entry.name)))
 }
 
 #[cfg(test)]

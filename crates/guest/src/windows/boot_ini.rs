@@ -6,7 +6,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::{Error, ErrorKind, Result};
+use super::path;
+use crate::{Error, ErrorKind, FileTree, Result};
 
 /// Longest file. NTLDR itself reads no more than a few kibibytes.
 pub const BOOT_INI_MAX: usize = 64 << 10;
@@ -114,6 +115,18 @@ impl fmt::Display for ArcPath {
 }
 
 impl BootIni {
+    /// That of the volume that is mounted at `mount`; `None` where there is none.
+    ///
+    /// # Errors
+    /// What the tree says; `TooLarge` beyond [`BOOT_INI_MAX`].
+    pub fn load(tree: &dyn FileTree, mount: &str) -> Result<Option<Self>> {
+        let Some(path) = path::resolve(tree, &format!("{}/boot.ini", mount.trim_end_matches('/')))? else {
+            return Ok(None);
+        };
+        let bytes = tree.read(&path, BOOT_INI_MAX as u64)?;
+        bytes.map(|bytes| Self::parse(&bytes)).transpose().map_err(|error| error.at(path))
+    }
+
     /// What the file `bytes` says. Lines that NTLDR does not understand are left out, as it does. Bytes beyond ASCII, which
     /// are of the code page of the machine's BIOS, are shown as U+FFFD.
     ///
@@ -206,12 +219,22 @@ impl fmt::Display for BootIni {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MemoryTree;
 
     const XP: &str = "[boot loader]\r\ntimeout=30\r\ndefault=multi(0)disk(0)rdisk(0)partition(1)\\WINDOWS\r\n\
         [operating systems]\r\n\
         C:\\CMDCONS\\BOOTSECT.DAT=\"Microsoft Windows Recovery Console\" /cmdcons\r\n\
         multi(0)disk(0)rdisk(0)partition(1)\\WINDOWS=\"Microsoft Windows XP Professional\" /noexecute=optin /fastdetect\r\n\
         signature(8b467c12)disk(1)rdisk(0)partition(2)\\WINNT=\"Windows 2000\" /fastdetect\r\n";
+
+    #[test]
+    fn the_file_is_found_whatever_its_case() {
+        let tree = MemoryTree::new().with("/c/BOOT.INI", XP);
+        assert_eq!(BootIni::load(&tree, "/c/").unwrap(), Some(BootIni::parse(XP.as_bytes()).unwrap()));
+        assert_eq!(BootIni::load(&tree, "/").unwrap(), None);
+        let tree = MemoryTree::new().with("/boot.ini", "a".repeat(BOOT_INI_MAX + 1));
+        assert_eq!(BootIni::load(&tree, "/").unwrap_err().kind, ErrorKind::TooLarge);
+    }
 
     #[test]
     fn entries_are_understood_and_the_default_is_found() {
