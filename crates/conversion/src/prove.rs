@@ -234,6 +234,7 @@ fn virtual_hardware(machine: &Machine, capabilities: &Capabilities, stacks: Vec<
         NicModel::Virtio => qemu::NicModel::Virtio,
         NicModel::E1000 => qemu::NicModel::E1000,
         NicModel::E1000e => qemu::NicModel::E1000e,
+        NicModel::Rtl8139 => qemu::NicModel::Rtl8139,
     };
     // Its cables are unplugged, as in the definition: two machines with one address must never meet.
     hardware.nics =

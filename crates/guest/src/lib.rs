@@ -20,7 +20,7 @@ pub mod windows;
 
 pub use error::{Error, ErrorKind, Result};
 pub use identity::{identify, identify_among, identify_bytes};
-pub use plan::{Change, Digest, Fixup, Outcome, Plan, RawPatch, State, apply};
+pub use plan::{Change, Digest, Direction, Fixup, Outcome, Plan, RawPatch, RegistryChange, State, apply, registration};
 pub use tree::{Directory, FileTree, MemoryTree, WritableTree};
 
 use machine::{Family, Machine, VolumePlace};

@@ -7,6 +7,7 @@ pub mod boot_manager;
 pub mod boot_sector;
 pub mod drive_letters;
 pub mod drivers;
+mod fixups;
 mod guid;
 pub mod hive;
 pub mod inf;
@@ -16,7 +17,9 @@ pub mod reg_text;
 mod registry_edit;
 mod release;
 pub mod system;
+pub mod volumes;
 
+pub use fixups::{Additions, FirstBoot, Script, plan};
 pub use guid::Guid;
 pub use partition::{Partition, PartitionMove};
 pub use registry_edit::{RegistryEdit, Stored};

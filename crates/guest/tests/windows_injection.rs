@@ -60,7 +60,9 @@ fn a_network_driver_waits_for_the_first_boot() {
     let sources: Vec<&str> = plan.files.iter().map(|file| file.source.as_str()).collect();
     assert_eq!(sources, ["netkvm.cat", "netkvm.inf", "netkvm.sys", "netkvmp.exe"]);
     assert!(
-        plan.files.iter().all(|file| file.destination.starts_with("Windows\\vconverter\\drivers\\netkvm.inf_amd64_"))
+        plan.files.iter().all(|file| file
+            .destination
+            .starts_with("Program Files\\vconverter\\firstboot\\drivers\\netkvm.inf_amd64_"))
     );
 }
 

@@ -101,6 +101,16 @@ pub struct Volume {
     pub parts: Vec<Part>,
 }
 
+/// Type of an EFI system partition: GUID (UEFI specification, section 5.3.3), and the byte that it has in a Master Boot Record.
+const EFI_SYSTEM: [&str; 2] = ["C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "ef"];
+
+impl Volume {
+    /// Whether it is an EFI system partition, by its type.
+    pub fn is_efi_system(&self) -> bool {
+        self.partition_type.as_deref().is_some_and(|kind| EFI_SYSTEM.iter().any(|own| own.eq_ignore_ascii_case(kind)))
+    }
+}
+
 /// A logical volume inside a volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

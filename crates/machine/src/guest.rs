@@ -87,4 +87,6 @@ pub enum NicModel {
     E1000,
     /// Intel 82574L.
     E1000e,
+    /// Realtek 8139.
+    Rtl8139,
 }

@@ -108,6 +108,7 @@ fn write_devices(xml: &mut Xml, definition: &Definition<'_>) -> Result<()> {
         NicModel::Virtio => "virtio",
         NicModel::E1000 => "e1000",
         NicModel::E1000e => "e1000e",
+        NicModel::Rtl8139 => "rtl8139",
     };
     for nic in &definition.machine.nics {
         nest(xml, "interface", &[("type", "network")], |xml| {

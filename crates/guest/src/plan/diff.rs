@@ -9,9 +9,7 @@ const LINE_MAX: usize = 400;
 
 /// `-` lines of `before` and `+` lines of `after` that differ; empty if either is not text.
 pub(super) fn lines(before: &[u8], after: &[u8]) -> String {
-    let (Ok(before), Ok(after)) = (std::str::from_utf8(before), std::str::from_utf8(after)) else {
-        return String::new();
-    };
+    let (Some(before), Some(after)) = (text(before), text(after)) else { return String::new() };
     let old: Vec<&str> = before.lines().collect();
     let new: Vec<&str> = after.lines().collect();
     let same_start = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
@@ -37,6 +35,11 @@ pub(super) fn lines(before: &[u8], after: &[u8]) -> String {
         text.push_str(&format!("({} more lines)\n", shown.len() - LINES_MAX));
     }
     text
+}
+
+/// Bytes as text; a program may be of ASCII alone, but has zeros.
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 pub mod catalog;
 mod choice;
 mod database;
+mod hypervisor;
 mod inbox;
 mod injection;
 mod library;
@@ -11,6 +12,7 @@ mod package;
 mod rank;
 
 pub use choice::{Choice, Choices, Refusal};
+pub use hypervisor::{Hypervisor, Role, VIRTUAL_DEVICES, VirtualDevice};
 pub use inbox::{INBOX_DRIVERS, InboxDriver};
 pub use injection::{Edit, FilePlacement, Injection, Key, Placement, Scope, plan_injection};
 pub use library::{Addition, DriverRelease, LeftOut, Library, StoredFile, StoredPackage};

@@ -10,8 +10,8 @@ mod parse;
 mod write;
 
 pub use merge::{Action, Merge, merge};
-pub use parse::{TEXT_MAX, parse};
-pub use write::{Encoding, Export, export};
+pub use parse::{TEXT_MAX, parse, parse_data};
+pub use write::{Encoding, Export, data_text, export};
 
 use super::hive::{Data, KeyPath, Name};
 

@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use machine::firstboot;
 use serde::Serialize;
 
 use super::database;
@@ -20,8 +21,11 @@ use crate::windows::inf::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// Where drivers wait for the first boot, below the Windows folder.
-const STAGED: &str = "vconverter\\drivers";
+/// Where drivers wait for the first boot, below the root of the system drive.
+fn staged(package: &str) -> String {
+    let folder = firstboot::FOLDER.trim_start_matches('/').replace('/', "\\");
+    format!("{folder}\\{}\\{package}", firstboot::DRIVERS_FOLDER)
+}
 /// Where Windows looks for catalogs of drivers (`DRIVER_ACTION_VERIFY`), below the Windows folder.
 const CATALOGS: &str = "System32\\CatRoot\\{F750E6C3-38EE-11D1-85E5-00C04FC295EE}";
 
@@ -132,6 +136,17 @@ impl Key {
 }
 
 impl Edit {
+    /// The key that it changes.
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Set { key, .. }
+            | Self::Append { key, .. }
+            | Self::MakeKey { key }
+            | Self::RemoveKey { key }
+            | Self::RemoveValue { key, .. } => key,
+        }
+    }
+
     pub(super) fn set(scope: Scope, path: &str, name: &str, data: Data) -> Self {
         Self::Set { key: Key::new(scope, path), name: name.into(), data, unless_present: false }
     }
@@ -215,13 +230,13 @@ pub fn plan_injection(
         plan.notes.push(format!("it needs [{}] of {}", need.section, need.included.join(", ")));
     }
     for file in files {
-        let destination = format!("{}\\{STAGED}\\{package}\\{}", placement.windows, file.replace('/', "\\"));
+        let destination = format!("{}\\{}", staged(&package), file.replace('/', "\\"));
         plan.place(&Location { directory: Some(24), path: destination }, file)?;
     }
     plan.notes.dedup();
     Ok(Injection {
         driver: name.to_owned(),
-        device_path: format!("%SystemRoot%\\{STAGED}\\{package}"),
+        device_path: format!("%SystemDrive%\\{}", staged(&package)),
         package,
         is_boot_critical,
         files: plan.placed.into_iter().collect(),
@@ -391,11 +406,7 @@ impl fmt::Display for Injection {
         }
         let mut before = None;
         for edit in &self.edits {
-            let (Edit::Set { key, .. }
-            | Edit::Append { key, .. }
-            | Edit::MakeKey { key }
-            | Edit::RemoveKey { key }
-            | Edit::RemoveValue { key, .. }) = edit;
+            let key = edit.key();
             if before != Some(key) {
                 let scope = match key.scope {
                     Scope::ControlSets => "ControlSet*\\",

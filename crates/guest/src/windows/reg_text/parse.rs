@@ -41,6 +41,18 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Section>> {
     Ok(sections)
 }
 
+/// Data as they stand behind the `=`.
+///
+/// # Errors
+/// `Malformed`.
+pub fn parse_data(text: &str) -> Result<Data> {
+    let units: Vec<u16> = text.encode_utf16().collect();
+    let mut reader = Reader { units: &units, at: 0, line: 1, is_ansi: false };
+    let data = reader.data()?;
+    reader.end_line()?;
+    Ok(data)
+}
+
 /// The text's units, and whether texts within hexadecimal data are of one byte a letter.
 fn decode(bytes: &[u8]) -> (Vec<u16>, bool) {
     let wide =
@@ -207,15 +219,19 @@ impl Reader<'_> {
                 self.at += 1;
                 None
             }
-            Some('"') => {
-                let mut units = self.quoted()?;
-                units.push(0);
-                Some(Data::new(ValueType::SZ, bytes_of(&units)))
-            }
-            _ => Some(self.typed()?),
+            _ => Some(self.data()?),
         };
         self.end_line()?;
         Ok((name, data))
+    }
+
+    fn data(&mut self) -> Result<Data> {
+        if self.peek() != Some('"') {
+            return self.typed();
+        }
+        let mut units = self.quoted()?;
+        units.push(0);
+        Ok(Data::new(ValueType::SZ, bytes_of(&units)))
     }
 
     /// `dword:0000002a`, `hex:01,02` or `hex(7):01,02`.

@@ -16,7 +16,7 @@ const RECORD: usize = 20;
 pub enum Encoding {
     /// As regedit does: UTF-16LE with a byte order mark, lines that end in CR LF.
     Utf16,
-    /// For a terminal: UTF-8, lines that end in LF. Halves of surrogate pairs are lost.
+    /// For a terminal: UTF-8, lines that end in LF. Halves of surrogate pairs in names are lost.
     Utf8,
 }
 
@@ -38,7 +38,7 @@ pub struct Export<'e> {
 /// # Errors
 /// What cannot be read, unless it is to be salvaged; what `output` says.
 pub fn export(hive: &Hive, from: &Key, how: &Export, output: &mut dyn Write) -> Result<Vec<Error>> {
-    let mut text = Text { output, encoding: how.encoding, units: Vec::new() };
+    let mut text = Text { output, encoding: how.encoding, columns: COLUMNS, units: Vec::new() };
     if how.encoding == Encoding::Utf16 {
         text.units.push(0xfeff);
     }
@@ -101,6 +101,15 @@ fn too_much() -> Error {
     Error::new(ErrorKind::Malformed, "more data than the hive has room for: values share cells")
 }
 
+/// Data as they stand behind the `=`, on one line.
+pub fn data_text(data: &Data) -> String {
+    let mut nowhere = std::io::sink();
+    let mut text = Text { output: &mut nowhere, encoding: Encoding::Utf8, columns: usize::MAX, units: Vec::new() };
+    // Nothing is written: no line ends.
+    let _ = text.data(data);
+    String::from_utf16_lossy(&text.units)
+}
+
 /// Name and data of a value; nothing for one that only hides another.
 fn read(value: &Value) -> Result<Option<(Name, Data)>> {
     if value.is_tombstone() {
@@ -112,6 +121,8 @@ fn read(value: &Value) -> Result<Option<(Name, Data)>> {
 struct Text<'w> {
     output: &'w mut dyn Write,
     encoding: Encoding,
+    /// Column after which a line of bytes is broken.
+    columns: usize,
     /// The line that is being made.
     units: Vec<u16>,
 }
@@ -168,9 +179,14 @@ impl Text<'_> {
             false => self.quoted(name.units()),
         }
         self.add("=");
+        self.data(data)?;
+        self.end_line()
+    }
+
+    fn data(&mut self, data: &Data) -> Result<()> {
         if let (ValueType::DWORD, Some(number)) = (data.kind, data.dword()) {
             self.add(&format!("dword:{number:08x}"));
-        } else if let Some(text) = plain_text(data) {
+        } else if let Some(text) = plain_text(data).filter(|text| self.carries(text)) {
             self.quoted(&text);
         } else {
             match data.kind {
@@ -179,7 +195,12 @@ impl Text<'_> {
             }
             self.bytes(&data.bytes)?;
         }
-        self.end_line()
+        Ok(())
+    }
+
+    /// Whether the encoding has every unit of a text: UTF-8 has no halves of surrogate pairs.
+    fn carries(&self, text: &[u16]) -> bool {
+        self.encoding == Encoding::Utf16 || char::decode_utf16(text.iter().copied()).all(|found| found.is_ok())
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
@@ -189,7 +210,7 @@ impl Text<'_> {
                 break;
             }
             self.add(",");
-            if self.units.len() >= COLUMNS {
+            if self.units.len() >= self.columns {
                 self.add("\\");
                 self.end_line()?;
                 self.add("  ");

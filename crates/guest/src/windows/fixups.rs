@@ -1,0 +1,176 @@
+//! The fix-ups of a Windows guest: planned on its files and on its hives in memory, as a value that is shown, refused in
+//! parts, applied and taken back.
+//!
+//! Hives are read after their logs; a damaged one is never changed, and then there is no plan. Every change is made in all
+//! control sets. Nothing of the guest is run: what only Windows itself can do is left to the program of the first boot.
+
+mod boot_drivers;
+mod first_boot;
+mod ground;
+mod recorder;
+mod registry;
+mod services;
+mod settings;
+
+use machine::{Capabilities, DiskBus, FirmwareKind, Machine, NicModel, firstboot};
+
+use super::drivers::{Hypervisor, Library};
+use super::path::Paths;
+use super::volumes::{SYSTEM, Subtree};
+use super::{Architecture, Release, Windows};
+use crate::plan::Plan;
+use crate::{Error, ErrorKind, FileTree, Result, identify};
+use boot_drivers::Drivers;
+use ground::Ground;
+use recorder::Recorder;
+use registry::Registry;
+
+/// What is brought into a guest.
+#[derive(Clone, Debug, Default)]
+pub struct Additions {
+    /// Where drivers are taken from.
+    pub drivers: Option<Library>,
+    /// Whose hardware the guest gets drivers for.
+    pub hypervisors: Vec<Hypervisor>,
+    /// What runs at the first boot.
+    pub first_boot: Option<FirstBoot>,
+}
+
+/// What runs at the first boot.
+#[derive(Clone, Debug, Default)]
+pub struct FirstBoot {
+    /// The program, for 64-bit Windows 7 and later.
+    pub program: Vec<u8>,
+    /// Repeated in its report.
+    pub nonce: String,
+    /// Programs of the operator's, in the order in which they are run.
+    pub scripts: Vec<Script>,
+}
+
+/// A program of the operator's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// Its file's name.
+    pub name: String,
+    /// Its content.
+    pub contents: Vec<u8>,
+    /// Seconds after which it is ended.
+    pub timeout_s: u32,
+}
+
+/// Restarts that the program of the first boot may ask for.
+const REBOOTS_MAX: u32 = 3;
+
+/// Plans the fix-ups for the Windows on `tree`, whose filesystems stand as [`volumes`](super::volumes) says and which ran on the
+/// hardware of `machine`. Fix-ups whose ids are in `refused` are listed too; the capabilities are those of a guest without
+/// them.
+///
+/// # Errors
+/// [`ErrorKind::Missing`] where there is no Windows; what is wrong with its hives.
+pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String], additions: &Additions) -> Result<Plan> {
+    let volume = Subtree::new(tree, SYSTEM);
+    let windows = Windows::open(&volume)?;
+    let mut windows = windows.ok_or_else(|| Error::new(ErrorKind::Missing, "no Windows on this volume").at(SYSTEM))?;
+    let clock_utc = is_clock_utc(&windows)?;
+    let ground =
+        Ground { tree, paths: Paths::new(tree), windows: windows.root.clone(), release: windows.release, additions };
+    let mut registry = Registry {
+        system: Recorder::new(format!("{SYSTEM}{}", windows.system_path), &mut windows.system)?,
+        software: Recorder::new(format!("{SYSTEM}{}", windows.software_path), &mut windows.software)?,
+        control_sets: windows.control_sets.clone(),
+    };
+    let mut warnings = Vec::new();
+    let mut drivers = boot_drivers::plan(&ground, &mut registry, &mut warnings)?;
+    let mut fixups = std::mem::take(&mut drivers.fixups);
+    fixups.extend(services::plan(&ground, &mut registry)?);
+    fixups.extend(settings::plan(&ground, &mut registry)?);
+    let mut has_first_boot = false;
+    match &additions.first_boot {
+        Some(first_boot) if runs_first_boot(&ground.release) => {
+            let plan = first_boot_plan(first_boot, &drivers);
+            fixups.push(first_boot::plan(&ground, &mut registry, first_boot, &plan)?);
+            has_first_boot = !refused.iter().any(|id| id == "first-boot");
+        }
+        Some(_) => warnings.push(format!(
+            "{}: the program of the first boot needs a 64-bit Windows 7 or later: addresses, drive letters and drivers are to \
+             be set by hand",
+            ground.release
+        )),
+        None => {}
+    }
+    let is_refused = |id: &str| refused.iter().any(|refused| refused == id);
+    let release = ground.release;
+    let capabilities = Capabilities {
+        disk_bus: disk_bus(&drivers, is_refused("boot-drivers"), &mut warnings),
+        nic_model: nic_model(&release, drivers.has_virtio_network && has_first_boot && !is_refused("staged-drivers")),
+        firmware: firmware(machine),
+        clock_utc,
+    };
+    Ok(Plan { guest: identify(&volume), fixups, capabilities, warnings })
+}
+
+/// Whether its clock runs in UTC: `RealTimeIsUniversal`, which is not zero.
+fn is_clock_utc(windows: &Windows) -> Result<bool> {
+    let key = windows.current_key("Control\\TimeZoneInformation")?;
+    let value = key.map_or(Ok(None), |key| key.dword("RealTimeIsUniversal"))?;
+    Ok(value.is_some_and(|value| value != 0))
+}
+
+/// Whether the program of the first boot runs on a release.
+fn runs_first_boot(release: &Release) -> bool {
+    release.version() >= (6, 1) && release.architecture == Architecture::Amd64
+}
+
+fn first_boot_plan(first_boot: &FirstBoot, drivers: &Drivers) -> firstboot::Plan {
+    firstboot::Plan {
+        version: firstboot::PLAN_VERSION,
+        nonce: first_boot.nonce.clone(),
+        drivers: drivers.staged.iter().map(|inf| firstboot::StagedDriver { inf: inf.clone() }).collect(),
+        scripts: first_boot
+            .scripts
+            .iter()
+            .map(|script| firstboot::Script { file: script.name.clone(), timeout_s: script.timeout_s })
+            .collect(),
+        serial_port: Some("COM1".into()),
+        reboots_max: REBOOTS_MAX,
+        scaffolding: firstboot::Scaffolding { device_paths: drivers.device_paths.clone(), ..Default::default() },
+        ..firstboot::Plan::default()
+    }
+}
+
+/// The bus on which Windows finds its disk.
+fn disk_bus(drivers: &Drivers, is_refused: bool, warnings: &mut Vec<String>) -> DiskBus {
+    if is_refused {
+        warnings.push("no virtio disks: the fix-up boot-drivers is left out".into());
+        return DiskBus::Sata;
+    }
+    match (drivers.has_virtio_disk, drivers.has_ahci) {
+        (true, _) => DiskBus::Virtio,
+        (false, true) => DiskBus::Sata,
+        (false, false) => DiskBus::Ide,
+    }
+}
+
+/// The network adapter for which Windows has a driver, or gets one at its first boot: of Intel's, the 82574L since Windows 8, the
+/// 82540EM since Vista; before that Realtek's 8139.
+fn nic_model(release: &Release, has_virtio: bool) -> NicModel {
+    match release.version() {
+        _ if has_virtio => NicModel::Virtio,
+        (6, 2..) | (7.., _) => NicModel::E1000e,
+        (6, _) => NicModel::E1000,
+        _ => NicModel::Rtl8139,
+    }
+}
+
+/// The firmware that the source has; where nobody could tell, a disk with an EFI system partition is started by UEFI.
+fn firmware(machine: &Machine) -> FirmwareKind {
+    let has_esp = || {
+        let volumes = machine.disks.iter().flat_map(|disk| &disk.layout.volumes);
+        volumes.into_iter().any(machine::Volume::is_efi_system)
+    };
+    match machine.firmware.kind {
+        FirmwareKind::Unknown if has_esp() => FirmwareKind::Uefi,
+        FirmwareKind::Unknown => FirmwareKind::Bios,
+        known => known,
+    }
+}
