@@ -159,7 +159,7 @@ pub fn layout(bytes: &[u8]) {
     }
 }
 
-/// Files of ext2/3/4 and FAT: every directory down to a few levels, some bytes of every file.
+/// Files of ext2/3/4, NTFS and FAT: every directory down to a few levels, some bytes of every file.
 pub fn files(bytes: &[u8]) {
     if let Ok(files) = Files::open(disk(bytes)) {
         let mut left = 500;

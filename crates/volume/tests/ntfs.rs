@@ -5,8 +5,9 @@ mod support;
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use support::ntfs::{attribute, bytes_at, checksums, first_run, made, patch, record};
+use support::ntfs::{attribute, bytes_at, checksums, first_run, made, mounted, patch, record};
 use support::{disk, extents, holds, sh, test_data};
+use volume::files::Files;
 use volume::{Layout, detect_layout};
 
 /// Sizes of volumes, and options of mkntfs for clusters and sectors of every size.
@@ -254,6 +255,12 @@ fn a_table_in_many_pieces_is_put_together() {
     assert_eq!((layout.warnings(), layout.disks()[0].volumes[0].used_bytes.0), (&[][..], used * 512));
     let copy = copy(&layout, &image);
     assert_eq!(checksums(&copy), checksums(&image));
+    let listed: usize = mounted(&image, "ro", "ls b | wc -l").trim().parse().unwrap();
+    let files = Files::open(disk(&image)).unwrap();
+    let names = files.list("/b").unwrap();
+    println!("{listed} files in records of all pieces");
+    assert!(listed > 1000 && names.len() == listed);
+    assert!(names.iter().all(|entry| files.metadata(Path::new("/b").join(&entry.name)).is_ok()));
 }
 
 #[test]

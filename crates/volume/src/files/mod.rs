@@ -1,4 +1,4 @@
-//! Read-only access to files by path, in user space, on ext2/3/4, FAT and ISO 9660.
+//! Read-only access to files by path, in user space, on ext2/3/4, NTFS, FAT and ISO 9660.
 //!
 //! For identifying guests and for comparing disks. Nothing is mounted and nothing is replayed: on a filesystem that was
 //! not cleanly unmounted the latest changes may be missing. Every read has a bound that the caller gives; paths stay
@@ -7,6 +7,7 @@
 mod ext;
 mod fat;
 mod iso9660;
+mod ntfs;
 mod tree;
 
 use std::ffi::OsString;
@@ -21,10 +22,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ext::Superblock;
 use crate::fat::Geometry;
 use crate::field::peek;
+use crate::ntfs::Boot;
 
 use ext::ExtFiles;
 use fat::FatFiles;
 use iso9660::IsoFiles;
+use ntfs::NtfsFiles;
 
 /// Links that are followed on one path, as in Linux.
 const LINKS_MAX: usize = 40;
@@ -62,7 +65,7 @@ pub enum FileKind {
 pub struct Metadata {
     /// Kind.
     pub kind: FileKind,
-    /// Permission bits, with set-user-ID, set-group-ID and sticky: `0o4755`. FAT has none; 0o755 stands for them.
+    /// Permission bits, with set-user-ID, set-group-ID and sticky: `0o4755`. FAT and NTFS have none; 0o755 stands for them.
     pub mode: u32,
     /// Owner.
     pub uid: u32,
@@ -119,9 +122,12 @@ impl Files {
         let tree: Box<dyn Tree> = match (Superblock::load(&*source), fat) {
             (Some(superblock), None) => Box::new(ExtFiles::open(source, superblock)?),
             (None, Some(geometry)) => Box::new(FatFiles::open(source, geometry)?),
-            _ => match IsoFiles::open(&source)? {
-                Some(files) => Box::new(files),
-                None => return Err(Error::new(ErrorKind::Unsupported, "no filesystem whose files can be read")),
+            _ => match (Boot::load(&*source), IsoFiles::open(&source)?) {
+                (Some(boot), _) => Box::new(NtfsFiles::open(source, boot)?),
+                (None, Some(files)) => Box::new(files),
+                (None, None) => {
+                    return Err(Error::new(ErrorKind::Unsupported, "no filesystem whose files can be read"));
+                }
             },
         };
         Ok(Self { tree })

@@ -12,6 +12,12 @@ pub(crate) mod kind {
     pub(crate) const VOLUME_INFORMATION: u32 = 0x70;
     /// A file's bytes.
     pub(crate) const DATA: u32 = 0x80;
+    /// The first node of a directory.
+    pub(crate) const INDEX_ROOT: u32 = 0x90;
+    /// Its further nodes.
+    pub(crate) const INDEX_ALLOCATION: u32 = 0xa0;
+    /// What else a file means than its data.
+    pub(crate) const REPARSE: u32 = 0xc0;
 }
 
 const RESIDENT_HEADER: usize = 24;

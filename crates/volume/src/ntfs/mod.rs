@@ -1,4 +1,4 @@
-//! NTFS, versions 1.2 to 3.1: boot sector, file records, attributes, allocation map.
+//! NTFS, versions 1.2 to 3.1: boot sector, file records, attributes, directories, allocation map.
 //!
 //! Microsoft publishes no specification of it; the layouts are those of the Linux kernel's documentation
 //! (`Documentation/filesystems/ntfs3.rst`), of the libfsntfs project's format notes and of the Linux-NTFS project's documentation
@@ -7,15 +7,26 @@
 
 mod attribute;
 mod boot;
+mod index;
 mod log;
+mod lznt1;
 mod map;
 mod record;
+mod reparse;
 mod runs;
 mod stream;
+mod upcase;
 mod volume;
 
+pub(crate) use attribute::kind;
 pub(crate) use boot::Boot;
-pub(crate) use map::NtfsMap;
+pub(crate) use index::{Index, IndexedName};
+pub(crate) use log::LogState;
+pub(crate) use map::{NtfsMap, is_dirty, log_state};
+pub(crate) use record::Record;
+pub(crate) use reparse::{Reparse, is_link, parse_reparse};
+pub(crate) use stream::Stream;
+pub(crate) use upcase::UpCase;
 pub(crate) use volume::{NtfsVolume, label};
 
 /// Numbers of the files that each volume has.
@@ -26,10 +37,16 @@ pub(crate) mod file {
     pub(crate) const LOG: u64 = 2;
     /// Name, version and flags.
     pub(crate) const VOLUME: u64 = 3;
+    /// The root directory.
+    pub(crate) const ROOT: u64 = 5;
     /// Which clusters are allocated.
     pub(crate) const BITMAP: u64 = 6;
     /// Clusters that cannot be read.
     pub(crate) const BAD_CLUSTERS: u64 = 8;
+    /// Upper-case letters.
+    pub(crate) const UPCASE: u64 = 10;
+    /// The first that is no file of the volume's own.
+    pub(crate) const FIRST_ORDINARY: u64 = 16;
     /// The last of those whose places are compared with the bitmap.
     pub(crate) const LAST_COMPARED: u64 = 11;
 }

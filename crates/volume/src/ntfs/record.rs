@@ -11,6 +11,7 @@ use crate::field::{le16, le32, le64};
 const STRIDE: usize = 512;
 const HEADER_BYTES: usize = 42;
 const FLAG_IN_USE: u16 = 1;
+const FLAG_DIRECTORY: u16 = 2;
 /// The part of a reference to a file that is its number; the rest is how often the record was used.
 const NUMBER_MASK: u64 = 0xffff_ffff_ffff;
 
@@ -68,6 +69,10 @@ impl Record {
 
     pub(crate) fn in_use(&self) -> bool {
         le16(&self.bytes, 22) & FLAG_IN_USE != 0
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        le16(&self.bytes, 22) & FLAG_DIRECTORY != 0
     }
 
     /// Where it was read, for errors.

@@ -4,8 +4,12 @@ use block::BlockSource;
 use machine::ByteOffset;
 
 use super::attribute::Attribute;
+use super::lznt1::decompress;
 use super::runs::{ClusterRun, parse_runs};
 use crate::error::{Error, ErrorKind, Result};
+
+/// Size of a unit of compression; Windows has 64 KiB.
+const UNIT_BYTES_MAX: u64 = 1 << 20;
 
 /// A value. What is read of it lies inside of its size.
 #[derive(Clone, Debug)]
@@ -135,18 +139,81 @@ impl Stream {
         Ok(())
     }
 
+    /// Fills `buffer` from `offset`, which the value has: decompressed, and zeros where it was never written.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) for an encrypted value; [`Malformed`](ErrorKind::Malformed) where a compressed
+    /// unit is none; as [`Stream::read_stored`].
+    pub(crate) fn read(
+        &self,
+        source: &dyn BlockSource,
+        cluster_bytes: u64,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        if self.is_encrypted {
+            return Err(Error::new(ErrorKind::Unsupported, "ntfs: the file is encrypted"));
+        }
+        let written = self.initialized.saturating_sub(offset);
+        let written = usize::try_from(written).unwrap_or(usize::MAX).min(buffer.len());
+        let (buffer, behind) = buffer.split_at_mut(written);
+        behind.fill(0);
+        let Some(unit) = self.compression_unit else {
+            return self.read_stored(source, cluster_bytes, offset, buffer);
+        };
+        let unit = 1u64.checked_shl(unit.into()).and_then(|unit| unit.checked_mul(cluster_bytes));
+        let unit = unit.filter(|&unit| unit <= UNIT_BYTES_MAX);
+        let unit = unit.ok_or_else(|| Error::malformed(self.at, "ntfs: units of compression are too large"))?;
+        let (mut position, mut rest) = (offset, buffer);
+        while !rest.is_empty() {
+            let bytes = self.unit(source, cluster_bytes, position - position % unit, unit)?;
+            let inside = usize::try_from(position % unit).unwrap_or(0);
+            let length = (bytes.len() - inside).min(rest.len());
+            let (part, left) = rest.split_at_mut(length);
+            part.copy_from_slice(&bytes[inside..inside + length]);
+            position += length as u64;
+            rest = left;
+        }
+        Ok(())
+    }
+
+    /// The bytes of a compressed unit: as they are where it has all of its clusters, zeros where it has none.
+    fn unit(&self, source: &dyn BlockSource, cluster_bytes: u64, start: u64, unit: u64) -> Result<Vec<u8>> {
+        let (first, count) = (start / cluster_bytes, unit / cluster_bytes);
+        let runs = self.runs();
+        let begin = runs.partition_point(|run| run.end() <= first);
+        let inside = runs[begin..].iter().take_while(|run| run.first < first + count);
+        let mut placed = 0;
+        for run in inside.filter(|run| run.place.is_some()) {
+            if run.first.max(first) != first + placed {
+                return Err(Error::malformed(self.at, "ntfs: a compressed unit has a hole in it"));
+            }
+            placed = run.end().min(first + count) - first;
+        }
+        let size = usize::try_from(unit).unwrap_or(0);
+        let stored = usize::try_from(placed * cluster_bytes).unwrap_or(0);
+        let mut bytes = vec![0; stored];
+        self.read_stored(source, cluster_bytes, start, &mut bytes)?;
+        if stored == 0 || stored == size {
+            bytes.resize(size, 0);
+            return Ok(bytes);
+        }
+        decompress(&bytes, size).ok_or_else(|| {
+            Error::malformed(self.at, format!("ntfs: the compressed unit at byte {start} of a file is damaged"))
+        })
+    }
+
     /// All of a value in memory.
     ///
     /// # Errors
-    /// [`TooLarge`](ErrorKind::TooLarge) for one of more than `max` bytes; as [`Stream::read_stored`].
+    /// [`TooLarge`](ErrorKind::TooLarge) for one of more than `max` bytes; as [`Stream::read`].
     pub(crate) fn load(&self, source: &dyn BlockSource, cluster_bytes: u64, max: usize) -> Result<Vec<u8>> {
         let length = usize::try_from(self.size).ok().filter(|&size| size <= max).ok_or_else(|| {
             let context = format!("ntfs: expected a value of at most {max} bytes, found {}", self.size);
             Error { offset: Some(ByteOffset(self.at)), ..Error::new(ErrorKind::TooLarge, context) }
         })?;
         let mut bytes = vec![0; length];
-        let written = usize::try_from(self.initialized).unwrap_or(length).min(length);
-        self.read_stored(source, cluster_bytes, 0, &mut bytes[..written])?;
+        self.read(source, cluster_bytes, 0, &mut bytes)?;
         Ok(bytes)
     }
 }

@@ -135,9 +135,25 @@ impl NtfsVolume {
         stream.read_stored(&*self.source, self.boot.cluster_bytes, offset, buffer)
     }
 
+    /// Reads of a value, which has what is asked for.
+    ///
+    /// # Errors
+    /// As [`Stream::read`].
+    pub(crate) fn read(&self, stream: &Stream, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        stream.read(&*self.source, self.boot.cluster_bytes, offset, buffer)
+    }
+
+    /// All of a value of at most `max` bytes.
+    ///
+    /// # Errors
+    /// As [`Stream::load`].
+    pub(crate) fn load(&self, stream: &Stream, max: usize) -> Result<Vec<u8>> {
+        stream.load(&*self.source, self.boot.cluster_bytes, max)
+    }
+
     fn list(&self, file: &Record, list: &Attribute<'_>) -> Result<Vec<Listed>> {
         let stream = Stream::begin(list, self.boot.clusters, file.at())?;
-        let bytes = stream.load(&*self.source, self.boot.cluster_bytes, LIST_BYTES_MAX)?;
+        let bytes = self.load(&stream, LIST_BYTES_MAX)?;
         let mut rest = &bytes[..];
         let mut entries = Vec::new();
         while rest.len() >= LIST_ENTRY_BYTES {

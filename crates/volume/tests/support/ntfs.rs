@@ -63,3 +63,29 @@ pub(crate) fn first_run(image: &Path, attribute: u64) -> u64 {
     let bits = u32::from(head >> 4) * 8;
     u64::from_le_bytes(place) & ((1 << bits) - 1)
 }
+
+/// A filesystem that ntfs-3g shows, until this is dropped.
+pub(crate) struct Mounted {
+    pub(crate) root: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Mounted {
+    /// Mounts an image, in which the filesystem begins at `offset`, to be read.
+    pub(crate) fn read_only(image: &Path, offset: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // ntfs-3g knows no offsets, a loop device does.
+        let mount = format!(
+            "device=$1; [ {offset} = 0 ] || device=$(losetup -r -f --show -o {offset} $1); ntfs-3g -o ro $device $2
+             [ $device = $1 ] || losetup -d $device"
+        );
+        sh(&mount, &[image, folder.path()]);
+        Self { root: folder.path().to_owned(), _folder: folder }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        std::process::Command::new("umount").arg(&self.root).status().unwrap();
+    }
+}
