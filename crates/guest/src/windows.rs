@@ -22,6 +22,6 @@ pub mod volumes;
 pub use fixups::{Additions, FirstBoot, Script, plan};
 pub use guid::Guid;
 pub use partition::{Partition, PartitionMove};
-pub use registry_edit::{RegistryEdit, Stored};
+pub use registry_edit::RegistryEdit;
 pub use release::{Architecture, Product, Release};
 pub use system::Windows;

@@ -8,8 +8,9 @@ use std::process::Command;
 
 use guest::windows::boot_sector::{BootSector, Filesystem, Geometry, disk_signature, plan_geometry, plan_signature};
 use guest::windows::drive_letters::{DriveLetters, Target};
-use guest::windows::hive::Filetime;
-use guest::windows::{Partition, PartitionMove};
+use guest::windows::hive::{Filetime, KeyPath};
+use guest::windows::{Partition, PartitionMove, reg_text};
+use guest::{Direction, RegistryChange, registration};
 use machine::ByteOffset;
 
 const NOW: Filetime = Filetime(0x01db_0000_0000_0000);
@@ -56,15 +57,27 @@ fn letters_and_volume_names_follow_their_partition() {
     assert_eq!(
         texts,
         [
-            "[MountedDevices] \"\\DosDevices\\C:\": drive C: is (signature 11223344, offset 2097152) by now\n  - type 3 \
-             3ea0be5c0000100000000000\n  + type 3 443322110000200000000000",
-            "[MountedDevices] \"\\??\\Volume{656b1715-ecf6-11df-92e6-806e6f6e6963}\": volume is (signature 11223344, offset \
-             2097152) by now\n  - type 3 3ea0be5c0000100000000000\n  + type 3 443322110000200000000000",
+            "[MountedDevices] drive C: is (signature 11223344, offset 2097152) by now",
+            "[MountedDevices] volume is (signature 11223344, offset 2097152) by now",
         ]
     );
+    let value = |name: &str| RegistryChange::Value {
+        key: "MountedDevices".into(),
+        name: name.into(),
+        before: Some("hex:3e,a0,be,5c,00,00,10,00,00,00,00,00".into()),
+        after: Some("hex:44,33,22,11,00,00,20,00,00,00,00,00".into()),
+    };
+    let volume = "\\??\\Volume{656b1715-ecf6-11df-92e6-806e6f6e6963}";
+    assert_eq!(
+        (&edits[0].changes[..], &edits[1].changes[..]),
+        (&[value("\\DosDevices\\C:")][..], &[value(volume)][..])
+    );
+
+    let changes: Vec<RegistryChange> = edits.into_iter().flat_map(|edit| edit.changes).collect();
+    let text = registration(&changes, &KeyPath::from("HKLM\\SYSTEM"), Direction::Forth);
     let mut edit = hive.edit(NOW).unwrap();
-    assert!(edits.iter().all(|change| change.apply(&mut edit).unwrap()));
-    assert!(edits.iter().all(|change| !change.apply(&mut edit).unwrap()), "a second time changes nothing");
+    let sections = reg_text::parse(text.as_bytes()).unwrap();
+    reg_text::merge(&mut edit, &sections, &KeyPath::from("HKLM\\SYSTEM")).unwrap();
     edit.commit().unwrap();
     let after = DriveLetters::read(&hive).unwrap();
     assert_eq!((after.letter(to), after.letter(from)), (Some('C'), None));
@@ -75,11 +88,9 @@ fn letters_and_volume_names_follow_their_partition() {
         partition: "1e178d94-4f79-41e9-865d-2e5b4328cd23".parse().unwrap(),
     };
     let edits = after.plan_moves(&[PartitionMove { from: to, to: gpt }]);
-    assert!(
-        edits[0].to_string().ends_with("+ type 3 444d494f3a49443a948d171e794fe941865d2e5b4328cd23"),
-        "{}",
-        edits[0]
-    );
+    let RegistryChange::Value { after: Some(data), .. } = &edits[0].changes[0] else { panic!("{}", edits[0]) };
+    let guid = [0x94, 0x8d, 0x17, 0x1e, 0x79, 0x4f, 0xe9, 0x41, 0x86, 0x5d, 0x2e, 0x5b, 0x43, 0x28, 0xcd, 0x23];
+    assert_eq!(reg_text::parse_data(data).unwrap().bytes, [&b"DMIO:ID:"[..], &guid].concat());
 }
 
 /// A partition at sector `start` that `program` formats for 16 heads and 63 sectors.

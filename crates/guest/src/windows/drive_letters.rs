@@ -150,7 +150,7 @@ impl DriveLetters {
             let Some(moved) = moves.iter().find(|moved| entry.target.is(moved.from)) else { continue };
             let what = entry.letter().map_or_else(|| "volume".to_owned(), |letter| format!("drive {letter}:"));
             let reason = format!("{what} is ({}) by now", moved.to);
-            edits.extend(RegistryEdit::change(KEY, &entry.name, &entry.data, data_of(moved.to), reason));
+            edits.extend(RegistryEdit::change(KEY, &entry.name, &entry.data, &data_of(moved.to), reason));
         }
         edits
     }

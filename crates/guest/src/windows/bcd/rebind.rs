@@ -9,7 +9,6 @@ use machine::Disk;
 use serde::Serialize;
 
 use super::{Bcd, Element, ElementType, Object, Value, well_known_name};
-use crate::windows::registry_edit::Stored;
 use crate::windows::{Guid, Partition, PartitionMove, RegistryEdit};
 
 /// The name of an element's only value.
@@ -46,7 +45,7 @@ impl Bcd {
             let Some(rebound) = device.rebound(moves) else { continue };
             let new = Value::Device(rebound.clone()).to_data();
             let reason = format!("{}: {device} is {rebound} by now", of(object, element));
-            edits.extend(RegistryEdit::change(&element.key, VALUE, &element.data, new, reason));
+            edits.extend(RegistryEdit::change(&element.key, VALUE, &element.data, &new, reason));
         }
         edits
     }
@@ -55,10 +54,9 @@ impl Bcd {
     /// machine has no screen, leaves a virtual machine's screen black until Windows itself draws.
     pub fn plan_graphics_mode(&self) -> Vec<RegistryEdit> {
         let disabled = self.elements().filter(|(_, element)| element.kind == ElementType::GRAPHICS_MODE_DISABLED);
-        let remove = |(object, element): (&Object, &Element)| RegistryEdit::RemoveKey {
-            key: element.key.clone(),
-            old: vec![(VALUE.to_owned(), Stored(element.data.clone()))],
-            reason: format!("{}: the virtual machine has a screen", of(object, element)),
+        let remove = |(object, element): (&Object, &Element)| {
+            let reason = format!("{}: the virtual machine has a screen", of(object, element));
+            RegistryEdit::remove_key(&element.key, VALUE, &element.data, reason)
         };
         disabled.map(remove).collect()
     }
