@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use block::{BlockSource, Format, Ranges, Scoped, hide};
+use block::{BlockSource, Extent, Format, Ranges, Scoped, hide};
 use machine::{ByteCount, Cpu, Disk, DiskIdentity, Firmware, Guest, MacAddress, Machine, Nic, Smbios};
 use serde::{Deserialize, Serialize};
 use volume::Layout;
@@ -91,7 +91,11 @@ impl LocalDisks {
             false => self.layout.used(taken.index),
         };
         let used = Scoped::new(used, Ranges::default(), taken.left_out.clone());
-        let source = hide(Arc::clone(&self.disks[taken.index].source), &taken.left_out);
+        let mut hidden: Vec<Extent> = taken.left_out.iter().collect();
+        if !taken.keeps_swap {
+            hidden.extend(self.layout.hidden(taken.index).iter());
+        }
+        let source = hide(Arc::clone(&self.disks[taken.index].source), &Ranges::new(hidden));
         action(LocalCopy { place, disk, source: &source, used: &used })
     }
 

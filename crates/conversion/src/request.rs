@@ -57,7 +57,7 @@ pub struct Request {
     /// Room that images get, where nothing else is said of a disk.
     #[serde(default)]
     pub allocation: Allocation,
-    /// Copy the content of swap areas and swap files, too.
+    /// Copy the content of swap areas, swap and page files, hibernation and shadow copies, too.
     #[serde(default)]
     pub keep_swap: bool,
     /// Compare hashes of the source's used blocks with the replica's after copying.

@@ -317,7 +317,7 @@ pub struct ServeDisk {
 /// How much of a disk is wanted, beside and against what the agent knows of its use. Since revision 3.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
-    /// With the content of swap areas and swap files.
+    /// With the content of swap areas, swap and page files, hibernation and shadow copies.
     #[serde(default)]
     pub keeps_swap: bool,
     /// Ranges that are left out and read as zeros, first byte and length; at most [`LEFT_OUT_MAX`].

@@ -266,7 +266,8 @@ it begins ends on the next day; what has begun is not ended by it. If the contro
 conversion begins when it is, once, and says so; with windows, in the next one.
 
 What is left out is left out of the VM's table of filesystems too, so that it does not wait for it. Of swap only the header is
-copied, so that its UUID stays; --keep-swap copies its content. A system that hibernated starts afresh.
+copied, so that its UUID stays, and of Windows' page files, hibernation file and storage of shadow copies only that they are there;
+--keep-swap copies their content. A system that hibernated starts afresh.
 
 The result is the folder DIR/NAME; it gets its name when everything in it is whole. A conversion that was killed or
 failed goes on where it was when the same command is given again.")]

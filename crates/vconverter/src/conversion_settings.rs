@@ -22,7 +22,7 @@ pub(crate) struct ConversionSettings {
     /// Room that images get: thin grows, full sets aside what the disk can ever take [default: thin]
     #[arg(long, value_enum)]
     pub(crate) allocation: Option<Room>,
-    /// Copy the content of swap areas and swap files, which no system needs after its start
+    /// Copy the content of swap areas, swap and page files, hibernation and shadow copies, which no system needs after its start
     #[arg(long)]
     pub(crate) keep_swap: bool,
     /// Compare hashes of the source's used blocks with the result's

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use block::{AllocationMap, BlockSource, Everything, Extent};
+use block::{AllocationMap, BlockSource, Everything, Extent, Ranges, Scoped};
 use machine::ByteCount;
 
 use crate::exfat::{self, ExfatMap};
@@ -14,6 +14,7 @@ use crate::ext::{ExtMap, Superblock};
 use crate::fat::{FatMap, Geometry};
 use crate::field::peek;
 use crate::ntfs::{self, NtfsMap};
+use crate::page_file::{LeftOut, left_out};
 use crate::probe::{Probe, probe};
 use crate::swap::{Swap, SwapMap};
 
@@ -26,8 +27,10 @@ pub(crate) struct Content {
     pub used: ByteCount,
     /// Why more is used than its own map says.
     pub warnings: Vec<String>,
-    /// Of a swap area, what its map leaves out.
-    pub swap: Option<Extent>,
+    /// What its map leaves out because no system needs it after its start: the content of swap, page files and the like.
+    pub swap: Vec<Extent>,
+    /// Of that, what must read as zeros even where a reader's grains reach over it.
+    pub hidden: Vec<Extent>,
 }
 
 /// Looks at a volume and opens the map of what it holds.
@@ -38,7 +41,8 @@ pub(crate) fn load_content(source: &Arc<dyn BlockSource>) -> Content {
         map: Arc::new(Everything),
         used: source.size(),
         warnings,
-        swap: None,
+        swap: Vec::new(),
+        hidden: Vec::new(),
     };
     if !probe.also.is_empty() {
         let warning = format!("{} is copied whole: signatures of {} too", probe.kind, probe.also.join(", "));
@@ -53,16 +57,29 @@ pub(crate) fn load_content(source: &Arc<dyn BlockSource>) -> Content {
         "swap" | "swsuspend" => swap(source),
         _ => return whole(probe, Vec::new()),
     };
-    match opened {
+    let is_ntfs = probe.kind == "ntfs";
+    let (content, sure) = match opened {
         Ok(Opened { map, used, warnings, swap }) => {
             let warnings = warnings.into_iter().map(|w| format!("{}: {w}", probe.kind)).collect();
-            Content { probe, map, used, warnings, swap }
+            (Content { probe, map, used, warnings, swap: swap.into_iter().collect(), hidden: Vec::new() }, true)
         }
         Err(reason) => {
             let warning = format!("{} is copied whole: {reason}", probe.kind);
-            whole(probe, vec![warning])
+            (whole(probe, vec![warning]), false)
         }
-    }
+    };
+    if is_ntfs { without_page_files(content, source, sure) } else { content }
+}
+
+/// Takes off the map what Windows does not need after its start.
+fn without_page_files(content: Content, source: &Arc<dyn BlockSource>, sure: bool) -> Content {
+    let LeftOut { content: swap, hidden } = left_out(source, sure);
+    let removed = Ranges::new(swap.clone());
+    let map = match removed.is_empty() {
+        true => content.map,
+        false => Arc::new(Scoped::new(content.map, Ranges::default(), removed)),
+    };
+    Content { map, swap, hidden, ..content }
 }
 
 struct Opened {

@@ -25,6 +25,8 @@ pub struct Layout {
     maps: Vec<Arc<dyn AllocationMap>>,
     /// What the maps leave out because it is swap.
     swap: Vec<Vec<Extent>>,
+    /// Of that, what must read as zeros.
+    hidden: Vec<Vec<Extent>>,
     sector_sizes: Vec<SectorSize>,
     filesystems: Vec<Filesystem>,
     logical_volumes: Vec<LogicalVolume>,
@@ -190,11 +192,13 @@ fn assemble_layout(disks: &[Arc<dyn BlockSource>], tables: Vec<Table>, mut found
         found[index].group = result.group;
     }
     let mut swap: Vec<Vec<Extent>> = disks.iter().map(|_| Vec::new()).collect();
+    let mut hidden = swap.clone();
     for volume in &found {
         let start = volume.extent.start();
         let whole =
             |content: Extent| Extent::between(start + from_start(content.start()), start + from_start(content.end()));
-        swap[volume.disk].extend(volume.content.swap.map(whole));
+        swap[volume.disk].extend(volume.content.swap.iter().copied().map(whole));
+        hidden[volume.disk].extend(volume.content.hidden.iter().copied().map(whole));
     }
     let mut parts: Vec<Vec<Part>> = found.iter().map(|_| Vec::new()).collect();
     let mut filesystems: Vec<Filesystem> =
@@ -210,6 +214,9 @@ fn assemble_layout(disks: &[Arc<dyn BlockSource>], tables: Vec<Table>, mut found
         }));
         for (disk, extent) in part.content.swap.iter().flat_map(|content| on_disks(&part.volume.segments, *content)) {
             swap[disk].push(extent);
+        }
+        for (disk, extent) in part.content.hidden.iter().flat_map(|content| on_disks(&part.volume.segments, *content)) {
+            hidden[disk].push(extent);
         }
         let segment = |s: &crate::LinearSegment| Segment { disk: s.disk, offset: s.offset, length: s.length };
         parts[home].push(Part {
@@ -257,7 +264,7 @@ fn assemble_layout(disks: &[Arc<dyn BlockSource>], tables: Vec<Table>, mut found
     let sector_sizes =
         disks.iter().zip(&tables).map(|(d, t)| t.sector_size.unwrap_or(d.logical_sector_size())).collect();
     let firmware = detect_firmware(disks, &tables, &filesystems);
-    Ok(Layout { disks: layouts, maps, swap, sector_sizes, filesystems, logical_volumes, firmware, warnings })
+    Ok(Layout { disks: layouts, maps, swap, hidden, sector_sizes, filesystems, logical_volumes, firmware, warnings })
 }
 
 /// As a length: the distance from the start.
@@ -272,7 +279,7 @@ impl Layout {
     }
 
     /// What must be copied of a disk: used blocks, partition tables, boot code and all that lies in no partition; of swap
-    /// areas only their headers.
+    /// areas only their headers, and nothing of Windows' page files, hibernation file and storage of shadow copies.
     ///
     /// # Panics
     /// If there is no disk of that index.
@@ -280,7 +287,7 @@ impl Layout {
         Arc::clone(&self.maps[disk])
     }
 
-    /// As [`Layout::used`], with the content of swap areas.
+    /// As [`Layout::used`], with the content of swap areas and of what else it leaves out.
     ///
     /// # Panics
     /// If there is no disk of that index.
@@ -290,6 +297,15 @@ impl Layout {
             true => self.used(disk),
             false => Arc::new(Scoped::new(self.used(disk), swap, Ranges::default())),
         }
+    }
+
+    /// What of a disk must read as zeros where only [`Layout::used`] is taken of it, though what is read in one piece with its
+    /// surroundings would bring it along: the page by which a hibernated Windows is found.
+    ///
+    /// # Panics
+    /// If there is no disk of that index.
+    pub fn hidden(&self, disk: usize) -> Ranges {
+        Ranges::new(self.hidden[disk].clone())
     }
 
     /// Leaves out the content of swap files that the table of a guest names. Those on its root filesystem are found; where it

@@ -22,6 +22,7 @@ mod logical;
 mod lvm;
 mod map;
 mod ntfs;
+mod page_file;
 mod probe;
 pub mod raid;
 mod swap;

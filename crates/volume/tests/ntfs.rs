@@ -135,7 +135,7 @@ fn real_volumes_have_the_used_clusters_that_the_manifest_has() {
         println!("{file}: {} of {} bytes", volume.used_bytes.0, volume.size.0);
         assert_eq!(volume.used_bytes.0, used * cluster, "{file}: {:?}", layout.warnings());
         assert_eq!(layout.warnings(), [], "{file}");
-        let found = extents(&*layout.used(0), source.size().0);
+        let found = extents(&*layout.used_with_swap(0), source.size().0);
         let (start, end) = (volume.offset.0, volume.offset.0 + volume.size.0);
         let inside = |at: u64| at.clamp(start, end);
         let total: u64 = found.iter().map(|&(from, to)| inside(to) - inside(from)).sum();

@@ -46,6 +46,8 @@ pub struct OpenDisk {
     pub used: Arc<dyn AllocationMap>,
     /// The same with the content of swap.
     pub used_with_swap: Arc<dyn AllocationMap>,
+    /// What must read as zeros without that content.
+    pub hidden: Ranges,
     /// Bytes in use, about.
     pub used_bytes: ByteCount,
 }
@@ -66,13 +68,17 @@ impl OpenDisk {
         let left_out = Ranges::new(left_out.ok_or_else(wrong)?);
         let used = if scope.keeps_swap { &self.used_with_swap } else { &self.used };
         let used = Arc::new(Scoped::new(Arc::clone(used), Ranges::default(), left_out.clone()));
+        let mut hidden: Vec<Extent> = left_out.iter().collect();
+        if !scope.keeps_swap {
+            hidden.extend(self.hidden.iter());
+        }
         let within: Option<Vec<Extent>> = scope.within.iter().map(extent).collect();
         let within =
             within.filter(|within| within.len() <= WITHIN_MAX && within.is_sorted_by(|a, b| a.end() <= b.start()));
         let within = within.ok_or_else(wrong)?;
         Ok(Self {
             used: if within.is_empty() { used } else { Arc::new(Parts { of: used, within }) },
-            source: hide(Arc::clone(&self.source), &left_out),
+            source: hide(Arc::clone(&self.source), &Ranges::new(hidden)),
             used_bytes: ByteCount(self.used_bytes.0.saturating_sub(left_out.length().0)),
             ..self.clone()
         })
@@ -185,6 +191,7 @@ struct LaidOut {
     layout: DiskLayout,
     used: Arc<dyn AllocationMap>,
     used_with_swap: Arc<dyn AllocationMap>,
+    hidden: Ranges,
 }
 
 impl Layouts {
@@ -199,13 +206,19 @@ impl Layouts {
                     layout: disk,
                     used: layout.used(i),
                     used_with_swap: layout.used_with_swap(i),
+                    hidden: layout.hidden(i),
                 });
                 Self { disks: disks.collect(), firmware: layout.firmware() }
             }
             Err(error) if sources.len() == 1 => {
                 warnings.push(format!("disk 0 is copied whole: {}", crate::error::chain(&error)));
                 let whole: Arc<dyn AllocationMap> = Arc::new(Everything);
-                let disk = LaidOut { layout: DiskLayout::default(), used: Arc::clone(&whole), used_with_swap: whole };
+                let disk = LaidOut {
+                    layout: DiskLayout::default(),
+                    used: Arc::clone(&whole),
+                    used_with_swap: whole,
+                    hidden: Ranges::default(),
+                };
                 Self { disks: vec![disk], firmware: FirmwareKind::Unknown }
             }
             Err(_) => {
@@ -227,7 +240,7 @@ impl Layouts {
 
 fn describe(opened: Vec<(disk::Found, Arc<dyn BlockSource>)>, layouts: Vec<LaidOut>) -> Vec<OpenDisk> {
     let described = opened.into_iter().zip(layouts).map(|((found, source), laid_out)| {
-        let LaidOut { layout, used, used_with_swap } = laid_out;
+        let LaidOut { layout, used, used_with_swap, hidden } = laid_out;
         let in_volumes: u64 = layout.volumes.iter().fold(0, |sum, v| sum.saturating_add(v.used_bytes.0));
         let used_bytes = match layout.volumes.is_empty() {
             true => source.size(),
@@ -241,7 +254,7 @@ fn describe(opened: Vec<(disk::Found, Arc<dyn BlockSource>)>, layouts: Vec<LaidO
             identity: found.identity,
             layout,
         };
-        OpenDisk { disk, source, used, used_with_swap, used_bytes }
+        OpenDisk { disk, source, used, used_with_swap, hidden, used_bytes }
     });
     described.collect()
 }

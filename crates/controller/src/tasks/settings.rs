@@ -23,7 +23,7 @@ pub struct Settings {
     /// Room that images get, where nothing else is said of a disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocation: Option<Allocation>,
-    /// Copy the content of swap areas and swap files, too.
+    /// Copy the content of swap areas, swap and page files, hibernation and shadow copies, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_swap: Option<bool>,
     /// Compare hashes of the source's used blocks with the replica's after copying.

@@ -99,6 +99,10 @@ trait Tree: Send + Sync {
     fn read_link(&self, node: Node) -> Result<Vec<u8>>;
     /// Where a file's blocks lie, as the filesystem holds them now; `None` where that cannot be told for sure.
     fn runs(&self, node: Node) -> Result<Option<Vec<Run>>>;
+    /// The same, sure or not: as what can be read of the filesystem says it.
+    fn stored_runs(&self, node: Node) -> Result<Vec<Run>> {
+        Ok(self.runs(node)?.unwrap_or_default())
+    }
 }
 
 /// Bytes of a file that lie in one piece.
@@ -214,6 +218,11 @@ impl Files {
             FileKind::Regular => self.tree.runs(node),
             _ => Err(Error::new(ErrorKind::Unsupported, format!("{}: not a plain file", path.display()))),
         }
+    }
+
+    /// Where the bytes of a plain file were when the filesystem was last written, sure or not.
+    pub(crate) fn stored_runs(&self, path: &Path) -> Result<Vec<Run>> {
+        self.tree.stored_runs(self.walk(path, false)?)
     }
 
     fn plain_file(&self, path: &Path) -> Result<(Node, ByteCount)> {

@@ -107,10 +107,15 @@ impl Tree for NtfsFiles {
     }
 
     fn runs(&self, node: Node) -> Result<Option<Vec<Run>>> {
-        let stream = self.data(&self.record(node)?)?;
         let sure = !is_dirty(&self.volume)? && log_state(&self.volume)? == LogState::Clean;
-        if !sure || stream.compression_unit.is_some() || stream.is_encrypted || stream.runs().is_empty() {
-            return Ok(None);
+        let runs = if sure { self.stored_runs(node)? } else { Vec::new() };
+        Ok((!runs.is_empty()).then_some(runs))
+    }
+
+    fn stored_runs(&self, node: Node) -> Result<Vec<Run>> {
+        let stream = self.data(&self.record(node)?)?;
+        if stream.compression_unit.is_some() || stream.is_encrypted {
+            return Ok(Vec::new());
         }
         let cluster = self.volume.boot.cluster_bytes;
         let run = |first: u64, place: u64, count: u64| {
@@ -118,7 +123,7 @@ impl Tree for NtfsFiles {
             let length = (count * cluster).min(stream.size.saturating_sub(at));
             (length != 0).then_some(Run { at, start: place * cluster, length })
         };
-        Ok(Some(stream.runs().iter().filter_map(|r| run(r.first, r.place?, r.count)).collect()))
+        Ok(stream.runs().iter().filter_map(|r| run(r.first, r.place?, r.count)).collect())
     }
 
     fn read_link(&self, node: Node) -> Result<Vec<u8>> {
