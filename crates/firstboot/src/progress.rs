@@ -221,6 +221,23 @@ mod tests {
         }
 
         #[test]
+        fn any_state_comes_to_its_end(ended in 0..5_usize, attempts: u32, wanted: bool, reboots: u32, reported: bool) {
+            let ended = vec![StepReport::default(); ended];
+            let mut progress = Progress { ended, attempts, restart_wanted: wanted, reboots, reported };
+            let steps = steps(2, 1);
+            let mut event = Event::Started;
+            let actions: Vec<Action> = std::iter::repeat_with(|| {
+                let action = progress.on(event.clone(), &steps, 2);
+                event = if action == Action::Report { Event::Reported } else { Event::Started };
+                action
+            })
+            .take(20)
+            .collect();
+            prop_assert_eq!(actions.last(), Some(&Action::Remove));
+            prop_assert!(actions.iter().filter(|action| **action == Action::Restart).count() <= 2);
+        }
+
+        #[test]
         fn any_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Progress::parse(&bytes);
         }

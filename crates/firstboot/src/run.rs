@@ -59,7 +59,10 @@ pub enum Ending {
 
 /// Does what is left of the plan.
 pub fn run(system: &mut dyn System, places: &Places) -> Ending {
-    let mut log = Log::open(&places.system_root.join(LOG_FILE));
+    let log = places.system_root.join(LOG_FILE);
+    // The folder of temporary files may have been tidied away.
+    let _ = log.parent().map(fs::create_dir_all);
+    let mut log = Log::open(&log);
     log.line(&format!("vconverter-firstboot {} starts", env!("CARGO_PKG_VERSION")));
     let plan = read(&places.folder.join(PLAN_FILE)).and_then(|bytes| {
         parse_plan(&bytes.ok_or_else(|| Error::new(ErrorKind::Malformed, format!("plan: no {PLAN_FILE}")))?)
@@ -67,7 +70,9 @@ pub fn run(system: &mut dyn System, places: &Places) -> Ending {
     let state = read(&places.folder.join(STATE_FILE))
         .and_then(|bytes| bytes.map_or_else(|| Ok(Progress::default()), |bytes| Progress::parse(&bytes)));
     match (plan, state) {
-        (Ok(plan), Ok(progress)) => Run { steps: steps(&plan), plan, progress, places, log, system }.finish(),
+        (Ok(plan), Ok(progress)) => {
+            Run { steps: steps(&plan), plan, progress, places, log, system, waited_for_adapters: false }.finish()
+        }
         (plan, state) => {
             let reason = plan.as_ref().err().or(state.as_ref().err()).map_or_else(String::new, Error::chain);
             log.line(&format!("nothing is done: {reason}"));
@@ -78,7 +83,7 @@ pub fn run(system: &mut dyn System, places: &Places) -> Ending {
                 |_| Plan::default(),
                 |plan| Plan { nonce: plan.nonce, serial_port: plan.serial_port, ..Plan::default() },
             );
-            Run { steps: Vec::new(), plan, progress, places, log, system }.finish()
+            Run { steps: Vec::new(), plan, progress, places, log, system, waited_for_adapters: false }.finish()
         }
     }
 }
@@ -90,6 +95,8 @@ struct Run<'a> {
     places: &'a Places,
     log: Log,
     system: &'a mut dyn System,
+    /// Whether adapters had their time to appear at this start.
+    waited_for_adapters: bool,
 }
 
 /// How a step ended.
@@ -264,7 +271,9 @@ impl Run<'_> {
         loop {
             let adapters = self.system.adapters()?;
             let found = adapters.iter().filter(|adapter| adapter.is_hardware()).count();
-            if found >= self.plan.network.adapters.len() || waited >= ADAPTERS_PATIENCE {
+            let enough = found >= self.plan.network.adapters.len() || self.waited_for_adapters;
+            if enough || waited >= ADAPTERS_PATIENCE {
+                self.waited_for_adapters = true;
                 return Ok(adapters);
             }
             self.system.sleep(POLL)?;

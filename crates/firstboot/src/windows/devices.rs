@@ -158,6 +158,8 @@ fn remove(list: &Devices, device: &SP_DEVINFO_DATA) -> Result<()> {
 }
 
 /// Waits in short turns until Windows installs no device, at most `patience`; whether it came to that. `stops` ends it.
+///
+/// Not to be called before the service is said to run: Windows may start services before it installs devices.
 pub(super) fn wait_until_installed(patience: Duration, stops: impl Fn() -> bool) -> bool {
     let begun = Instant::now();
     loop {

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use machine::firstboot::{FOLDER, PROGRAM, SERVICE, Scaffolding};
 use windows_sys::Win32::Storage::FileSystem::{MOVEFILE_DELAY_UNTIL_REBOOT, MoveFileExW};
-use windows_sys::Win32::System::Threading::{CREATE_NO_WINDOW, DETACHED_PROCESS};
+use windows_sys::Win32::System::Threading::CREATE_NO_WINDOW;
 
 use super::{last_error, registry, service, wide};
 use crate::Result;
@@ -78,6 +78,8 @@ fn remove_folder(places: &Places) -> Result<bool> {
         let what = what.display().to_string();
         move |error| crate::Error::io(what, error)
     };
+    // A program's current folder cannot be removed, and this one may have been started in it.
+    std::env::set_current_dir(&places.system_root).map_err(failed(&places.system_root))?;
     let program = folder.join(PROGRAM);
     let moved = places.system_root.join("Temp").join(format!("{SERVICE}-{}.exe", std::process::id()));
     fs::rename(&program, &moved).map_err(failed(&program))?;
@@ -106,7 +108,7 @@ fn delete_later(program: &Path, places: &Places) -> std::io::Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .creation_flags(CREATE_NO_WINDOW & !DETACHED_PROCESS)
+        .creation_flags(CREATE_NO_WINDOW)
         .spawn()
         .map(drop)
 }
