@@ -1,11 +1,13 @@
 //! What a guest is: family, product, version, architecture, host name, as its own files tell.
 //!
-//! Follows os-release(5) and hostname(5); `debian_version` stands in where os-release is absent. Contents are hostile:
-//! a name that reaches an operator's screen or a VM definition is short, printable and made of expected characters.
+//! Of a Windows its hives tell (`windows::inspection`). Linux follows os-release(5) and hostname(5); `debian_version`
+//! stands in where os-release is absent. Contents are hostile: a name that reaches an operator's screen or a VM
+//! definition is short, printable and made of expected characters.
 
 use machine::{Family, Guest, Mount};
 
 use crate::linux::{parse_fstab, shell};
+use crate::windows::{Architecture, Windows, inspection};
 use crate::{FileTree, elf};
 
 /// Longest product name or version taken over, in characters.
@@ -17,7 +19,7 @@ const FIELD_MAX: usize = 1024;
 /// Reads the identity of the guest in `tree`. What cannot be told is `None`; an unknown system is no error.
 pub fn identify(tree: &dyn FileTree) -> Guest {
     if is_windows(tree) {
-        return Guest { family: Family::Windows, ..Guest::default() };
+        return windows(tree);
     }
     let release = release(tree);
     let linux = release.is_some()
@@ -73,6 +75,28 @@ fn is_windows(tree: &dyn FileTree) -> bool {
     })
 }
 
+/// What the hives of a Windows say; one whose hives cannot be read is a Windows all the same.
+fn windows(tree: &dyn FileTree) -> Guest {
+    let unknown = Guest { family: Family::Windows, ..Guest::default() };
+    let installation = Windows::open(tree).ok().flatten();
+    let identity = installation.and_then(|windows| inspection::Identity::of(&windows, tree).ok());
+    let Some(identity) = identity else { return unknown };
+    let words = [Some(identity.product.as_str()), identity.feature_update.as_deref(), identity.service_pack.as_deref()];
+    let arch = match identity.release.architecture {
+        Architecture::X86 => "i386",
+        Architecture::Amd64 => "x86_64",
+        Architecture::Arm64 => "aarch64",
+        other => other.name(),
+    };
+    Guest {
+        product: printable(&words.into_iter().flatten().collect::<Vec<_>>().join(" ")),
+        version: printable(&identity.version()),
+        arch: Some(arch.to_owned()),
+        hostname: identity.hostname.filter(|name| is_hostname(name)),
+        ..unknown
+    }
+}
+
 /// Product and version.
 fn release(tree: &dyn FileTree) -> Option<(Option<String>, Option<String>)> {
     let text = |path| tree.text(path).ok().flatten();
@@ -124,8 +148,12 @@ fn dpkg_arch(tree: &dyn FileTree) -> Option<String> {
 fn hostname(tree: &dyn FileTree) -> Option<String> {
     let text = tree.text("/etc/hostname").ok().flatten()?;
     let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
-    let valid = line.len() <= 253 && line.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-    (valid && !line.starts_with(['-', '.'])).then(|| line.to_owned())
+    is_hostname(line).then(|| line.to_owned())
+}
+
+fn is_hostname(text: &str) -> bool {
+    let is_expected = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    (1..=253).contains(&text.len()) && text.bytes().all(is_expected) && !text.starts_with(['-', '.'])
 }
 
 /// For fuzzing: os-release, hostname and debian_version from arbitrary bytes.

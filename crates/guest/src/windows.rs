@@ -11,6 +11,7 @@ mod fixups;
 mod guid;
 pub mod hive;
 pub mod inf;
+pub mod inspection;
 mod partition;
 pub mod path;
 pub mod reg_text;

@@ -12,7 +12,7 @@
 use std::fmt;
 
 use machine::ByteOffset;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::hive::{Data, Hive, ValueType};
 use super::{Guid, Partition, PartitionMove, RegistryEdit};
@@ -28,7 +28,7 @@ const GPT: &[u8; 8] = b"DMIO:ID:";
 pub const ENTRIES_MAX: usize = 65_536;
 
 /// All entries of a guest.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DriveLetters {
     /// In the order of the hive.
@@ -36,7 +36,7 @@ pub struct DriveLetters {
 }
 
 /// An entry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountedDevice {
     /// `\DosDevices\C:` or `\??\Volume{…}`.
     pub name: String,
@@ -49,7 +49,7 @@ pub struct MountedDevice {
 }
 
 /// What a letter or volume name stands for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "target", rename_all = "snake_case")]
 pub enum Target {
     /// A partition of an MBR disk.

@@ -24,7 +24,7 @@ const FLAG_COMPRESSED: u16 = 1;
 const FLAG_TOMBSTONE: u16 = 2;
 
 /// What a value's data are. Numbers that Windows does not name are allowed, and used (device properties).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ValueType(pub u32);
 
 impl ValueType {
@@ -49,7 +49,7 @@ impl ValueType {
 }
 
 /// Type and bytes of a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Data {
     /// What the bytes are.
     pub kind: ValueType,
