@@ -27,6 +27,9 @@ pub fn parse_plan(bytes: &[u8]) -> Result<Plan> {
     if plan.nonce.len() > 64 || !plan.nonce.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Err(wrong("nonce: expected letters, digits and -".to_owned()));
     }
+    for publisher in &plan.publishers {
+        check_path("publisher", publisher, &["cer"])?;
+    }
     for driver in &plan.drivers {
         check_path("driver", &driver.inf, &["inf"])?;
     }
@@ -57,6 +60,7 @@ pub fn parse_plan(bytes: &[u8]) -> Result<Plan> {
 
 fn check_counts(plan: &Plan) -> Result<()> {
     let count = plan.drivers.len()
+        + plan.publishers.len()
         + plan.disks.len()
         + plan.mounts.len()
         + plan.ghosts.len()
@@ -151,6 +155,7 @@ mod tests {
         for path in ["/x.inf", "a//x.inf", "../x.inf", "a/../x.inf", "x.exe"] {
             assert!(refusal(|plan| plan.drivers[0].inf = path.into()).starts_with("plan: driver: "), "{path}");
         }
+        assert!(refusal(|plan| plan.publishers = vec!["../a.cer".into()]).starts_with("plan: publisher: "));
         assert!(refusal(|plan| plan.scaffolding.keys = vec!["SYSTEM".into()]).contains("vconverter in its last name"));
     }
 

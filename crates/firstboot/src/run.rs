@@ -203,6 +203,7 @@ impl Run<'_> {
         let step = self.steps[at].clone();
         self.log.line(&format!("[{}/{}] {}", at + 1, self.steps.len(), step.name()));
         match step {
+            Step::Publisher(file) => Ok(Outcome::new(self.system.trust_publisher(&file)?, "")),
             Step::Driver(driver) => self.install_driver(&driver.inf),
             Step::Disk(disk) => Ok(Outcome::new(self.system.bring_online(&disk)?, "")),
             Step::Letters => self.give_letters(),

@@ -5,6 +5,8 @@ use machine::firstboot::{AdapterSettings, DiskSignature, Plan, Script, StagedDri
 /// One thing to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// A publisher of drivers is trusted: by the file of its certificate.
+    Publisher(String),
     /// A driver package is installed.
     Driver(StagedDriver),
     /// A disk is brought online and made writable.
@@ -46,7 +48,8 @@ pub fn steps(plan: &Plan) -> Vec<Step> {
         interface: interface.clone(),
         name: name.clone(),
     });
-    let mut steps: Vec<Step> = plan.drivers.iter().cloned().map(Step::Driver).collect();
+    let mut steps: Vec<Step> = plan.publishers.iter().cloned().map(Step::Publisher).collect();
+    steps.extend(plan.drivers.iter().cloned().map(Step::Driver));
     steps.extend(plan.disks.iter().cloned().map(Step::Disk));
     steps.extend((!plan.mounts.is_empty()).then_some(Step::Letters));
     steps.extend(plan.ghosts.iter().cloned().map(Step::Ghost));
@@ -61,6 +64,7 @@ impl Step {
     /// For the log and the report.
     pub fn name(&self) -> String {
         match self {
+            Self::Publisher(file) => format!("trust publisher {file}"),
             Self::Driver(driver) => format!("driver {}", driver.inf),
             Self::Disk(DiskSignature::Mbr { signature }) => format!("disk {signature:08x}"),
             Self::Disk(DiskSignature::Gpt { disk_guid }) => format!("disk {disk_guid}"),
@@ -76,7 +80,7 @@ impl Step {
     /// To which part it belongs.
     pub fn phase(&self) -> Phase {
         match self {
-            Self::Driver(_) => Phase::Drivers,
+            Self::Publisher(_) | Self::Driver(_) => Phase::Drivers,
             Self::Script(_) => Phase::Scripts,
             _ => Phase::Settings,
         }

@@ -51,13 +51,15 @@ pub trait System {
     fn adapters(&mut self) -> Result<Vec<Adapter>>;
     /// Writes a value of the registry.
     fn set_value(&mut self, value: &RegistryValue) -> Result<()>;
+    /// Trusts the publisher whose certificate is at `file`, from the folder of drivers.
+    fn trust_publisher(&mut self, file: &str) -> Result<StepResult>;
     /// Brings a disk online and makes it writable.
     fn bring_online(&mut self, disk: &DiskSignature) -> Result<StepResult>;
     /// The volumes that are there.
     fn volumes(&mut self) -> Result<Vec<VolumeSeen>>;
     /// Changes a letter.
     fn change_letter(&mut self, change: &LetterChange) -> Result<()>;
-    /// Removes an adapter that is gone; one that is there is refused.
+    /// Removes an adapter that is gone; one that is there stays.
     fn remove_ghost(&mut self, instance_id: &str) -> Result<StepResult>;
     /// Facts for the report; what is not known is empty.
     fn facts(&mut self) -> Facts;

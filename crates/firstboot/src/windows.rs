@@ -4,6 +4,7 @@
 //! is elsewhere.
 
 mod adapters;
+mod certificates;
 mod devices;
 mod disks;
 mod process;

@@ -66,6 +66,10 @@ impl System for MadeUp {
         self.ask(format!("{} {}", value.key, value.name));
         Ok(())
     }
+    fn trust_publisher(&mut self, file: &str) -> Result<StepResult> {
+        self.ask(format!("trust {file}"));
+        Ok(StepResult::Done)
+    }
     fn bring_online(&mut self, disk: &DiskSignature) -> Result<StepResult> {
         self.ask(format!("online {disk:?}"));
         Err(Error::new(ErrorKind::Missing, "no disk has this signature"))
@@ -135,6 +139,7 @@ fn plan() -> Plan {
     Plan {
         version: PLAN_VERSION,
         nonce: "n-1".into(),
+        publishers: vec!["a/publisher.cer".into()],
         drivers: vec![StagedDriver { inf: "a/a.inf".into() }, StagedDriver { inf: "b.inf".into() }],
         disks: vec![DiskSignature::Mbr { signature: 7 }],
         mounts: vec![MountRestore { partition: partition(7), letter: 'E' }],
@@ -201,6 +206,7 @@ fn everything_is_done_in_order_and_over_restarts() {
     assert_eq!(endings, [Ending::Restarting, Ending::Restarting, Ending::Finished]);
     let expected = r#"
 wait
+trust a/publisher.cer
 pnputil.exe -i -a a/a.inf
 pnputil.exe -i -a b.inf
 restart
@@ -261,6 +267,7 @@ fn what_fails_is_told_and_the_rest_is_done() {
         .map(|step| format!("{}: {:?}: {}", step.step, step.result, step.detail))
         .collect();
     let expected = r"
+trust publisher a/publisher.cer: Done: 
 driver a/a.inf: Failed: ended
 driver b.inf: Failed: exit code 0xe0000247
 disk 00000007: Failed: no disk has this signature

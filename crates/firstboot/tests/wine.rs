@@ -162,19 +162,41 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// A certificate of nobody's, by OpenSSL, and the key under which Windows keeps it.
+fn make_certificate(file: &Path) -> String {
+    let openssl = |arguments: &[&str]| {
+        let said = Command::new("openssl").args(arguments).output().expect("openssl is installed (tools/setup test)");
+        assert!(said.status.success(), "{said:?}");
+        String::from_utf8(said.stdout).unwrap()
+    };
+    let path = file.to_str().unwrap();
+    let request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=A publisher", "-keyout", "/dev/null"];
+    openssl(&[&request[..], &["-outform", "DER", "-out", path]].concat());
+    let digest = openssl(&["x509", "-inform", "DER", "-in", path, "-noout", "-fingerprint", "-sha1"]);
+    let digest = digest.trim().rsplit('=').next().unwrap().replace(':', "");
+    format!(r"HKLM\SOFTWARE\Microsoft\SystemCertificates\TrustedPublisher\Certificates\{digest}")
+}
+
 #[test]
 fn the_service_runs_scripts_reports_and_takes_itself_away() {
     let mut plan = plan(&[("10-first.cmd", 30), ("20-fails.bat", 30), ("30-hangs.cmd", 2), ("40-last.cmd", 30)]);
+    plan.publishers = vec!["publisher.cer".into(), "none.cer".into()];
+    plan.ghosts = vec![r"PCI\VEN_14E4&DEV_1639\0".into()];
     plan.scaffolding.keys = vec![r"SOFTWARE\vconverter".into(), r"SOFTWARE\vconverter-absent".into()];
     plan.scaffolding.device_paths = vec![r"%ProgramFiles%\vconverter\firstboot\drivers".into()];
     let order = |name: &str| format!("@echo off\necho {name} >> %SystemDrive%\\order.txt\necho said by {name}\n");
     let scripts = [
         ("10-first.cmd", order("first")),
         ("20-fails.bat", order("second") + "exit 7\n"),
-        ("30-hangs.cmd", order("third") + ":again\ngoto again\n"),
+        // What it starts is ended with it.
+        ("30-hangs.cmd", order("third") + "\"%ComSpec%\" /d /c child.cmd\n"),
+        ("child.cmd", "@echo off\n:again\necho x >> %SystemDrive%\\ticks.txt\ngoto again\n".into()),
         ("40-last.cmd", order("fourth")),
     ];
     let mut wine = Wine::new(&plan, &scripts.each_ref().map(|(name, text)| (*name, text.as_str())));
+    let certificate = wine.firstboot().join(DRIVERS_FOLDER).join("publisher.cer");
+    fs::create_dir(certificate.parent().unwrap()).unwrap();
+    let trusted = make_certificate(&certificate);
     wine.install_service(
         "[HKEY_LOCAL_MACHINE\\SOFTWARE\\vconverter\\below]\n\"a\"=\"b\"\n\n[HKEY_LOCAL_MACHINE\\SOFTWARE\\Microsoft\\Windows\\CurrentVersion]\n\"DevicePath\"=\"%SystemRoot%\\\\inf;%ProgramFiles%\\\\vconverter\\\\firstboot\\\\drivers\"\n",
     );
@@ -185,6 +207,9 @@ fn the_service_runs_scripts_reports_and_takes_itself_away() {
     println!("{log}");
 
     let expected = [
+        "trust publisher publisher.cer: Done: ",
+        r"trust publisher none.cer: Failed: C:\Program Files\vconverter\firstboot\drivers\none.cer: File not found. (os error 2)",
+        r"remove adapter PCI\VEN_14E4&DEV_1639\0: AlreadySo: ",
         "script 10-first.cmd: Done: exit code 0",
         "script 20-fails.bat: Failed: exit code 7",
         r"script 30-hangs.cmd: Failed: C:\windows\System32\cmd.exe was ended after 2 s; it wrote: said by third",
@@ -198,6 +223,12 @@ fn the_service_runs_scripts_reports_and_takes_itself_away() {
     let order = fs::read_to_string(wine.drive().join("order.txt")).unwrap();
     assert_eq!(order.split_whitespace().collect::<Vec<_>>(), ["first", "second", "third", "fourth"]);
     assert!(["first", "second", "fourth"].iter().all(|name| log.contains(&format!("said by {name}"))), "{log}");
+
+    let ticks = || fs::metadata(wine.drive().join("ticks.txt")).unwrap().len();
+    let counted = ticks();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(counted > 0 && ticks() == counted, "the child ran, and runs no more");
+    assert!(wine.has_key(&trusted), "the publisher is trusted");
 
     let serial = fs::read_to_string(wine.serial()).unwrap();
     let lines: Vec<&str> = serial.split("\r\n").collect();

@@ -42,8 +42,8 @@ pub const SERVICE_TYPE: u32 = 0x10;
 pub const SERVICE_START: u32 = 2;
 /// Value `ErrorControl`: SERVICE_ERROR_NORMAL.
 pub const SERVICE_ERROR_CONTROL: u32 = 1;
-/// Value `DependOnService`, of the type REG_MULTI_SZ: without these no driver can be installed.
-pub const SERVICE_NEEDS: [&str; 2] = ["RpcSs", "PlugPlay"];
+/// Value `DependOnService`, of the type REG_MULTI_SZ: without these no driver can be installed, and netsh sets nothing.
+pub const SERVICE_NEEDS: [&str; 3] = ["RpcSs", "PlugPlay", "nsi"];
 
 /// Revision of [`Plan`] that this program writes and reads; plan and program come from one build.
 pub const PLAN_VERSION: u32 = 1;
@@ -61,6 +61,10 @@ pub struct Plan {
     pub version: u32,
     /// Repeated in the report, so that no older one is taken for it. Letters, digits and `-` only.
     pub nonce: String,
+    /// Certificates of drivers' publishers (X.509 in DER, from [`DRIVERS_FOLDER`], with `/`), to be trusted before anything is
+    /// installed: of any publisher but Microsoft itself Windows would ask, on a screen that nobody sees. The trust stays.
+    #[serde(default)]
+    pub publishers: Vec<String>,
     /// Driver packages to install, in this order.
     #[serde(default)]
     pub drivers: Vec<StagedDriver>,

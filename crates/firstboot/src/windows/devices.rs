@@ -131,7 +131,8 @@ pub(super) fn remove_ghost(instance_id: &str) -> Result<StepResult> {
         let answer = unsafe { CM_Get_DevNode_Status(&raw mut status, &raw mut problem, device.DevInst, 0) };
         match answer {
             CR_NO_SUCH_DEVNODE => {}
-            CR_SUCCESS => return Err(Error::new(ErrorKind::Refused, "it is there, and stays")),
+            // The new machine has the same adapter in the same place.
+            CR_SUCCESS => return Ok(StepResult::AlreadySo),
             other => {
                 return Err(Error::new(
                     ErrorKind::Refused,

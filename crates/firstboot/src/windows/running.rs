@@ -12,7 +12,7 @@ use machine::firstboot::{DRIVERS_FOLDER, DiskSignature, SCRIPTS_FOLDER, Scaffold
 use windows_sys::Wdk::System::SystemServices::RtlGetVersion;
 use windows_sys::Win32::System::SystemInformation::{ComputerNameDnsHostname, GetComputerNameExW, OSVERSIONINFOW};
 
-use super::{adapters, devices, disks, from_wide, process, registry, removal, serial, shutdown};
+use super::{adapters, certificates, devices, disks, from_wide, process, registry, removal, serial, shutdown};
 use crate::adapters::Adapter;
 use crate::command::CommandLine;
 use crate::letters::{LetterChange, VolumeSeen};
@@ -111,6 +111,10 @@ impl System for Windows {
 
     fn set_value(&mut self, value: &RegistryValue) -> Result<()> {
         registry::set(value)
+    }
+
+    fn trust_publisher(&mut self, file: &str) -> Result<StepResult> {
+        certificates::trust_publisher(&self.places.folder.join(DRIVERS_FOLDER).join(file.replace('/', "\\")))
     }
 
     fn bring_online(&mut self, disk: &DiskSignature) -> Result<StepResult> {
