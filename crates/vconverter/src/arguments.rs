@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use controller::schedule::{StartAt, Window};
 
+use crate::bcd::BootConfiguration;
 use crate::choices::ChoiceArguments;
 use crate::conversion_settings::ConversionSettings;
 use crate::limits::LimitsArguments;
@@ -107,6 +108,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Look into registry hives of Windows, export keys of them, and merge changes
     Registry(Registry),
+    /// Show what Windows starts, and from where
+    Bcd(BootConfiguration),
     /// Make the boot image from which machines are cold-cloned
     BootImage(BootImage),
     /// Check the configuration file, or show what is in force

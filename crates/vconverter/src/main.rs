@@ -5,6 +5,7 @@
 mod agents;
 mod arguments;
 mod backup;
+mod bcd;
 mod boot_image;
 mod boot_image_inspect;
 mod choices;
@@ -16,6 +17,7 @@ mod cutover;
 mod drivers;
 mod failure;
 mod help;
+mod hive_file;
 mod import;
 mod inspect;
 mod inventory;
@@ -99,6 +101,7 @@ fn run(arguments: Arguments) -> Result<()> {
     match &arguments.command {
         Command::Inspect(inspect) => return inspect::inspect(&inspect.sources, json),
         Command::Registry(registry) => return registry::registry(registry, json),
+        Command::Bcd(arguments) => return bcd::bcd(arguments, json),
         Command::Completions(completions) => return manual::completions(completions.shell),
         Command::Manual(manual) => return manual::write_pages(&manual.output, json),
         _ => {}
@@ -204,7 +207,9 @@ fn run(arguments: Arguments) -> Result<()> {
         },
         Command::Backup(arguments) => backup::backup(&arguments, &directory, json),
         Command::Restore(arguments) => backup::restore(&arguments, directory, json),
-        Command::Inspect(_) | Command::Registry(_) | Command::Completions(_) | Command::Manual(_) => Ok(()),
+        Command::Inspect(_) | Command::Registry(_) | Command::Bcd(_) | Command::Completions(_) | Command::Manual(_) => {
+            Ok(())
+        }
     }
 }
 

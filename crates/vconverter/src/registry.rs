@@ -2,15 +2,15 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use guest::Directory;
 use guest::windows::hive::{Check, Filetime, Hive, KeyPath, Severity, State, Unfinished, file};
 use guest::windows::reg_text::{self, Action, Encoding, Export, Merge};
 use serde_json::json;
 
 use crate::failure::{Code, Failure, Result};
+use crate::hive_file::{HiveFile, failure};
 use crate::table::plain;
 
 #[derive(Debug, Args)]
@@ -122,58 +122,13 @@ pub(crate) fn registry(registry: &Registry, json: bool) -> Result<()> {
     }
 }
 
-/// A hive's file as the only thing that is asked of its folder.
-struct Place {
-    tree: Directory,
-    path: String,
-    shown: String,
-}
-
-impl Place {
-    fn of(file: &Path) -> Result<Self> {
-        let shown = file.display().to_string();
-        // A link may lead out of its folder.
-        let file = file.canonicalize().map_err(|e| Failure::file(&shown, &e))?;
-        if !file.is_file() {
-            return Err(Failure::new(Code::Failed, format!("{shown}: expected a file")));
-        }
-        let (Some(folder), Some(name)) = (file.parent(), file.file_name().and_then(|name| name.to_str())) else {
-            return Err(Failure::new(Code::Failed, format!("{shown}: expected a name in UTF-8")));
-        };
-        let tree = Directory::open(folder).map_err(|e| failure(&shown, &e))?;
-        Ok(Self { tree, path: format!("/{name}"), shown })
-    }
-
-    fn files(&self) -> Result<file::Files> {
-        file::read_files(&self.tree, &self.path).map_err(|e| failure(&self.shown, &e))
-    }
-
-    fn open(&self, as_it_is: bool) -> Result<Hive> {
-        let unfinished = if as_it_is { Unfinished::ReadAsItIs } else { Unfinished::Refuse };
-        let files = self.files()?;
-        Hive::load(files.primary, &files.logs, unfinished).map_err(|e| failure(&self.shown, &e))
-    }
-
-    fn prefix(&self, asked: Option<&String>) -> KeyPath {
-        let usual = || reg_text::usual_prefix(self.path.trim_start_matches('/'));
-        asked.map_or_else(usual, reg_text::full_path)
-    }
-}
-
-fn failure(shown: &str, error: &guest::Error) -> Failure {
-    let code = match error.kind {
-        guest::ErrorKind::Missing | guest::ErrorKind::Unsupported => Code::Refused,
-        _ => Code::Failed,
-    };
-    let message = match &error.source {
-        Some(source) => format!("{shown}: {}: {source}", error.context),
-        None => format!("{shown}: {}", error.context),
-    };
-    Failure::new(code, message)
+/// The place of the hive in the registry: as asked for, or the usual one for its file's name.
+fn prefix(place: &HiveFile, asked: Option<&String>) -> KeyPath {
+    asked.map_or_else(|| reg_text::usual_prefix(place.path.trim_start_matches('/')), reg_text::full_path)
 }
 
 fn export(arguments: &ExportKey) -> Result<()> {
-    let place = Place::of(&arguments.hive)?;
+    let place = HiveFile::of(&arguments.hive)?;
     let (hive, wrong) = if arguments.salvage {
         let files = place.files()?;
         Hive::salvage(files.primary, &files.logs).map_err(|e| failure(&place.shown, &e))?
@@ -185,7 +140,7 @@ fn export(arguments: &ExportKey) -> Result<()> {
     let Some(from) = hive.open(&key).map_err(shown)? else {
         return Err(Failure::new(Code::NotFound, format!("{}: no key {key}", place.shown)));
     };
-    let prefix = place.prefix(arguments.prefix.as_ref());
+    let prefix = prefix(&place, arguments.prefix.as_ref());
     let how = |encoding| Export { key: &key, prefix: &prefix, encoding, salvage: arguments.salvage };
     let losses = match &arguments.output {
         None => {
@@ -233,14 +188,14 @@ fn export(arguments: &ExportKey) -> Result<()> {
 }
 
 fn merge(arguments: &MergeFile, json: bool) -> Result<()> {
-    let mut place = Place::of(&arguments.hive)?;
-    let text = Place::of(&arguments.file)?;
+    let mut place = HiveFile::of(&arguments.hive)?;
+    let text = HiveFile::of(&arguments.file)?;
     let bytes = guest::FileTree::read(&text.tree, &text.path, reg_text::TEXT_MAX)
         .map_err(|e| Failure::io(&text.shown, &e))?
         .unwrap_or_default();
     let sections = reg_text::parse(&bytes).map_err(|e| failure(&text.shown, &e))?;
     let mut hive = place.open(arguments.as_it_is)?;
-    let prefix = place.prefix(arguments.prefix.as_ref());
+    let prefix = prefix(&place, arguments.prefix.as_ref());
     let now = Filetime::now();
     let (merged, is_written) = {
         let mut edit = hive.edit(now).map_err(|e| failure(&place.shown, &e))?;
@@ -280,7 +235,7 @@ fn summary(merged: &Merge, is_written: bool) -> String {
 }
 
 fn check(arguments: &CheckHive, json: bool) -> Result<()> {
-    let place = Place::of(&arguments.hive)?;
+    let place = HiveFile::of(&arguments.hive)?;
     let files = place.files()?;
     let (hive, problems) = match Hive::load(files.primary.clone(), &files.logs, Unfinished::Refuse) {
         Ok(hive) => (Some(hive), Vec::new()),
