@@ -9,10 +9,11 @@ use std::process::Command;
 
 use guest::windows::bcd::{Bcd, DeviceElement, DeviceKind, ElementType, Value};
 use guest::windows::hive::{Data, Filetime, Hive, KeyPath, Unfinished, file};
-use guest::windows::{Guid, Partition, PartitionMove, RegistryEdit, reg_text};
+use guest::windows::{Guid, Partition, PartitionMove, RegistryEdit, boot_manager, reg_text};
 use guest::{Change, Direction, Fixup, MemoryTree, Plan, State, registration};
 use machine::{
-    ByteCount, ByteOffset, Disk, DiskIdentity, DiskLayout, Family, FirmwareKind, PartitionTable, SectorSize, Volume,
+    ByteCount, ByteOffset, Disk, DiskIdentity, DiskLayout, Family, Firmware, FirmwareKind, Machine, PartitionTable,
+    SectorSize, Volume,
 };
 use proptest::prelude::*;
 
@@ -248,6 +249,37 @@ fn a_store_of_a_bios_machine_names_signature_and_offset() {
     let expected = "no disk has this signature; /dev/sda has a partition there (signature 00000001, offset 105906176)";
     assert!(other[0].ends_with(expected), "{other:?}");
     assert!(fits("00000001", 4096)[0].ends_with("no disk has this signature"));
+}
+
+#[test]
+fn the_store_of_a_boot_volume_is_fixed_up_and_what_does_not_fit_is_told() {
+    let tree_of = |hive: &mut Hive| MemoryTree::new().with("/boot/Boot/BCD", hive.to_file(NOW));
+    let mut tree = tree_of(&mut store(MBR_STORE));
+    let machine = |id: &str| Machine {
+        firmware: Firmware { kind: FirmwareKind::Bios, ..Firmware::default() },
+        disks: vec![disk(PartitionTable::Mbr, id, &[(105_906_176, "x-01")])],
+        ..Machine::default()
+    };
+    let to = Partition::Mbr { signature: 0x1122_3344, offset: ByteOffset(1 << 20) };
+    let moves = [PartitionMove { from: SYSTEM_MBR, to }];
+    let mut warnings = Vec::new();
+    let fixups = boot_manager::plan(&tree, "/boot", &machine("5cbea03e"), &moves, &mut warnings).unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    let plan = Plan { fixups, ..Plan::without_fixups(FirmwareKind::Bios, Family::Windows) };
+    println!("{plan}");
+    assert!(
+        plan.to_string().contains("osdevice of {fde483f1-1482-11e2-90a1-00505698002c}: partition=(signature 5cbea03e")
+    );
+    assert_eq!((plan.fixups.len(), plan.fixups[0].id.as_str()), (1, "boot-configuration"));
+    assert_eq!(guest::apply(&plan, &[], &mut tree)[0].state, State::Done);
+    let again = boot_manager::plan(&tree, "/boot", &machine("11223344"), &moves, &mut warnings).unwrap();
+    assert!(again[0].already_so);
+    // The machine's disks are those of its source: what is not there was not there before.
+    assert_eq!(warnings.len(), 2, "{warnings:#?}");
+    assert!(
+        warnings[0]
+            .starts_with("Windows' boot configuration: device of {fde483f1-1482-11e2-90a1-00505698002c} is (sig")
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Windows' boot manager on an EFI system partition: where its store is, and the fallback loader that starts it.
+//! Windows' boot manager on the volume that it starts from: what its store needs, and the fallback loader that starts it.
 //!
 //! The boot manager reads `\EFI\Microsoft\Boot\BCD` of the partition that it was started from, whatever its own name is:
 //! Windows' set-up itself puts a copy of `bootmgfw.efi` into the fallback folder. A copy of another version is replaced,
@@ -6,9 +6,11 @@
 
 use machine::{FirmwareKind, Machine};
 
+use super::bcd::Bcd;
+use super::hive::{Unfinished, file};
+use super::{PartitionMove, RegistryEdit, path};
 use crate::fallback_loader;
-use crate::plan::Fixup;
-use crate::windows::path;
+use crate::plan::{Change, Fixup};
 use crate::{Error, ErrorKind, FileTree, Result};
 
 /// The store of a machine that starts by UEFI, from the root of its EFI system partition.
@@ -28,6 +30,68 @@ pub fn store_paths(tree: &dyn FileTree, mount: &str) -> Result<Vec<String>> {
         found.extend(path::resolve(tree, &below(mount, store))?);
     }
     Ok(found)
+}
+
+/// Plans `boot-configuration` and `uefi-fallback-loader` for the volume mounted at `mount`, from which the boot manager of
+/// `machine` starts and whose store names partitions that have other names by `moves`.
+///
+/// A store that cannot be read is left as it is, and told; so is one that names partitions which the machine had not.
+///
+/// # Errors
+/// What the tree says.
+pub fn plan(
+    tree: &dyn FileTree,
+    mount: &str,
+    machine: &Machine,
+    moves: &[PartitionMove],
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Fixup>> {
+    let mut edits: Vec<RegistryEdit> = Vec::new();
+    let mut changes = Vec::new();
+    let stores = store_paths(tree, mount)?;
+    for store in &stores {
+        let read = file::open(tree, store, Unfinished::Refuse).and_then(|hive| Bcd::read(&hive));
+        let bcd = match read {
+            Ok(bcd) => bcd,
+            Err(error) if error.kind == ErrorKind::Io => return Err(error),
+            Err(error) => {
+                let what = error.context;
+                warnings.push(format!("{}: the boot configuration is left as it is: {what}", store.escape_debug()));
+                continue;
+            }
+        };
+        if is_in_use(store, machine) {
+            let fatal = bcd.fits(&machine.disks).into_iter().filter(|misfit| misfit.is_fatal);
+            warnings.extend(fatal.map(|misfit| format!("Windows' boot configuration: {misfit}")));
+        }
+        let of_store: Vec<RegistryEdit> = bcd.plan_rebind(moves).into_iter().chain(bcd.plan_graphics_mode()).collect();
+        if !of_store.is_empty() {
+            let made = of_store.iter().flat_map(|edit| edit.changes.clone()).collect();
+            changes.push(Change::Registry { path: store.clone(), changes: made });
+        }
+        edits.extend(of_store);
+    }
+    let mut fixups = Vec::new();
+    if !stores.is_empty() {
+        let reasons: Vec<&str> = edits.iter().map(|edit| edit.reason.as_str()).collect();
+        let reason = match reasons.as_slice() {
+            [] => "it names the partitions that Windows starts from, and draws on the screen".to_owned(),
+            reasons => reasons.join("; "),
+        };
+        fixups.push(Fixup::new("boot-configuration", "what Windows' boot manager starts", reason, changes));
+    }
+    fixups.extend(plan_fallback_loader(tree, mount, machine, warnings)?);
+    Ok(fixups)
+}
+
+/// Whether the firmware of `machine` comes to the boot manager that reads this store.
+fn is_in_use(store: &str, machine: &Machine) -> bool {
+    let is_uefi = store.to_ascii_lowercase().ends_with("/efi/microsoft/boot/bcd");
+    match machine.firmware.kind {
+        FirmwareKind::Uefi => is_uefi,
+        FirmwareKind::Bios => !is_uefi,
+        FirmwareKind::Unknown => true,
+    }
 }
 
 /// Plans the fix-up `uefi-fallback-loader` for the EFI system partition that is mounted at `esp`; nothing for BIOS.
@@ -99,7 +163,7 @@ mod tests {
     use machine::{BootVariable, Firmware};
 
     use super::*;
-    use crate::plan::{Change, apply};
+    use crate::plan::apply;
     use crate::{MemoryTree, Plan, State};
 
     /// An EFI program, to its processor.
@@ -188,5 +252,19 @@ mod tests {
             MemoryTree::new().with("/EFI/Microsoft/Boot/bootmgfw.efi", program(0x8664, "")).with("/Boot/BCD", "s");
         assert!(plan_fallback_loader(&tree, "/", &bios, &mut warnings).unwrap().is_empty());
         assert_eq!((store_paths(&tree, "/").unwrap(), warnings.len()), (vec!["/Boot/BCD".to_owned()], 1));
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_read_is_told_and_left() {
+        let tree = MemoryTree::new()
+            .with("/boot/EFI/Microsoft/Boot/BCD", "no hive")
+            .with("/boot/EFI/Microsoft/Boot/bootmgfw.efi", program(0x8664, ""));
+        let mut warnings = Vec::new();
+        let fixups = plan(&tree, "/boot", &machine(None), &[], &mut warnings).unwrap();
+        let states: Vec<(&str, bool)> = fixups.iter().map(|fixup| (fixup.id.as_str(), fixup.already_so)).collect();
+        assert_eq!(states, [("boot-configuration", true), ("uefi-fallback-loader", false)]);
+        assert_eq!(warnings.len(), 1);
+        let said = "/boot/EFI/Microsoft/Boot/BCD: the boot configuration is left as it is: ";
+        assert!(warnings[0].starts_with(said), "{warnings:?}");
     }
 }
