@@ -7,11 +7,13 @@ mod support;
 #[path = "support/windows.rs"]
 mod windows;
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 
 use guest::MemoryTree;
 use guest::windows::Windows;
-use guest::windows::inspection::{Inspection, Surroundings};
+use guest::windows::inspection::{BootDriver, Inspection, Surroundings};
 use machine::FirmwareKind;
 use support::{logs, test_data, unpack};
 use windows::{hive_of, minimal_system, tree, version, version_10};
@@ -111,6 +113,7 @@ fn server(data: &Path) -> MemoryTree {
     let place =
         |bus: u32| format!("@System32\\\\drivers\\\\pci.sys,#65536;PCI bus %1, device %2, function %3;({bus},0,0)");
     let mut system = minimal_system("AMD64", "LanmanNT");
+    system = system.replace("\"Failed\"=dword:00000000", "\"Failed\"=dword:00000002");
     // Named and numbered against the order of the bus.
     system += &adapter(1, "pci\\\\ven_14e4", "PCI\\VEN_14E4\\2", &place(7), 0x84);
     system += &adapter(2, "pci\\\\ven_14e4", "PCI\\VEN_14E4\\1", &place(3), 0x84);
@@ -301,6 +304,65 @@ fn a_guest_is_identified_as_its_hives_say() {
         println!("{guest:?}");
         let told = [&guest.product, &guest.version, &guest.arch, &guest.hostname];
         assert_eq!(told.map(|text| text.as_deref().unwrap()), expected);
+    }
+}
+
+/// Services that the boot loader loads, with group, error control and program: by reglookup, whose names stand before a
+/// comma and have `%25` for `%`.
+fn boot_drivers_by_reglookup(hive: &[u8]) -> Option<Vec<String>> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), hive).unwrap();
+    let Ok(output) = Command::new("reglookup").args(["-H", "-p", "/ControlSet001"]).arg(file.path()).output() else {
+        println!("skipped: no reglookup");
+        return None;
+    };
+    let mut services: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let Some((path, rest)) = line.split_once(',') else { continue };
+        let names: Vec<&str> = path.split('/').collect();
+        if let ["", _, services_key, service, value] = names[..]
+            && services_key.eq_ignore_ascii_case("services")
+            && let Some((kind @ ("SZ" | "EXPAND_SZ" | "DWORD"), text)) = rest.split_once(',')
+        {
+            let text = text.trim_end_matches(',').replace("%2C", ",").replace("%25", "%");
+            let text = if kind == "DWORD" { text.trim_start_matches("0x0000000").to_owned() } else { text };
+            services.entry(service.to_owned()).or_default().insert(value.to_ascii_lowercase(), text);
+        }
+    }
+    let lines = services.iter().filter_map(|(name, values)| {
+        let value = |name: &str| values.get(name).map(String::as_str);
+        let is_driver = value("start") == Some("0") && matches!(value("type"), Some("1" | "2" | "8"));
+        let image = value("imagepath").map_or(format!("System32\\drivers\\{name}.sys"), str::to_owned);
+        let (group, control) = (value("group").unwrap_or("no group"), value("errorcontrol").unwrap_or("0"));
+        is_driver.then(|| format!("{} {group} {control} {image}", name.to_lowercase()))
+    });
+    let mut lines: Vec<String> = lines.collect();
+    lines.sort();
+    Some(lines)
+}
+
+#[test]
+fn boot_drivers_are_those_that_reglookup_tells() {
+    let Some(data) = test_data() else { return };
+    for (name, software, least) in [
+        ("hives/SYSTEM-xpsp3-x86-clean", version("5.1", 2600, "C:\\WINDOWS"), 16),
+        ("hives/SYSTEM-win7sp1-x86-clean", version("6.1", 7601, "C:\\Windows"), 36),
+        // Its logs replayed, written whole.
+        ("hives/SYSTEM-win10-1709-x64-dirty", version_10(16299), 86),
+        ("hives/SYSTEM-win10-19041-x64-clean", version_10(19041), 94),
+    ] {
+        let hive = windows::merged(&data, name, "");
+        let Some(expected) = boot_drivers_by_reglookup(&hive) else { return };
+        let drivers = inspect(&tree("/Windows", hive, hive_of(&data, &software)), &BIOS).boot_drivers.unwrap().drivers;
+        let line = |driver: &BootDriver| {
+            let group = driver.group.as_deref().unwrap_or("no group");
+            format!("{} {group} {} {}", driver.name.to_lowercase(), driver.error_control, driver.image)
+        };
+        let mut found: Vec<String> = drivers.iter().map(line).collect();
+        found.sort();
+        println!("{name}: {} boot drivers", found.len());
+        assert_eq!(found, expected, "{name}");
+        assert_eq!(found.len(), least, "{name}");
     }
 }
 

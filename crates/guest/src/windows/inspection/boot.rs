@@ -44,6 +44,14 @@ pub struct Boot {
     pub options: Option<String>,
     /// Whether Secure Boot was on at the last start.
     pub secure_boot: Option<bool>,
+    /// All control sets, and the one with which Windows ran last.
+    pub control_sets: Vec<String>,
+    /// See [`control_sets`](Self::control_sets).
+    pub current: String,
+    /// `Select\Failed`: the number of the control set that was given up for the last known good one; 0: none.
+    pub failed: Option<u32>,
+    /// `Select\LastKnownGood`: the number of the control set with which somebody logged on last.
+    pub last_known_good: Option<u32>,
 }
 
 impl Boot {
@@ -58,6 +66,10 @@ impl Boot {
             firmware_device: control.text("FirmwareBootDevice")?,
             options: control.text("SystemStartOptions")?,
             secure_boot: control.child("SecureBoot\\State")?.flag("UEFISecureBootEnabled")?,
+            control_sets: reader.windows.control_sets.clone(),
+            current: reader.windows.current.clone(),
+            failed: reader.system("Select")?.number("Failed")?,
+            last_known_good: reader.system("Select")?.number("LastKnownGood")?,
         })
     }
 
@@ -82,6 +94,12 @@ impl Boot {
             notes.push(Note::info(
                 "started with Secure Boot",
                 "drivers for the VM must have signatures that Windows accepts then, or Secure Boot stays off in the VM",
+            ));
+        }
+        if let Some(number @ 1..) = self.failed {
+            notes.push(Note::warning(
+                format!("control set {number} failed: Windows went back to the last known good one"),
+                "a driver or setting kept it from starting: see that the source itself starts before it is converted",
             ));
         }
         let options = self.options.as_deref().unwrap_or_default().to_ascii_uppercase();
@@ -123,6 +141,9 @@ impl fmt::Display for Boot {
         ] {
             writeln!(f, "{what}: {}", text.as_deref().unwrap_or("not told"))?;
         }
-        writeln!(f, "secure boot at the last start: {}", answer(self.secure_boot))
+        writeln!(f, "secure boot at the last start: {}", answer(self.secure_boot))?;
+        writeln!(f, "control sets: {}, in use: {}", self.control_sets.join(" "), self.current)?;
+        let number = |number: Option<u32>| number.map_or("not told".to_owned(), |number| number.to_string());
+        writeln!(f, "failed: {}, last known good: {}", number(self.failed), number(self.last_known_good))
     }
 }

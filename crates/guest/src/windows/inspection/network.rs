@@ -114,6 +114,10 @@ impl Network {
                     format!("{name}: a virtual switch or bridge with settings of its own"),
                     "the hardware adapter behind it is another one in the VM: connect it again",
                 )),
+                AdapterKind::Wireless => notes.push(Note::info(
+                    format!("{name}: a wireless adapter"),
+                    "the VM has none: what it was connected to must be reached another way",
+                )),
                 AdapterKind::Hardware if adapter.has_fixed_settings() => notes.push(Note::info(
                     format!("{name}: fixed addresses or name servers"),
                     "the VM's adapter is a new one to Windows: they have to be given to it",

@@ -30,12 +30,17 @@ const TEAMS: [&str; 9] =
 /// Component ids of switches and bridges: Hyper-V's, Windows' bridge.
 const BRIDGES: [&str; 4] = ["vms_mp", "vms_pp", "ms_bridgemp", "ms_bridge"];
 
+/// Types of interfaces without a wire (IANA ifType): IEEE 802.11, mobile broadband.
+const WIRELESS: [u32; 3] = [71, 243, 244];
+
 /// What kind of adapter it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdapterKind {
     /// A device.
     Hardware,
+    /// A device without a wire, of which a VM has none.
+    Wireless,
     /// Several adapters as one.
     Team,
     /// A virtual switch's port of the machine itself, or a bridge.
@@ -144,7 +149,10 @@ impl Adapter {
         Ok(Some(Self {
             name: connection.text("Name")?,
             description: fields.text("DriverDesc")?,
-            kind: kind(component.as_deref(), characteristics),
+            kind: match kind(component.as_deref(), characteristics) {
+                AdapterKind::Hardware if is_wireless(fields, &connection)? => AdapterKind::Wireless,
+                kind => kind,
+            },
             class_key: Some(class_key.to_owned()),
             service: enumerated_text("Service")?.flatten(),
             place: enumerated_text("LocationInformation")?.flatten().and_then(|text| parse_place(&text)),
@@ -213,6 +221,13 @@ fn kind(component: Option<&str>, characteristics: u32) -> AdapterKind {
     }
 }
 
+/// By the interface's type, or by what Windows XP knew of the connection (netcon.h, `NCSM_WIRELESS`).
+fn is_wireless(fields: &Fields<'_>, connection: &Fields<'_>) -> Result<bool> {
+    const NCSM_WIRELESS: u32 = 2;
+    let is_type = fields.number("*IfType")?.is_some_and(|kind| WIRELESS.contains(&kind));
+    Ok(is_type || connection.number("MediaSubType")? == Some(NCSM_WIRELESS))
+}
+
 fn mac(reader: &Reader<'_>, id: &str, fields: &Fields<'_>, device: Option<&str>) -> Result<Option<Mac>> {
     let found = |address: MacAddress, source: MacSource| Ok(Some(Mac { address, source }));
     if let Some(address) = fields.text("NetworkAddress")?.and_then(|text| parse_digits(&text)) {
@@ -266,6 +281,7 @@ impl fmt::Display for Adapter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
             AdapterKind::Hardware => "hardware",
+            AdapterKind::Wireless => "wireless",
             AdapterKind::Team => "team",
             AdapterKind::Bridge => "bridge",
             AdapterKind::Virtual => "software",
