@@ -8,6 +8,9 @@ mod support;
 use std::process::Command;
 
 use guest::windows::bcd::{Bcd, DeviceElement, DeviceKind, ElementType, Value};
+use guest::windows::boot_ini::BootIni;
+use guest::windows::boot_sector::{BootSector, Geometry, plan_geometry, plan_signature};
+use guest::windows::drive_letters::DriveLetters;
 use guest::windows::hive::{Data, Filetime, Hive, KeyPath, Unfinished, file};
 use guest::windows::{Guid, Partition, PartitionMove, RegistryEdit, boot_manager, reg_text};
 use guest::{Change, Direction, Fixup, MemoryTree, Plan, State, registration};
@@ -425,8 +428,64 @@ fn a_hive_that_is_no_store_is_refused() {
     assert_eq!(error.to_string(), "expected a BCD store, found a hive without the key Objects");
 }
 
+/// What the fuzz target `bcd` does with any bytes.
+fn read_and_planned(bytes: &[u8]) -> bool {
+    let to = Partition::Mbr { signature: 1, offset: ByteOffset(2) };
+    if let Some(element) = DeviceElement::parse(bytes) {
+        let moves: Vec<PartitionMove> =
+            element.partitions().into_iter().map(|from| PartitionMove { from, to }).collect();
+        if let Some(rebound) = element.rebound(&moves) {
+            assert_eq!(DeviceElement::parse(&rebound.to_bytes()), Some(rebound));
+        }
+    }
+    let _ = BootIni::parse(bytes).map(|ini| (ini.to_string(), ini.notes()));
+    let _ = BootSector::parse(bytes).map(|sector| sector.to_string());
+    let wanted = Geometry { sectors_per_track: 63, heads: 255, hidden: 2048 };
+    let _ = (plan_geometry(0, ByteOffset(0), bytes, wanted), plan_signature(0, bytes, 1));
+    let Ok(hive) = Hive::load(bytes.to_vec(), &[], Unfinished::ReadAsItIs) else { return false };
+    let _ = DriveLetters::read(&hive).map(|letters| letters.to_string());
+    let Ok(store) = Bcd::read(&hive) else { return false };
+    let _ = (store.to_string(), store.plan_graphics_mode(), store.fits(&[]), serde_json::to_string(&store).unwrap());
+    true
+}
+
+#[test]
+fn stores_with_changed_bytes_are_read_or_refused() {
+    let mut file = store(MBR_STORE).to_file(NOW);
+    assert!(read_and_planned(&file));
+    let (mut read, mut refused) = (0, 0);
+    // Each byte of the hive once, by turns all its bits, one of them, or nothing left of it.
+    for at in 0..file.len() {
+        let before = file[at];
+        file[at] = [!before, before ^ 1 << (at % 8), 0][at % 3];
+        if read_and_planned(&file) {
+            read += 1
+        } else {
+            refused += 1
+        }
+        file[at] = before;
+    }
+    println!("{read} read, {refused} refused");
+    assert!(read > 0 && refused > 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn any_text_as_boot_ini_and_any_sector_are_read_or_refused(
+        lines in prop::collection::vec("(\\[[a-z ]{0,20}\\]|[a-z]{0,9}\\([0-9a-f]{0,12}\\)[a-z()0-9\\\\]{0,40}=.{0,20}|.{0,30})", 0..12),
+        mut sector in prop::collection::vec(any::<u8>(), 0..600),
+        is_ntfs in any::<bool>(),
+    ) {
+        read_and_planned(format!("[operating systems]\n{}", lines.join("\r\n")).as_bytes());
+        if sector.len() >= 512 {
+            sector[510..512].copy_from_slice(&[0x55, 0xaa]);
+            sector[3..11].copy_from_slice(if is_ntfs { b"NTFS    " } else { b"MSDOS5.0" });
+            sector[0x36..0x3a].copy_from_slice(b"FAT1");
+        }
+        read_and_planned(&sector);
+    }
 
     #[test]
     fn any_bytes_as_a_device_are_kept_or_written_as_they_were_read(
