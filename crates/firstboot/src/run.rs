@@ -23,8 +23,9 @@ use crate::{Error, ErrorKind, Result};
 const STATE_FILE: &str = "state.json";
 /// How long devices may take to be found, at each start.
 const DEVICES_PATIENCE: Duration = Duration::from_secs(120);
-/// How long as many adapters as there were may take to appear.
-const ADAPTERS_PATIENCE: Duration = Duration::from_secs(90);
+/// How long as many adapters as there were may take to appear when Windows installs no device any more: a machine that is
+/// tried without a network has none.
+const ADAPTERS_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the partitions of disks that were brought online may take to appear.
 const VOLUMES_PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_secs(2);
@@ -122,13 +123,8 @@ impl Outcome {
 
 impl Run<'_> {
     fn finish(mut self) -> Ending {
-        if self.progress.ended.len() < self.steps.len()
-            && let Err(error) = self.system.wait_for_devices(DEVICES_PATIENCE)
-        {
-            self.log.line(&error.chain());
-            if error.kind == ErrorKind::Stopping {
-                return Ending::Stopped;
-            }
+        if self.progress.ended.len() < self.steps.len() && self.wait_for_devices().is_err() {
+            return Ending::Stopped;
         }
         let mut event = Event::Started;
         loop {
@@ -146,6 +142,15 @@ impl Run<'_> {
                 self.log.line(&format!("  {result:?}{restart}: {detail}"));
             }
         }
+    }
+
+    /// That devices are still installed is told, and no reason to wait longer; an error means to stop.
+    fn wait_for_devices(&mut self) -> Result<()> {
+        let waited = stop_or_tell(self.system.wait_for_devices(DEVICES_PATIENCE))?;
+        if let Err(told) = waited {
+            self.log.line(&told);
+        }
+        Ok(())
     }
 
     /// Where the state cannot be written: the machine might restart for ever, and a script run twice.
@@ -268,6 +273,10 @@ impl Run<'_> {
 
     /// The adapters, when there are as many as there were, or they had their time.
     fn adapters(&mut self) -> Result<Vec<Adapter>> {
+        // Drivers that were installed just now made devices of them.
+        if !self.waited_for_adapters {
+            self.wait_for_devices()?;
+        }
         let mut waited = Duration::ZERO;
         loop {
             let adapters = self.system.adapters()?;

@@ -214,6 +214,7 @@ wait
 online Mbr { signature: 7 }
 Give { volume: "v7", letter: 'E' }
 ghost PCI\VEN_14E4
+wait
 netsh.exe interface set interface name=Ethernet newname=LAN
 netsh.exe interface ipv4 set address name=LAN source=static address=192.0.2.7 mask=255.255.255.0 gateway=192.0.2.1
 SYSTEM\CurrentControlSet\Services\Tcpip\Parameters\Interfaces\{new} Domain
@@ -279,7 +280,7 @@ routes: Failed: no adapter has 192.0.2.9 in its network
 script 10-a.cmd: Done: exit code 0
 script 20-b.cmd: Done: exit code 0";
     assert_eq!(steps.join("\n"), expected.trim_start());
-    assert!(system.waited >= Duration::from_secs(100), "adapters and volumes are waited for: {:?}", system.waited);
+    assert!(system.waited == Duration::from_secs(60), "adapters and volumes are waited for: {:?}", system.waited);
 }
 
 #[test]
