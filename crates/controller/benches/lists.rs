@@ -113,6 +113,7 @@ fn server(number: u32) -> Machine {
         used_bytes: ByteCount::gib(3),
         parts: Vec::new(),
         mount_points: vec![format!("/srv/{index}")],
+        conditions: Vec::new(),
         volume_group: None,
     };
     let base = machine(&format!("SN{number:06}"));

@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use machine::{ByteCount, Disk, Family, FirmwareKind, Machine};
+use machine::{ByteCount, Condition, Disk, Family, FirmwareKind, Machine};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -218,6 +218,12 @@ fn volumes(preflight: &mut Preflight, disk: &Disk) {
                 preflight.find(rule, severity, format!("{place} {says}"), remedy);
             }
         }
+        let states = std::iter::once((place.clone(), &volume.conditions))
+            .chain(volume.parts.iter().map(|part| (format!("{} on {place}", part.name), &part.conditions)));
+        for (place, condition) in states.flat_map(|(place, all)| all.iter().map(move |one| (place.clone(), *one))) {
+            let (rule, severity, means, remedy) = rule_of_condition(condition);
+            preflight.find(rule, severity, format!("{place} {condition}: {means}"), remedy);
+        }
     }
 }
 
@@ -271,6 +277,56 @@ fn rule_of(kind: &str) -> Option<Rule> {
         ),
         _ => return None,
     })
+}
+
+/// What a state of a volume means for a conversion.
+fn rule_of_condition(condition: Condition) -> Rule {
+    use Severity::{Info, Warning};
+    const SHARED: &str = "it is copied whole, and what it is part of works in the VM only with all of its disks";
+    const ALL_DISKS: &str = "take all disks of the machine; their system cannot be fixed up";
+    match condition {
+        Condition::Hibernated => (
+            "hibernation",
+            Warning,
+            "the VM starts afresh, and what was open then is lost",
+            "start the machine and shut it down before it is converted: shutdown /s /f /t 0 (not by Fast Startup), or restart it",
+        ),
+        Condition::Dirty => (
+            "filesystem",
+            Warning,
+            "it is copied whole, and Windows checks it when the VM starts",
+            "run chkdsk /f on the machine before it is converted",
+        ),
+        Condition::LogInUse => (
+            "filesystem",
+            Warning,
+            "it is copied whole, and its latest changes are carried out when the VM starts",
+            "start the machine and shut it down before it is converted",
+        ),
+        Condition::SystemCompressed => (
+            "filesystem",
+            Info,
+            "such files are copied as they are, and cannot be read before",
+            "nothing; if something of the guest is not recognised, decompress it (compact /compactos:never)",
+        ),
+        Condition::ClearKey => (
+            "encryption",
+            Info,
+            "the VM starts without asking for a key, but nothing on it can be fixed up from outside",
+            "decrypt the volume before (manage-bde -off), or convert the machine while it runs",
+        ),
+        Condition::DynamicDisk | Condition::DynamicSimple => ("layout", Warning, SHARED, ALL_DISKS),
+        Condition::DynamicMirrored => (
+            "layout",
+            Warning,
+            SHARED,
+            "take all disks of the machine, or break the mirror before; their system cannot be fixed up",
+        ),
+        Condition::DynamicSpanned | Condition::DynamicStriped | Condition::DynamicRaid5 => {
+            ("layout", Warning, SHARED, ALL_DISKS)
+        }
+        Condition::StorageSpaces => ("layout", Warning, SHARED, ALL_DISKS),
+    }
 }
 
 fn guest(preflight: &mut Preflight, machine: &Machine) {
@@ -358,6 +414,28 @@ mod tests {
         assert_eq!(rules(&found), expected);
         assert_eq!((found.bytes, found.free_bytes.is_some()), (ByteCount(12), true));
         assert!(found.findings.iter().any(|one| one.found.starts_with("vg0/swap on partition 1 of /dev/sda holds")));
+    }
+
+    #[test]
+    fn states_of_volumes_are_said_with_what_they_mean() {
+        let folder = tempfile::tempdir().unwrap();
+        let request = Request { name: "vm".into(), output: folder.path().into(), ..Request::default() };
+        let conditions = vec![Condition::Hibernated, Condition::LogInUse, Condition::SystemCompressed];
+        let system = Volume { conditions, ..volume("ntfs", ByteCount(5)) };
+        let dynamic = Volume { conditions: vec![Condition::DynamicStriped], ..volume("unknown", ByteCount(5)) };
+        let found = preflight(&machine(vec![system, dynamic]), &request);
+        for finding in &found.findings {
+            println!("{:?} {}: {}; {}", finding.severity, finding.rule, finding.found, finding.remedy);
+        }
+        let expected = [
+            ("hibernation", Severity::Warning),
+            ("filesystem", Severity::Warning),
+            ("layout", Severity::Warning),
+            ("filesystem", Severity::Info),
+        ];
+        assert_eq!(rules(&found), expected);
+        let hibernated = found.findings.iter().find(|one| one.rule == "hibernation").unwrap();
+        assert!(hibernated.found.starts_with("partition 1 of /dev/sda holds a hibernated Windows"), "{hibernated:?}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteCount, ByteOffset, SectorSize};
+use crate::{ByteCount, ByteOffset, Condition, SectorSize};
 
 /// How a disk is known, whatever name the running kernel gives it (`sda` may be `nvme0n1` in the boot image).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -94,6 +94,9 @@ pub struct Volume {
     /// Where the guest mounts it, by its own table; a filesystem with subvolumes has several places.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mount_points: Vec<String>,
+    /// States that it is in and that matter for its conversion.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
     /// A physical volume: the volume group that it belongs to, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_group: Option<String>,
@@ -130,6 +133,9 @@ pub struct Part {
     /// As [`Volume::mount_points`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mount_points: Vec<String>,
+    /// As [`Volume::conditions`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
     /// Where it lies, in its own order; empty where an older program looked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub segments: Vec<Segment>,

@@ -4,6 +4,7 @@
 //! Types here have no behaviour beyond arithmetic, parsing and printing of themselves; behaviour lives with its owner.
 //! Nothing here opens a file, a socket or a device.
 
+mod condition;
 mod disk;
 pub mod files;
 mod firmware;
@@ -13,6 +14,7 @@ mod inventory;
 mod nic;
 mod units;
 
+pub use condition::Condition;
 pub use disk::{Disk, DiskIdentity, DiskLayout, Part, PartitionTable, Segment, Volume, VolumePlace};
 pub use firmware::{BootVariable, Firmware, FirmwareKind};
 pub use guest::{Capabilities, DiskBus, Family, Guest, Mount, NicModel};

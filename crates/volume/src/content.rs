@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use block::{AllocationMap, BlockSource, Everything, Extent, Ranges, Scoped};
-use machine::ByteCount;
+use machine::{ByteCount, Condition};
 
+use crate::condition;
 use crate::exfat::{self, ExfatMap};
 use crate::ext::{ExtMap, Superblock};
 use crate::fat::{FatMap, Geometry};
@@ -31,6 +32,7 @@ pub(crate) struct Content {
     pub swap: Vec<Extent>,
     /// Of that, what must read as zeros even where a reader's grains reach over it.
     pub hidden: Vec<Extent>,
+    pub conditions: Vec<Condition>,
 }
 
 /// Looks at a volume and opens the map of what it holds.
@@ -43,6 +45,7 @@ pub(crate) fn load_content(source: &Arc<dyn BlockSource>) -> Content {
         warnings,
         swap: Vec::new(),
         hidden: Vec::new(),
+        conditions: Vec::new(),
     };
     if !probe.also.is_empty() {
         let warning = format!("{} is copied whole: signatures of {} too", probe.kind, probe.also.join(", "));
@@ -55,13 +58,18 @@ pub(crate) fn load_content(source: &Arc<dyn BlockSource>) -> Content {
         "ntfs" => ntfs(source),
         "ReFS" => Err("its allocation is not read".into()),
         "swap" | "swsuspend" => swap(source),
+        "BitLocker" => {
+            let conditions = condition::of_bitlocker(&**source);
+            return Content { conditions, ..whole(probe, Vec::new()) };
+        }
         _ => return whole(probe, Vec::new()),
     };
     let is_ntfs = probe.kind == "ntfs";
     let (content, sure) = match opened {
         Ok(Opened { map, used, warnings, swap }) => {
             let warnings = warnings.into_iter().map(|w| format!("{}: {w}", probe.kind)).collect();
-            (Content { probe, map, used, warnings, swap: swap.into_iter().collect(), hidden: Vec::new() }, true)
+            let swap = swap.into_iter().collect();
+            (Content { map, used, swap, ..whole(probe, warnings) }, true)
         }
         Err(reason) => {
             let warning = format!("{} is copied whole: {reason}", probe.kind);
@@ -79,7 +87,15 @@ fn without_page_files(content: Content, source: &Arc<dyn BlockSource>, sure: boo
         true => content.map,
         false => Arc::new(Scoped::new(content.map, Ranges::default(), removed)),
     };
-    Content { map, swap, hidden, ..content }
+    Content { map, swap, hidden, conditions: condition::of_ntfs(source), ..content }
+}
+
+/// A volume that belongs to something larger, which is not read: of it nothing is known but that.
+pub(crate) fn load_shared(source: &Arc<dyn BlockSource>, conditions: Vec<Condition>) -> Content {
+    let probe = probe(&**source);
+    let warnings = conditions.iter().map(|condition| format!("it {condition}, and is copied whole")).collect();
+    let map = Arc::new(Everything);
+    Content { probe, map, used: source.size(), warnings, swap: Vec::new(), hidden: Vec::new(), conditions }
 }
 
 struct Opened {

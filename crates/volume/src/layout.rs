@@ -9,10 +9,11 @@ use machine::{
     ByteCount, ByteOffset, DiskLayout, FirmwareKind, Mount, Part, PartitionTable, SectorSize, Segment, Volume,
 };
 
-use crate::content::{Content, load_content};
+use crate::content::{Content, load_content, load_shared};
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::firmware::detect_firmware;
+use crate::ldm;
 use crate::logical::{LogicalVolume, Member, assemble, on_disks};
 use crate::map::{Composite, Region, Usage, used_bytes};
 use crate::probe::probe;
@@ -106,10 +107,10 @@ pub fn detect_layout(disks: &[Arc<dyn BlockSource>]) -> Result<Layout> {
         if table.partitions.is_empty() && table.kind != PartitionTable::Gpt && probe(&**source).kind != "unknown" {
             // A filesystem straight on the disk; an empty MBR in front of it is its boot sector.
             table = Table { boot_code: table.boot_code, ..Table::default() };
-            found.push(FoundVolume::load(disk, source, None, Extent::first(source.size()))?);
+            found.push(FoundVolume::load(disk, source, None, &table)?);
         }
         for partition in &table.partitions {
-            found.push(FoundVolume::load(disk, source, Some(partition.clone()), partition.extent)?);
+            found.push(FoundVolume::load(disk, source, Some(partition.clone()), &table)?);
         }
         tables.push(table);
     }
@@ -127,10 +128,15 @@ struct FoundVolume {
 }
 
 impl FoundVolume {
-    fn load(disk: usize, on: &Arc<dyn BlockSource>, partition: Option<Partition>, extent: Extent) -> Result<Self> {
+    /// A partition, or all of a disk that has none.
+    fn load(disk: usize, on: &Arc<dyn BlockSource>, partition: Option<Partition>, table: &Table) -> Result<Self> {
+        let extent = partition.as_ref().map_or(Extent::first(on.size()), |partition| partition.extent);
         let slice = Slice::new(Arc::clone(on), extent).map_err(|e| Error::read("volume", e))?;
         let source: Arc<dyn BlockSource> = Arc::new(slice);
-        let content = load_content(&source);
+        let content = match partition.as_ref().filter(|partition| ldm::is_shared(partition)) {
+            Some(partition) => load_shared(&source, ldm::conditions(&**on, table, partition)),
+            None => load_content(&source),
+        };
         Ok(Self { disk, partition, extent, source, content, group: None })
     }
 
@@ -151,6 +157,7 @@ impl FoundVolume {
             uuid: self.content.probe.uuid.clone(),
             used_bytes,
             mount_points: Vec::new(),
+            conditions: self.content.conditions.clone(),
             volume_group: self.group.clone(),
             parts,
         }
@@ -227,6 +234,7 @@ fn assemble_layout(disks: &[Arc<dyn BlockSource>], tables: Vec<Table>, mut found
             uuid: probe.uuid.clone(),
             used_bytes: part.content.used,
             mount_points: Vec::new(),
+            conditions: part.content.conditions,
             segments: part.volume.segments.iter().map(segment).collect(),
         });
         if probe.kind != "unknown" {

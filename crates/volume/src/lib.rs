@@ -8,6 +8,7 @@
 
 mod bits;
 mod checksum;
+mod condition;
 mod content;
 mod error;
 mod exfat;
@@ -18,6 +19,7 @@ pub mod files;
 mod firmware;
 pub mod fuzz;
 mod layout;
+mod ldm;
 mod logical;
 mod lvm;
 mod map;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use block::{BlockSource, Extent};
 use machine::{ByteCount, ByteOffset};
 
+use crate::field::peek;
 use crate::files::{FileKind, Files};
 
 /// In the root of any volume.
@@ -38,12 +39,7 @@ pub(crate) struct LeftOut {
 pub(crate) fn left_out(source: &Arc<dyn BlockSource>, sure: bool) -> LeftOut {
     let Ok(files) = Files::open(Arc::clone(source)) else { return LeftOut::default() };
     let mut left_out = LeftOut::default();
-    if is_hibernated(&files) {
-        let runs = files.stored_runs(Path::new(HIBERNATION_FILE)).unwrap_or_default();
-        if let Some(run) = runs.first().filter(|run| run.at == 0) {
-            left_out.hidden.extend(Extent::new(ByteOffset(run.start), ByteCount(run.length.min(PAGE))));
-        }
-    }
+    left_out.hidden.extend(hibernation_page(&**source, &files));
     left_out.content.clone_from(&left_out.hidden);
     if sure {
         for path in FILES.iter().map(PathBuf::from).chain(shadow_storage(&files)) {
@@ -54,10 +50,14 @@ pub(crate) fn left_out(source: &Arc<dyn BlockSource>, sure: bool) -> LeftOut {
     left_out
 }
 
-/// Whether a Windows hibernated on this volume, or was switched off by Fast Startup, and would go on from there.
-pub(crate) fn is_hibernated(files: &Files) -> bool {
-    let head = files.read_range(HIBERNATION_FILE, 0, 4).unwrap_or_default().to_ascii_lowercase();
-    HIBERNATED.iter().any(|sign| head == *sign)
+/// The first page of the file in which a Windows hibernated, or was switched off by Fast Startup, if it would go on from it.
+/// It is read where it lies: a system that goes to sleep writes it past its own filesystem.
+pub(crate) fn hibernation_page(source: &dyn BlockSource, files: &Files) -> Option<Extent> {
+    let runs = files.stored_runs(Path::new(HIBERNATION_FILE)).unwrap_or_default();
+    let first = runs.first().filter(|run| run.at == 0)?;
+    let head = peek(source, first.start, 4)?.to_ascii_lowercase();
+    let is_asleep = HIBERNATED.iter().any(|sign| head == *sign);
+    Extent::new(ByteOffset(first.start), ByteCount(first.length.min(PAGE))).filter(|_| is_asleep)
 }
 
 fn shadow_storage(files: &Files) -> Vec<PathBuf> {

@@ -103,6 +103,10 @@ trait Tree: Send + Sync {
     fn stored_runs(&self, node: Node) -> Result<Vec<Run>> {
         Ok(self.runs(node)?.unwrap_or_default())
     }
+    /// Whether a file's data are kept compressed somewhere else than where they seem to be.
+    fn is_overlaid(&self, _node: Node) -> bool {
+        false
+    }
 }
 
 /// Bytes of a file that lie in one piece.
@@ -223,6 +227,11 @@ impl Files {
     /// Where the bytes of a plain file were when the filesystem was last written, sure or not.
     pub(crate) fn stored_runs(&self, path: &Path) -> Result<Vec<Run>> {
         self.tree.stored_runs(self.walk(path, false)?)
+    }
+
+    /// Whether Windows keeps the file compressed by its overlay ("compact OS").
+    pub(crate) fn is_overlaid(&self, path: &str) -> bool {
+        self.walk(Path::new(path), true).is_ok_and(|node| self.tree.is_overlaid(node))
     }
 
     fn plain_file(&self, path: &Path) -> Result<(Node, ByteCount)> {

@@ -126,6 +126,11 @@ impl Tree for NtfsFiles {
         Ok(stream.runs().iter().filter_map(|r| run(r.first, r.place?, r.count)).collect())
     }
 
+    fn is_overlaid(&self, node: Node) -> bool {
+        let found = self.record(node).and_then(|record| self.reparse(&record));
+        matches!(found, Ok(Some(Reparse::Overlay(_))))
+    }
+
     fn read_link(&self, node: Node) -> Result<Vec<u8>> {
         match self.reparse(&self.record(node)?)? {
             Some(Reparse::Link(target)) if target.len() as u64 <= LINK_MAX.0 => Ok(target.into_bytes()),
