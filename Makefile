@@ -28,7 +28,7 @@ windows: ## build the program for converted Windows guests; once for the same so
 	@tools/setup windows
 	@tools/windows
 
-package: build ## make the Debian package
+package: build windows ## make the Debian package
 	@tools/package "$(PROGRAMS)" "$(CARGO_TARGET_DIR)/package"
 
 demo: build ## cold-clone a physical machine over the network into a VM that boots, and show it

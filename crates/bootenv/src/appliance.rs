@@ -10,6 +10,7 @@ mod devices;
 mod filesystems;
 mod hibernation;
 mod report;
+mod windows;
 
 use guest::appliance::{Job, Mode, Report};
 use guest::{Directory, Plan, State};
@@ -50,7 +51,11 @@ fn work(reporter: &mut Reporter) -> Result<()> {
     volumes.extend(devices::map_logical_volumes(&job, &disks, &logical)?);
     let writable = !matches!(job.mode, Mode::Plan);
     let Some(root) = filesystems::find_root(&volumes, |text| reporter.log(text))? else {
-        let result = without_root(&job, &volumes, reporter);
+        let result = match windows::find(&volumes, |text| reporter.log(text)) {
+            Ok(Some(found)) => windows::work(&job, &found, writable, reporter),
+            Ok(None) => without_root(&job, &volumes, reporter),
+            Err(error) => Err(error),
+        };
         devices::unmap_logical_volumes(&logical);
         return result;
     };
@@ -93,10 +98,6 @@ fn start_afresh(job: &Job, images: &[hibernation::Image], reporter: &mut Reporte
 
 /// Plans, and applies what is wanted, in the guest that is mounted.
 fn change(job: &Job, volumes: &[devices::Device], reporter: &mut Reporter) -> Result<()> {
-    let fault = |error: guest::Error| {
-        let context = error.to_string();
-        Error { context, source: error.source }
-    };
     let mut tree = Directory::open(GUEST).map_err(fault)?;
     if let Mode::Proof(probe) = &job.mode {
         reporter.log("adding the boot proof's probe");
@@ -110,15 +111,24 @@ fn change(job: &Job, volumes: &[devices::Device], reporter: &mut Reporter) -> Re
     if job.mode == Mode::Plan {
         return Ok(());
     }
-    let outcomes = guest::apply(&plan, &job.refused, &mut tree);
+    apply(&plan, job, &mut tree, reporter)?;
+    start_afresh(job, &images, reporter)
+}
+
+/// Applies what is wanted of a plan, and tells what became of it.
+fn apply(plan: &Plan, job: &Job, tree: &mut Directory, reporter: &mut Reporter) -> Result<()> {
+    let outcomes = guest::apply(plan, &job.refused, tree);
     let failed = outcomes.iter().find(|outcome| matches!(outcome.state, State::Failed | State::NoRoom)).cloned();
     for outcome in outcomes {
         reporter.send(&Report::Outcome { outcome })?;
     }
-    match failed {
-        Some(outcome) => Err(Error::new(format!("fix-up {}: {}", outcome.id, outcome.detail))),
-        None => start_afresh(job, &images, reporter),
-    }
+    failed.map_or(Ok(()), |outcome| Err(Error::new(format!("fix-up {}: {}", outcome.id, outcome.detail))))
+}
+
+/// What the guest's side says, as an error of this one.
+fn fault(error: guest::Error) -> Error {
+    let context = error.to_string();
+    Error { context, source: error.source }
 }
 
 fn load_job() -> Result<Job> {

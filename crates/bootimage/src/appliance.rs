@@ -9,10 +9,13 @@ use crate::initramfs::{Plan, write_initramfs};
 use crate::kernel::{Kernel, KernelChoice, load_kernel};
 use crate::modules::{Wanted, load_index};
 use crate::program::{Programs, copy_stripped};
-use crate::{Error, Result, cache, drivers};
+use crate::{Error, Result, cache, debian_programs, drivers};
 
 /// Raised whenever what is inside changes other than by kernel or bootenv.
-const LAYOUT: &str = "appliance 1";
+const LAYOUT: &str = "appliance 2";
+
+/// Programs of Debian in it: the driver of NTFS, which its kernel has not. Path here and in the image, package.
+const PROGRAMS: &[(&str, &str)] = &[("/bin/ntfs-3g", "ntfs-3g")];
 
 /// What to build an appliance from.
 #[derive(Clone, Debug)]
@@ -89,6 +92,7 @@ fn build(kernel: &Kernel, bootenv: &Path, folder: &Path, progress: &mut dyn FnMu
         added: &Added::default(),
         firmware: &BTreeMap::new(),
         names: &[],
+        programs: &debian_programs::find(PROGRAMS, progress)?,
         rescue: &BTreeMap::new(),
     };
     let sizes = write_initramfs(&plan, &folder.join("initramfs.img"))?;

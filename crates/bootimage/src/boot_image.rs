@@ -153,6 +153,7 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
         added: &drivers.added,
         firmware: &drivers.firmware.contents,
         names: &device_names(progress),
+        programs: &BTreeMap::new(),
         rescue: &rescue,
     };
     let sizes = write_initramfs(&plan, &made("initramfs.img"))?;

@@ -175,6 +175,7 @@ pub(crate) const APPLIANCE: &[&str] = &[
     "fs/btrfs/",
     "fs/ext4/",
     "fs/fat/",
+    "fs/fuse/fuse",
     "fs/nls/nls_ascii",
     "fs/nls/nls_cp437",
     "fs/nls/nls_iso8859-1",

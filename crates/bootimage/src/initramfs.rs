@@ -31,6 +31,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) firmware: &'a BTreeMap<String, PathBuf>,
     /// Name below `lib/vconverter` → content; none in the appliance.
     pub(crate) names: &'a [(&'static str, String)],
+    /// Programs of Debian with their libraries, by their place.
+    pub(crate) programs: &'a BTreeMap<String, PathBuf>,
     /// Programs of the rescue shell, by their place; none where there is no such shell.
     pub(crate) rescue: &'a BTreeMap<String, PathBuf>,
 }
@@ -101,6 +103,9 @@ fn assemble(plan: &Plan<'_>) -> Result<Archive> {
     archive.add_bytes("etc/nsswitch.conf", 0o644, *b"passwd: files\ngroup: files\nhosts: files dns\n")?;
     archive.add_bytes("etc/passwd", 0o644, *b"root:x:0:0:root:/:/init\n")?;
     archive.add_bytes("etc/group", 0o644, *b"root:x:0:\n")?;
+    for (name, from) in plan.programs {
+        archive.add_file(name, 0o755, from)?;
+    }
     if !plan.rescue.is_empty() {
         add_rescue(&mut archive, plan.rescue)?;
     }

@@ -11,6 +11,7 @@ mod boot_image;
 mod cache;
 mod configuration;
 pub mod cpio;
+mod debian_programs;
 mod devices;
 mod drivers;
 mod error;

@@ -29,6 +29,11 @@ impl Programs {
         Ok(Self::in_folder(folder))
     }
 
+    /// Where a program of that name would lie.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// The static program `name`.
     ///
     /// # Errors

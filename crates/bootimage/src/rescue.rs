@@ -1,14 +1,12 @@
 //! What a rescue shell needs: an SSH server and a shell as programs of Debian's packages, with the libraries that they
 //! name. In the image only where the operator gave a public key.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::cpio::Archive;
-use crate::package::find_file;
-use crate::tool::OBJDUMP;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, debian_programs};
 
 /// Where the SSH server lies in an image that has one.
 pub(crate) const SERVER: &str = "usr/sbin/dropbear";
@@ -19,18 +17,6 @@ const PROGRAMS: &[(&str, &str)] = &[
     // The static one: it needs nothing else, and finds its applets in itself.
     ("/bin/busybox", "busybox-static"),
 ];
-/// Libraries that those programs may name, and their packages.
-const LIBRARIES: &[(&str, &str)] = &[
-    ("ld-linux-x86-64.so.2", "libc6"),
-    ("libc.so.6", "libc6"),
-    ("libcrypt.so.1", "libcrypt1"),
-    ("libgmp.so.10", "libgmp10"),
-    ("libtomcrypt.so.1", "libtomcrypt1"),
-    ("libtommath.so.1", "libtommath1"),
-    ("libz.so.1", "zlib1g"),
-];
-const LIBRARY_FOLDERS: &[&str] = &["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu"];
-const LOADER: &str = "ld-linux-x86-64.so.2";
 /// Kinds of keys that the server knows.
 const KEY_KINDS: &[&str] = &[
     "ssh-ed25519",
@@ -74,51 +60,7 @@ pub fn load_ssh_key(path: &Path) -> Result<String> {
 
 /// The files of the rescue shell: path in the image → where it lies here.
 pub(crate) fn find_programs(progress: &mut dyn FnMut(&str)) -> Result<BTreeMap<String, PathBuf>> {
-    let mut found = BTreeMap::new();
-    let mut open = Vec::new();
-    for (path, package) in PROGRAMS {
-        let file = find_file(path, package, progress)?;
-        open.push(file.clone());
-        found.insert(path.trim_start_matches('/').to_owned(), file);
-    }
-    let mut seen = BTreeSet::new();
-    while let Some(file) = open.pop() {
-        for library in needed(&file)? {
-            if seen.insert(library.clone()) {
-                let from = find_library(&library, progress)?;
-                open.push(from.clone());
-                // The loader's place stands in every program.
-                let folder = if library == LOADER { "lib64" } else { "lib/x86_64-linux-gnu" };
-                found.insert(format!("{folder}/{library}"), from);
-            }
-        }
-    }
-    // Every program that has libraries names the loader, and not as one of them.
-    let loader = find_library(LOADER, progress)?;
-    found.insert(format!("lib64/{LOADER}"), loader);
-    Ok(found)
-}
-
-fn find_library(name: &str, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    let unknown =
-        || Error::new(ErrorKind::MissingTool, format!("rescue shell: the library {name} is of no known package"));
-    let (_, package) = LIBRARIES.iter().find(|(library, _)| *library == name).ok_or_else(unknown)?;
-    let mut missing = unknown();
-    for folder in LIBRARY_FOLDERS {
-        match find_file(&format!("{folder}/{name}"), package, progress) {
-            Ok(file) => return Ok(file),
-            Err(error) => missing = error,
-        }
-    }
-    Err(missing)
-}
-
-/// Names of the libraries that a program asks for; none for a static one.
-fn needed(program: &Path) -> Result<Vec<String>> {
-    let mut command = OBJDUMP.command()?;
-    let headers = OBJDUMP.run(command.arg("-p").arg(program))?;
-    let names = headers.lines().filter_map(|line| line.trim_start().strip_prefix("NEEDED"));
-    Ok(names.map(|name| name.trim().to_owned()).collect())
+    debian_programs::find(PROGRAMS, progress)
 }
 
 /// Puts the programs into an archive; root's shell is theirs then.
@@ -169,7 +111,7 @@ mod tests {
         println!("{} files, {} KiB: {:?}", programs.len(), size >> 10, programs.keys());
         assert!(size < 12 << 20);
         for file in programs.values() {
-            for library in needed(file).unwrap() {
+            for library in debian_programs::needed(file).unwrap() {
                 assert!(programs.keys().any(|name| name.ends_with(&format!("/{library}"))), "{library}");
             }
         }

@@ -13,9 +13,11 @@ use rustix::fs::{FlockOperation, flock};
 use crate::{Error, ErrorKind, Result};
 
 /// What a controller keeps here beside its database, and a backup takes: files, and folders of files.
-pub(crate) const KEPT: &[&str] = &["credentials.key", DRIVERS, "identity"];
+pub(crate) const KEPT: &[&str] = &["credentials.key", DRIVERS, FIRST_BOOT, "identity"];
 /// The folder of the driver library.
 pub(crate) const DRIVERS: &str = "drivers";
+/// The folder of scripts for the first boot of Windows guests.
+const FIRST_BOOT: &str = "first-boot";
 
 /// Names of what lies in a data directory; it need not exist.
 #[derive(Clone, Debug)]
@@ -54,6 +56,11 @@ impl DataDirectory {
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder of scripts for the first boot of Windows guests; it need not exist.
+    pub fn first_boot_scripts(&self) -> PathBuf {
+        self.path.join(FIRST_BOOT)
     }
 
     /// The API's socket, mode 0600.

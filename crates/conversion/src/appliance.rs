@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bootimage::cpio::{Archive, append_archive};
 use bootimage::{ApplianceOptions, build_appliance};
 use guest::Plan;
-use guest::appliance::{JOB_PATH, Job, Report};
+use guest::appliance::{JOB_PATH, Job, Report, WindowsJob};
 use qemu::{Confinement, DirectBoot, Disk, DiskBus, Hardware, Image, MachineType, OnReset, SerialPort};
 
 use crate::error::Context;
@@ -15,8 +15,10 @@ use crate::{Cancel, Error, ErrorKind, Event, Observer, Result};
 
 /// An appliance that takes longer is stuck. On an idle machine without KVM it takes ten seconds.
 const TIME_MAX: Duration = Duration::from_secs(900);
-/// Memory of the appliance: an initramfs of the guest is held in it several times over.
+/// Memory of the appliance: an initramfs of the guest is held in it several times over, and so are the hives of a Windows, with
+/// the drivers that it gets.
 const MEMORY_MIB: u32 = 768;
+const MEMORY_WINDOWS_MIB: u32 = 1536;
 /// Lines of the answer that are read.
 const REPORTS_MAX: usize = 100_000;
 
@@ -48,13 +50,14 @@ pub(crate) fn disk(image: Image, of: &machine::Disk) -> Disk {
     }
 }
 
-/// Runs `job` on `disks`; `scratch` is a folder for the time of the run. The appliance's log is left there as
+/// Runs `job` with `files` beside it (path and content) on `disks`; `scratch` is a folder for the time of the run. The appliance's log is left there as
 /// `appliance.log`.
 ///
 /// # Errors
 /// [`ErrorKind::FixUp`] with the appliance's own reason (a lack of room in the guest is an answer), [`ErrorKind::Refused`] where something that it needs is missing.
 pub(crate) fn run(
     job: &Job,
+    files: Vec<(String, Vec<u8>)>,
     disks: Vec<Disk>,
     scratch: &Path,
     observer: &dyn Observer,
@@ -68,14 +71,15 @@ pub(crate) fn run(
     let initramfs = scratch.join("appliance.initramfs");
     let mut archive = Archive::new();
     let job_json = serde_json::to_vec(job).context(ErrorKind::Internal, || "the appliance's job".into())?;
-    archive
-        .add_bytes(JOB_PATH.trim_start_matches('/'), 0o400, job_json)
+    let mut files = std::iter::once((JOB_PATH.to_owned(), job_json)).chain(files);
+    files
+        .try_for_each(|(path, content)| archive.add_bytes(path.trim_start_matches('/'), 0o400, content))
         .and_then(|()| append_archive(&appliance.initramfs, &archive, &initramfs))
         .context(ErrorKind::Target, || "the appliance's initramfs".into())?;
 
     let mut hardware = Hardware::new(MachineType::Q35);
     hardware.name = "vconverter-appliance".into();
-    hardware.memory_mib = MEMORY_MIB;
+    hardware.memory_mib = if job.windows == WindowsJob::default() { MEMORY_MIB } else { MEMORY_WINDOWS_MIB };
     hardware.screen = false;
     hardware.disks = disks;
     hardware.serial_ports = vec![SerialPort::logged(scratch.join("appliance.log")), SerialPort::default()];

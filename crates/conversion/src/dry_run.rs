@@ -1,6 +1,6 @@
 //! What a conversion would do, without leaving anything behind.
 
-use guest::appliance::Mode;
+use guest::appliance::{Job, Mode};
 use machine::Machine;
 use qemu::Image;
 
@@ -8,7 +8,10 @@ use crate::choices::Selection;
 use crate::fixup::{FixUps, job, plan_without_guest};
 use crate::overlay::Overlay;
 use crate::pipeline::Origin;
-use crate::{Cancel, ConvertedDisk, CopyProgress, Event, Observer, Outcome, Proof, Request, Result, Step, appliance};
+use crate::{
+    Cancel, ConvertedDisk, CopyProgress, Event, Observer, Outcome, Proof, Request, Result, Step, WindowsGuests,
+    appliance,
+};
 use block::Extent;
 
 /// Counts what would be copied and, for disks that lie here, plans the fix-ups on overlays that are thrown away.
@@ -17,6 +20,7 @@ pub(crate) fn dry_run(
     machine: &Machine,
     selection: &Selection,
     request: &Request,
+    windows: &WindowsGuests,
     observer: &dyn Observer,
     cancel: &Cancel,
 ) -> Result<Outcome> {
@@ -65,7 +69,10 @@ pub(crate) fn dry_run(
                     Overlay::create(scratch.path().join(format!("disk{place}.qcow2")), &base.path, &base.format)?;
                 stack.push(appliance::disk(Image::new(overlay.path(), "qcow2").over(base), disk));
             }
-            let answer = appliance::run(&job(Mode::Plan, source, selection), stack, scratch.path(), observer, cancel)?;
+            let parcel = windows.parcel(&machine, "dry-run")?;
+            warnings.extend(parcel.warnings);
+            let job = Job { windows: parcel.job, ..job(Mode::Plan, source, selection) };
+            let answer = appliance::run(&job, parcel.files, stack, scratch.path(), observer, cancel)?;
             answer.plan.map(|plan| FixUps { plan, applied: Vec::new() })
         }
         (Origin::Remote(_), None) => {

@@ -1,6 +1,6 @@
 //! The fix-up step: plan, show, apply, in overlays over the replicas.
 
-use guest::appliance::{Job, Mode};
+use guest::appliance::{Job, Mode, WindowsJob};
 use guest::{Plan, State};
 use machine::{Family, Machine};
 use qemu::Image;
@@ -22,6 +22,11 @@ pub(crate) struct FixUps {
 }
 
 impl FixUps {
+    /// Whether the fix-up of this id was made, or was so already.
+    pub(crate) fn is_so(&self, id: &str) -> bool {
+        self.applied.iter().any(|fixup| fixup.id == id && matches!(fixup.state, State::Done | State::AlreadySo))
+    }
+
     /// For the outcome of the conversion.
     pub(crate) fn outcomes(&self) -> Vec<FixUpOutcome> {
         let result = |id: &str| match self.applied.iter().find(|outcome| outcome.id == id).map(|o| o.state) {
@@ -48,9 +53,12 @@ pub(crate) fn fix_up(pipeline: &mut Pipeline<'_>) -> Result<FixUps> {
         plan.warnings.iter().for_each(|warning| pipeline.warn(warning.clone()));
         return Ok(FixUps { plan, applied: Vec::new() });
     }
-    let mut job = job(Mode::Apply, &pipeline.record.machine, &pipeline.selection);
+    let parcel = pipeline.windows.parcel(&selected_machine(pipeline), &pipeline.record.id)?;
+    parcel.warnings.into_iter().for_each(|warning| pipeline.warn(warning));
+    let job = job(Mode::Apply, &pipeline.record.machine, &pipeline.selection);
+    let mut job = Job { windows: parcel.job, ..job };
     let (answer, overlays) = loop {
-        let (answer, overlays) = try_on_overlays(pipeline, &job)?;
+        let (answer, overlays) = try_on_overlays(pipeline, &job, &parcel.files)?;
         let Some(full) = answer.no_room() else { break (answer, overlays) };
         overlays.into_iter().try_for_each(Overlay::discard)?;
         if job.refused.contains(&full.id) {
@@ -65,6 +73,7 @@ pub(crate) fn fix_up(pipeline: &mut Pipeline<'_>) -> Result<FixUps> {
     };
     let missing = || Error::new(ErrorKind::FixUp, "the appliance made no plan");
     let fixups = FixUps { plan: answer.plan.ok_or_else(missing)?, applied: answer.outcomes };
+    crate::undo::write(&fixups, &pipeline.workdir.file(crate::undo::FOLDER))?;
     for outcome in fixups.outcomes() {
         let message = format!("fix-up {}: {} ({})", outcome.id, outcome.title, outcome.result);
         pipeline.observer.event(Event::Log { message });
@@ -81,7 +90,11 @@ pub(crate) fn fix_up(pipeline: &mut Pipeline<'_>) -> Result<FixUps> {
 }
 
 /// Runs `job` on fresh overlays; after a failure they are gone.
-fn try_on_overlays(pipeline: &Pipeline<'_>, job: &Job) -> Result<(appliance::Answer, Vec<Overlay>)> {
+fn try_on_overlays(
+    pipeline: &Pipeline<'_>,
+    job: &Job,
+    files: &[(String, Vec<u8>)],
+) -> Result<(appliance::Answer, Vec<Overlay>)> {
     let mut overlays = Vec::new();
     let mut disks = Vec::new();
     for (place, disk) in pipeline.disks() {
@@ -91,7 +104,7 @@ fn try_on_overlays(pipeline: &Pipeline<'_>, job: &Job) -> Result<(appliance::Ans
         disks.push(appliance::disk(stack, disk));
         overlays.push(overlay);
     }
-    match appliance::run(job, disks, pipeline.workdir.path(), pipeline.observer, pipeline.cancel) {
+    match appliance::run(job, files.to_vec(), disks, pipeline.workdir.path(), pipeline.observer, pipeline.cancel) {
         Ok(answer) => Ok((answer, overlays)),
         Err(error) => {
             // The replica is as it was; what is in the overlays is worth nothing.
@@ -121,5 +134,6 @@ pub(crate) fn selected_machine(pipeline: &Pipeline<'_>) -> Machine {
 pub(crate) fn job(mode: Mode, machine: &Machine, selection: &Selection) -> Job {
     let source_disks = if selection.is_partial { machine.disks.clone() } else { Vec::new() };
     let absent = selection.absent.clone();
-    Job { mode, facts: selection.of_vm(machine), source_disks, absent, refused: Vec::new() }
+    let facts = selection.of_vm(machine);
+    Job { mode, facts, source_disks, absent, refused: Vec::new(), windows: WindowsJob::default() }
 }

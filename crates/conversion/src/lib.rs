@@ -31,8 +31,10 @@ pub mod reconcile;
 mod remote;
 pub mod replica;
 mod request;
+mod undo;
 mod visits;
 mod watch;
+mod windows;
 mod workdir;
 
 pub use choices::{Allocation, Choices, DiskSetting};
@@ -46,7 +48,10 @@ pub use preflight::{Finding, PlannedDisk, Preflight, Severity, preflight};
 pub use prove::{PROOF_FOLDER, PROOF_RECORD, PROOF_SCREENSHOT, PROOF_SERIAL_LOG};
 pub use remote::{DataStream, RemoteMachine, StreamMode, StreamRequest, Visit};
 pub use request::{OutputFormat, Request, Source};
+pub use windows::WindowsGuests;
 pub use workdir::{discard, working_folder};
 
 /// Notes with each volume of a machine where its guest mounts it, as far as its table could be read.
 pub use guest::linux::place_mounts;
+/// The hypervisors that Windows guests get drivers for.
+pub use guest::windows::drivers::Hypervisor;

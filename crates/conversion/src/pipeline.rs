@@ -22,7 +22,7 @@ use crate::replica::Replica;
 use crate::workdir::{Workdir, remove_if_present};
 use crate::{
     Allocation, Cancel, ConvertedDisk, Error, ErrorKind, Event, Observer, Outcome, Proof, RemoteMachine, Request,
-    Result, Source, Step, Verdict, Visit,
+    Result, Source, Step, Verdict, Visit, WindowsGuests,
 };
 
 /// Converts `source` as `request` says, and returns what was made.
@@ -32,7 +32,13 @@ use crate::{
 ///
 /// # Errors
 /// One error that says what, where and what to do. Nothing bears the final name then; what is durable is kept.
-pub fn convert(source: &Source, request: &Request, observer: &dyn Observer, cancel: &Cancel) -> Result<Outcome> {
+pub fn convert(
+    source: &Source,
+    request: &Request,
+    windows: &WindowsGuests,
+    observer: &dyn Observer,
+    cancel: &Cancel,
+) -> Result<Outcome> {
     observer.event(Event::Step { step: Step::Check });
     if let Some(made) = crate::made::made_before(source, request)? {
         observer.event(Event::Log {
@@ -49,9 +55,9 @@ pub fn convert(source: &Source, request: &Request, observer: &dyn Observer, canc
         crate::programs::check(&selection.of_vm(&machine), request)?;
     }
     if request.dry_run {
-        return crate::dry_run::dry_run(&origin, &machine, &selection, request, observer, cancel);
+        return crate::dry_run::dry_run(&origin, &machine, &selection, request, windows, observer, cancel);
     }
-    let mut pipeline = Pipeline::open(origin, &machine, &selection, request, observer, cancel)?;
+    let mut pipeline = Pipeline::open(origin, &machine, &selection, request, windows, observer, cancel)?;
     pipeline.run()?;
     pipeline.finish()
 }
@@ -63,6 +69,7 @@ impl<'a> Pipeline<'a> {
         machine: &Machine,
         selection: &Selection,
         request: &Request,
+        windows: &'a WindowsGuests,
         observer: &'a dyn Observer,
         cancel: &'a Cancel,
     ) -> Result<Self> {
@@ -82,7 +89,7 @@ impl<'a> Pipeline<'a> {
         let record = Record { task: origin.task(), ..record };
         // What is left out lies where it lay when the conversion began.
         let selection = Selection::of(&record.machine, &record.request)?;
-        Ok(Self { origin, workdir, record, selection, observer, cancel })
+        Ok(Self { origin, workdir, record, selection, windows, observer, cancel })
     }
 }
 
@@ -291,6 +298,7 @@ pub(crate) struct Pipeline<'a> {
     pub(crate) workdir: Workdir,
     pub(crate) record: Record,
     pub(crate) selection: Selection,
+    pub(crate) windows: &'a WindowsGuests,
     pub(crate) observer: &'a dyn Observer,
     pub(crate) cancel: &'a Cancel,
 }
@@ -609,8 +617,16 @@ mod tests {
         let mut record = Record { stamps: origin.stamps(), ..Record::new(&request, &machine, vec![0, 1]) };
         let (observer, cancel) = (|_: Event| {}, Cancel::default());
         let selection = Selection::of(&machine, &request).unwrap();
-        let mut pipeline =
-            Pipeline { origin, workdir, record: record.clone(), selection, observer: &observer, cancel: &cancel };
+        let windows = WindowsGuests::default();
+        let mut pipeline = Pipeline {
+            origin,
+            workdir,
+            record: record.clone(),
+            selection,
+            windows: &windows,
+            observer: &observer,
+            cancel: &cancel,
+        };
         pipeline.copy_disks().unwrap();
         for place in 0..2 {
             let overlay = Overlay::create(pipeline.overlay_path(place), &pipeline.image(place), "raw").unwrap();
@@ -634,7 +650,7 @@ mod tests {
                 steps.lock().unwrap().push(step);
             }
         };
-        let outcome = convert(source, request, &observer, &Cancel::default());
+        let outcome = convert(source, request, &WindowsGuests::default(), &observer, &Cancel::default());
         (steps.into_inner().unwrap(), outcome)
     }
 

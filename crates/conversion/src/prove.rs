@@ -31,6 +31,9 @@ pub const PROOF_SERIAL_LOG: &str = "serial.log";
 
 /// How long a guest may take, with hardware virtualisation and without, unless `--proof-time` says otherwise.
 const TIME_MAX: [Duration; 2] = [Duration::from_secs(300), Duration::from_secs(1200)];
+/// A Windows finds its hardware and runs its first boot before it says anything.
+const TIME_WINDOWS_MAX: [Duration; 2] = [Duration::from_secs(1200), Duration::from_secs(7200)];
+const STABLE_WINDOWS: Duration = Duration::from_secs(900);
 /// See [`Limits`].
 const STABLE_IDLE: Duration = Duration::from_secs(120);
 const STABLE_BUSY: Duration = Duration::from_secs(240);
@@ -86,6 +89,10 @@ pub(crate) fn prove(pipeline: &mut Pipeline<'_>) -> Result<Proof> {
 /// only what it shows by itself can prove it.
 fn add_probe(pipeline: &mut Pipeline<'_>, stacks: &[Image]) -> Result<Option<String>> {
     let planned = pipeline.record.fixed_up.as_ref().map(|fixed_up| fixed_up.plan.guest.family);
+    if reports_first_boot(pipeline) {
+        // The plan of its first boot has this nonce; what it does in the proof is thrown away with the overlay.
+        return Ok(Some(pipeline.record.id.clone()));
+    }
     if planned != Some(Family::Linux) {
         let message = "boot proof: only the screen and the serial line are watched, no probe is known for this guest";
         pipeline.observer.event(Event::Log { message: message.into() });
@@ -99,7 +106,7 @@ fn add_probe(pipeline: &mut Pipeline<'_>, stacks: &[Image]) -> Result<Option<Str
     let machine = selected_machine(pipeline);
     let disks = machine.disks.iter().zip(stacks).map(|(disk, stack)| appliance::disk(stack.clone(), disk)).collect();
     let job = job(Mode::Proof(probe), &pipeline.record.machine, &pipeline.selection);
-    match appliance::run(&job, disks, pipeline.workdir.path(), pipeline.observer, pipeline.cancel) {
+    match appliance::run(&job, Vec::new(), disks, pipeline.workdir.path(), pipeline.observer, pipeline.cancel) {
         Ok(_) => Ok(Some(nonce)),
         Err(error) if error.kind == ErrorKind::FixUp => {
             pipeline.warn(format!("the boot proof's probe could not be added, only the screen is watched: {error}"));
@@ -107,6 +114,11 @@ fn add_probe(pipeline: &mut Pipeline<'_>, stacks: &[Image]) -> Result<Option<Str
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether the guest is a Windows that reports its first boot.
+fn reports_first_boot(pipeline: &Pipeline<'_>) -> bool {
+    pipeline.record.fixed_up.as_ref().is_some_and(|fixed_up| fixed_up.is_so("first-boot"))
 }
 
 /// Starts the VM and watches it until there is a verdict.
@@ -118,10 +130,12 @@ fn prove_started(pipeline: &Pipeline<'_>, stacks: Vec<Image>, nonce: Option<&str
     let started = Instant::now();
     let vm = hardware.start().context(ErrorKind::Refused, || "starting the VM for its boot proof".into())?;
     let slow = usize::from(matches!(vm.accelerator(), Accelerator::Tcg));
+    let is_windows = reports_first_boot(pipeline);
+    let time_max = if is_windows { TIME_WINDOWS_MAX } else { TIME_MAX };
     let limits = Limits {
-        time: pipeline.record.request.proof_time_s.map_or(TIME_MAX[slow], |s| Duration::from_secs(s.into())),
-        stable_idle: STABLE_IDLE,
-        stable_busy: STABLE_BUSY,
+        time: pipeline.record.request.proof_time_s.map_or(time_max[slow], |s| Duration::from_secs(s.into())),
+        stable_idle: if is_windows { STABLE_WINDOWS } else { STABLE_IDLE },
+        stable_busy: if is_windows { STABLE_WINDOWS } else { STABLE_BUSY },
         failure_quiet: FAILURE_QUIET,
         failure_unmended: FAILURE_UNMENDED,
         probe_after_prompt: PROBE_AFTER_PROMPT[slow],

@@ -209,7 +209,9 @@ mod tests {
                     log.lock().unwrap().push(message);
                 }
             };
+            let windows = crate::WindowsGuests::default();
             let mut pipeline = Pipeline {
+                windows: &windows,
                 origin: Origin::Remote(Arc::clone(&machine) as Arc<dyn RemoteMachine>),
                 workdir: Workdir::open(&request).unwrap(),
                 record: Record::new(&request, &machine.machine(), vec![0, 1]),

@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use guest::appliance::ProbeLine;
-use guest::proof::{Verdict as Seen, classify, last_words, parse_probe_line, standing_hint};
+use guest::proof::{Verdict as Seen, classify, last_words, parse_first_boot_line, parse_probe_line, standing_hint};
+use machine::firstboot::{ReportLine, StepResult};
 use qemu::Picture;
+use serde::Serialize;
 
 use crate::Verdict;
 
@@ -53,8 +55,18 @@ pub(crate) struct Sight<'a> {
 pub(crate) struct Finding {
     pub verdict: Verdict,
     pub evidence: String,
+    /// What the guest said of itself.
+    pub guest: Option<Report>,
+}
+
+/// What a guest says of itself from inside.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Report {
     /// The probe's line.
-    pub guest: Option<ProbeLine>,
+    Probe(ProbeLine),
+    /// The report of a Windows' first boot.
+    FirstBoot(ReportLine),
 }
 
 impl Finding {
@@ -124,6 +136,9 @@ impl<'a> Watch<'a> {
         if let Some(line) = self.nonce.and_then(|nonce| parse_probe_line(sight.probe, nonce)) {
             return Some(by_probe(line));
         }
+        if let Some(line) = self.nonce.and_then(|nonce| parse_first_boot_line(sight.serial, nonce)) {
+            return Some(by_first_boot(line));
+        }
         let Limits { time, failure_quiet, failure_unmended, probe_after_prompt, .. } = self.limits;
         let (unchanged, over) = (sight.at.saturating_sub(self.changed.0), sight.at >= time);
         let stable = unchanged >= self.stable(sight);
@@ -183,7 +198,18 @@ fn by_probe(line: ProbeLine) -> Finding {
         "time" => (Verdict::Passed, format!("{evidence}, still on its way to multi-user")),
         _ => (Verdict::Passed, evidence),
     };
-    Finding { verdict, evidence, guest: Some(line) }
+    Finding { verdict, evidence, guest: Some(Report::Probe(line)) }
+}
+
+/// What the report of a first boot proves: a Windows that can say that something failed has come up.
+fn by_first_boot(line: ReportLine) -> Finding {
+    let mut evidence = format!("{} reports from inside: {}, Windows {}", line.hostname, line.product, line.version);
+    let failed: Vec<&str> =
+        line.steps.iter().filter(|step| step.result == StepResult::Failed).map(|step| step.step.as_str()).collect();
+    if !failed.is_empty() {
+        evidence.push_str(&format!("; of its first boot failed: {}", failed.join(", ")));
+    }
+    Finding { verdict: Verdict::Passed, evidence, guest: Some(Report::FirstBoot(line)) }
 }
 
 #[cfg(test)]
@@ -243,12 +269,28 @@ mod tests {
         };
         let (second, finding) = watched(Some("n"), sight("multi-user"));
         assert_eq!((second, finding.verdict), (50, Verdict::Passed));
-        assert_eq!(finding.guest.unwrap().hostname, "phys1");
+        assert!(matches!(finding.guest, Some(Report::Probe(line)) if line.hostname == "phys1"));
         assert_eq!(watched(Some("n"), sight("emergency")).1.verdict, Verdict::Failed);
         assert!(watched(Some("n"), sight("time")).1.evidence.ends_with("on its way to multi-user"));
         // The line of another probe proves nothing, the prompt does in the end.
         assert_eq!(watched(Some("m"), sight("multi-user")).0, 100);
         assert_eq!(watched(None, sight("multi-user")).0, 0);
+    }
+
+    #[test]
+    fn the_report_of_a_first_boot_proves_a_windows_and_names_what_failed() {
+        let line = |result: &str| {
+            format!(
+                r#"{{"nonce":"n","hostname":"SRV1","product":"Windows Server 2019","version":"10.0.17763","steps":[{{"step":"driver a.inf","result":"{result}"}}]}}"#
+            )
+        };
+        let (second, finding) = shows(|s| if s < 40 { String::new() } else { line("done") });
+        assert_eq!((second, finding.verdict), (40, Verdict::Passed));
+        assert_eq!(finding.evidence, "SRV1 reports from inside: Windows Server 2019, Windows 10.0.17763");
+        let (_, finding) = shows(|_| line("failed"));
+        assert!(finding.evidence.ends_with("failed: driver a.inf"), "{}", finding.evidence);
+        // An older report is none.
+        assert_eq!(shows(|_| line("done").replace("\"n\"", "\"m\"")).1.verdict, Verdict::Inconclusive);
     }
 
     #[test]

@@ -7,6 +7,12 @@ use crate::{Outcome, Plan};
 
 /// Where the appliance finds its [`Job`].
 pub const JOB_PATH: &str = "/vconverter/job.json";
+/// Where it finds the drivers for a Windows guest: a [`Library`](crate::windows::drivers::Library) of those that may fit.
+pub const WINDOWS_DRIVERS_PATH: &str = "/vconverter/windows-drivers";
+/// Where it finds the program of the first boot, under its own name.
+pub const FIRST_BOOT_PATH: &str = "/vconverter/first-boot";
+/// Where it finds the operator's scripts for the first boot.
+pub const SCRIPTS_PATH: &str = "/vconverter/first-boot/scripts";
 
 /// What to do with the disks that the appliance is started with.
 ///
@@ -26,6 +32,28 @@ pub struct Job {
     /// Ids of fix-ups that the operator refused.
     #[serde(default)]
     pub refused: Vec<String>,
+    /// What a Windows guest gets.
+    #[serde(default)]
+    pub windows: WindowsJob,
+}
+
+/// What a Windows guest gets beside the fix-ups of its settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WindowsJob {
+    /// Hypervisors whose drivers it gets, out of [`WINDOWS_DRIVERS_PATH`].
+    pub hypervisors: Vec<crate::windows::drivers::Hypervisor>,
+    /// What runs at its first boot; `None` for nothing.
+    pub first_boot: Option<FirstBootJob>,
+}
+
+/// What runs at the first boot of a Windows guest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstBootJob {
+    /// Repeated in its report.
+    pub nonce: String,
+    /// Names of the files in [`SCRIPTS_PATH`], in the order in which they are run.
+    pub scripts: Vec<machine::firstboot::Script>,
 }
 
 impl Job {

@@ -4,7 +4,7 @@ mod overlay;
 mod verdict;
 
 pub use overlay::add_probe;
-pub use verdict::{Verdict, classify, last_words, parse_probe_line, standing_hint};
+pub use verdict::{Verdict, classify, last_words, parse_first_boot_line, parse_probe_line, standing_hint};
 
 use serde::{Deserialize, Serialize};
 

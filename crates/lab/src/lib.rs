@@ -29,6 +29,7 @@ mod tool;
 mod trunk;
 mod uefi_variables;
 mod volume_group;
+mod windows_disk;
 
 pub use base::ROOT_PASSWORD;
 pub use cold_clone::{ColdClone, cold_clone, tell};
@@ -44,3 +45,4 @@ pub use site::{RunningAgent, Site, pairing_code};
 pub use source_machine::{Boot, Kind, SourceMachine, VolumeFact};
 pub use tampering::{Effect, SystemCall, Tampering};
 pub use trunk::TrunkPort;
+pub use windows_disk::{WindowsDisk, WindowsLayout};

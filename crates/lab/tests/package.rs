@@ -89,6 +89,7 @@ fn the_package_is_installed_removed_and_purged_and_only_purging_takes_the_state(
         "./usr/bin/vconverter -> ../lib/vconverter/vconverter",
         "./usr/lib/vconverter/vconverter-agent",
         "./usr/lib/vconverter/vconverter-bootenv",
+        "./usr/lib/vconverter/vconverter-firstboot.exe",
         "./lib/systemd/system/vconverter.service",
         "./usr/share/man/man1/vconverter-convert.1.gz",
         "./usr/share/bash-completion/completions/vconverter",

@@ -19,6 +19,7 @@ use crate::limits::LimitsArguments;
 use crate::preflight::PreflightArguments;
 use crate::profiles::Profiles;
 use crate::registry::Registry;
+use crate::windows_guests::WindowsArguments;
 
 pub(crate) use agents::{Agents, AgentsAction, TokenAction};
 pub(crate) use drivers::{Drivers, DriversAction, MatchDriver};
@@ -310,6 +311,8 @@ pub(crate) struct Convert {
     pub(crate) no_link_test: bool,
     #[command(flatten)]
     pub(crate) times: Times,
+    #[command(flatten)]
+    pub(crate) windows: WindowsArguments,
 }
 
 /// When a conversion is to begin.

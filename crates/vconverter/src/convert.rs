@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use controller::DataDirectory;
 use controller::api::{
     BatchView, MachineState, MachineView, NewBatches, NewConversion, NewRequest, PreflightView, TaskSchedule, TaskView,
 };
@@ -30,12 +31,17 @@ enum Meant {
     Machines(Vec<String>),
 }
 
-pub(crate) fn convert(arguments: &Convert, connect: &dyn Fn() -> Result<Client>, json: bool) -> Result<()> {
+pub(crate) fn convert(
+    arguments: &Convert,
+    directory: &DataDirectory,
+    connect: &dyn Fn() -> Result<Client>,
+    json: bool,
+) -> Result<()> {
     if let Some(file) = &arguments.from {
         return waves::convert(&connect()?, file, arguments, json);
     }
     match tell_apart(&arguments.sources)? {
-        Meant::Local(paths) => convert_local(arguments, paths, json),
+        Meant::Local(paths) => convert_local(arguments, directory, paths, json),
         Meant::Machines(names) => convert_machines(arguments, &names, connect, json),
     }
 }
@@ -74,7 +80,7 @@ fn tell_apart(sources: &[String]) -> Result<Meant> {
     }
 }
 
-fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result<()> {
+fn convert_local(arguments: &Convert, directory: &DataDirectory, paths: Vec<PathBuf>, json: bool) -> Result<()> {
     if arguments.wait {
         return Err(Failure::new(Code::Usage, "--wait is for machines of the controller: local disks are here"));
     }
@@ -108,12 +114,13 @@ fn convert_local(arguments: &Convert, paths: Vec<PathBuf>, json: bool) -> Result
     let request = settings
         .request(name, disks, choices, arguments.dry_run)
         .map_err(|e| Failure::new(Code::Usage, e.to_string()))?;
+    let windows = arguments.windows.guests(directory)?;
     let teller = Teller::new(json);
     let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     teller.say(&format!("converting local disks: {}", shown.join(", ")));
     let cancel = Cancel::default();
     Signals::listen()?.cancel_in_background(cancel.clone())?;
-    match conversion::convert(&Source::Local(paths), &request, &teller, &cancel) {
+    match conversion::convert(&Source::Local(paths), &request, &windows, &teller, &cancel) {
         Ok(made) => {
             drop(teller);
             match json {
@@ -140,6 +147,10 @@ fn convert_machines(
     connect: &dyn Fn() -> Result<Client>,
     json: bool,
 ) -> Result<()> {
+    if !arguments.windows.is_empty() {
+        let message = "--library, --hypervisors and --first-boot-script are for local disks: the controller has its own, in its data directory";
+        return Err(Failure::new(Code::Usage, message));
+    }
     let client = connect()?;
     if names.len() > 1 && (arguments.name.is_some() || !arguments.choices.is_empty()) {
         let message = "--name, and what is said of disks and volumes, are for one machine: several are named as they are, with all their disks";

@@ -45,6 +45,7 @@ mod tasks;
 mod users;
 mod waves;
 mod windows_drivers;
+mod windows_guests;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -147,7 +148,7 @@ fn run(arguments: Arguments) -> Result<()> {
             }
         }
         Command::Agents(agents) => agents::agents(&connect()?, agents.action, json),
-        Command::Convert(convert) => convert::convert(&convert, &connect, json),
+        Command::Convert(convert) => convert::convert(&convert, &directory, &connect, json),
         Command::Tasks(tasks) => {
             let client = connect()?;
             match tasks.action {

@@ -16,9 +16,12 @@ use crate::failure::Result;
 use crate::readiness;
 use crate::settings::Settings;
 use crate::signals::Signals;
+use crate::windows_guests;
 
 /// The conversions of a controller.
-struct Pipeline;
+struct Pipeline {
+    data_dir: std::path::PathBuf,
+}
 
 impl Converter for Pipeline {
     fn convert(
@@ -28,7 +31,9 @@ impl Converter for Pipeline {
         observer: &dyn Observer,
         cancel: &Cancel,
     ) -> conversion::Result<serde_json::Value> {
-        let outcome = conversion::convert(&source, request, observer, cancel)?;
+        // Looked at anew for each: drivers and scripts may come while it runs.
+        let windows = windows_guests::of_data_directory(&DataDirectory::new(&self.data_dir))?;
+        let outcome = conversion::convert(&source, request, &windows, observer, cancel)?;
         serde_json::to_value(outcome).map_err(|e| {
             conversion::Error::because(conversion::ErrorKind::Internal, "outcome cannot be written as JSON", e)
         })
@@ -82,7 +87,11 @@ pub(crate) fn serve(settings: &Settings, json: bool) -> Result<()> {
         console: settings.console.config()?,
         unlock: settings.unlock()?,
         pxe: if settings.pxe_enabled.value { Some(settings.pxe.config()?) } else { None },
-        ..Config::new(directory, settings.listen.value, Arc::new(Pipeline))
+        ..Config::new(
+            directory,
+            settings.listen.value,
+            Arc::new(Pipeline { data_dir: settings.data_dir.value.clone() }),
+        )
     };
     let signals = Signals::listen()?;
     let mail = settings.mail.config()?;

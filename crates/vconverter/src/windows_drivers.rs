@@ -18,7 +18,7 @@ use crate::failure::{Code, Failure, Result};
 use crate::table::{Table, plain};
 
 /// The library's folder in a data directory.
-const FOLDER: &str = "windows-drivers";
+pub(crate) const FOLDER: &str = "windows-drivers";
 
 /// The library in the folder that is named, else that of the data directory.
 pub(crate) fn library(named: Option<&Path>, directory: &DataDirectory) -> Library {

@@ -70,7 +70,8 @@ impl Machine2 {
         let machine = origin.machine()?;
         let selection = Selection::of(&machine, request)?;
         selection.check_bootable(&machine, request)?;
-        let mut pipeline = Pipeline::open(origin, &machine, &selection, request, &observer, &cancel)?;
+        let windows = WindowsGuests::default();
+        let mut pipeline = Pipeline::open(origin, &machine, &selection, request, &windows, &observer, &cancel)?;
         pipeline.store()?;
         pipeline.annexes().iter().try_for_each(Annex::open)?;
         pipeline.copy_disks()?;
@@ -136,7 +137,8 @@ fn left_out_volumes_read_as_zeros_and_the_rest_is_whole_after_being_stopped() {
     assert!(record.copied[0].as_ref().unwrap().copied.sent.0 < 6_500_000, "{:?}", record.copied[0]);
 
     machine.all_done(&request, record);
-    let outcome = convert(&machine.source(), &request, &|_: Event| {}, &Cancel::default()).unwrap();
+    let outcome =
+        convert(&machine.source(), &request, &WindowsGuests::default(), &|_: Event| {}, &Cancel::default()).unwrap();
     println!("{outcome:#?}");
     assert_eq!(outcome.disks[1].file, machine.fast().join("vm/vm-disk1.raw").display().to_string());
     assert_eq!(outcome.left_out, ["/data (partition 2 of a.raw)".replace("a.raw", &a.display().to_string())]);
@@ -146,7 +148,8 @@ fn left_out_volumes_read_as_zeros_and_the_rest_is_whole_after_being_stopped() {
         (vec!["vm".into()], vec!["vm-disk1.raw".into()])
     );
     assert_eq!(names(&request.output), ["vm"]);
-    let again = convert(&machine.source(), &request, &|_: Event| {}, &Cancel::default()).unwrap_err();
+    let again = convert(&machine.source(), &request, &WindowsGuests::default(), &|_: Event| {}, &Cancel::default())
+        .unwrap_err();
     assert!(again.to_string().contains("exists already"), "{again}");
 }
 
@@ -179,14 +182,15 @@ fn a_result_with_a_disk_elsewhere_appears_whole_or_not_at_all_and_is_discarded_w
     machine.all_done(&request, record.clone());
     // Killed when the disk had its name, and the result did not.
     fs::rename(machine.fast().join(".vm.partial"), machine.fast().join("vm")).unwrap();
-    convert(&machine.source(), &request, &|_: Event| {}, &Cancel::default()).unwrap();
+    convert(&machine.source(), &request, &WindowsGuests::default(), &|_: Event| {}, &Cancel::default()).unwrap();
     assert!(machine.fast().join("vm/vm-disk1.raw").exists() && request.output.join("vm").exists());
 
     let other = Request { name: "other".into(), ..request };
     let record = machine.copy(&other, false).unwrap();
     machine.all_done(&other, record);
     fs::remove_dir_all(machine.fast().join(".other.partial")).unwrap();
-    let gone = convert(&machine.source(), &other, &|_: Event| {}, &Cancel::default()).unwrap_err();
+    let gone =
+        convert(&machine.source(), &other, &WindowsGuests::default(), &|_: Event| {}, &Cancel::default()).unwrap_err();
     assert!(gone.to_string().contains("is its filesystem mounted?"), "{gone}");
     assert!(!other.output.join("other").exists());
 }

@@ -4,6 +4,8 @@
 //! Evidence from inside the guest passes: the probe's line with the right nonce, or its own host name at a login prompt. A known
 //! failure fails. Anything else is inconclusive: a screen that says nothing proves nothing.
 
+use machine::firstboot::ReportLine;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::appliance::ProbeLine;
@@ -128,13 +130,22 @@ fn waits_for_a_device(line: &str) -> bool {
         && ["Job dev-", "running for /dev/", "running for dev-"].iter().any(|job| line.contains(job))
 }
 
-/// The probe's line in `text`, if it carries `nonce`.
+/// The probe's line with this nonce on its serial port.
 pub fn parse_probe_line(text: &str, nonce: &str) -> Option<ProbeLine> {
+    parse_line(text, |line: &ProbeLine| line.nonce == nonce)
+}
+
+/// The report of a Windows' first boot with this nonce on its serial port.
+pub fn parse_first_boot_line(text: &str, nonce: &str) -> Option<ReportLine> {
+    parse_line(text, |line: &ReportLine| line.nonce == nonce)
+}
+
+fn parse_line<T: DeserializeOwned>(text: &str, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
     let mut lines = tail(text).lines().filter(|line| line.len() <= LINE_MAX);
     lines.find_map(|line| {
         let start = line.find('{')?;
-        let probe: ProbeLine = serde_json::from_str(line[start..].trim_end()).ok()?;
-        (probe.nonce == nonce).then_some(probe)
+        let found = serde_json::from_str(line[start..].trim_end()).ok()?;
+        is_wanted(&found).then_some(found)
     })
 }
 

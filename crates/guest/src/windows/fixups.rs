@@ -12,11 +12,14 @@ mod registry;
 mod services;
 mod settings;
 
-use machine::{Capabilities, DiskBus, FirmwareKind, Machine, NicModel, firstboot};
+use machine::firstboot::DiskSignature;
+use machine::{Capabilities, Disk, DiskBus, Firmware, FirmwareKind, Machine, NicModel, PartitionTable, firstboot};
 
+use super::boot_manager;
 use super::drivers::{Hypervisor, Library};
-use super::path::Paths;
-use super::volumes::{SYSTEM, Subtree};
+use super::inspection::{Inspection, Severity, Surroundings};
+use super::path::{Paths, resolve};
+use super::volumes::{BOOT, SYSTEM, Subtree};
 use super::{Architecture, Release, Windows};
 use crate::plan::Plan;
 use crate::{Error, ErrorKind, FileTree, Result, identify};
@@ -71,7 +74,14 @@ pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String], addition
     let volume = Subtree::new(tree, SYSTEM);
     let windows = Windows::open(&volume)?;
     let mut windows = windows.ok_or_else(|| Error::new(ErrorKind::Missing, "no Windows on this volume").at(SYSTEM))?;
-    let clock_utc = is_clock_utc(&windows)?;
+    let firmware = firmware(machine);
+    let has_store = |path: &str| resolve(tree, path).map(|found| found.is_some());
+    let known = Surroundings {
+        firmware,
+        has_esp_bcd: has_store(&format!("{BOOT}/EFI/Microsoft/Boot/BCD"))?,
+        has_boot_bcd: has_store(&format!("{BOOT}/Boot/BCD"))?,
+    };
+    let facts = Inspection::of(&windows, &volume, &known);
     let ground =
         Ground { tree, paths: Paths::new(tree), windows: windows.root.clone(), release: windows.release, additions };
     let mut registry = Registry {
@@ -79,15 +89,28 @@ pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String], addition
         software: Recorder::new(format!("{SYSTEM}{}", windows.software_path), &mut windows.software)?,
         control_sets: windows.control_sets.clone(),
     };
-    let mut warnings = Vec::new();
+    let told = facts.notes.iter().filter(|note| note.severity != Severity::Info);
+    let mut warnings: Vec<String> = told.map(|note| format!("{}: {}", note.what, note.meaning)).collect();
     let mut drivers = boot_drivers::plan(&ground, &mut registry, &mut warnings)?;
     let mut fixups = std::mem::take(&mut drivers.fixups);
-    fixups.extend(services::plan(&ground, &mut registry)?);
+    let software = facts.software.clone().unwrap_or_default();
+    fixups.extend(services::plan(&ground, &mut registry, &software)?);
     fixups.extend(settings::plan(&ground, &mut registry)?);
+    let started = Machine { firmware: Firmware { kind: firmware, ..machine.firmware.clone() }, ..machine.clone() };
+    for mount in [BOOT, SYSTEM] {
+        // The volume with the loader, or Windows' own, which then has the store of a BIOS machine.
+        if mount == BOOT || !known.has_esp_bcd && !known.has_boot_bcd {
+            match boot_manager::plan(tree, mount, &started, &[], &mut warnings) {
+                Ok(planned) => fixups.extend(planned),
+                Err(error) if error.kind == ErrorKind::Io => return Err(error),
+                Err(error) => warnings.push(format!("the boot loader is left as it is: {error}")),
+            }
+        }
+    }
     let mut has_first_boot = false;
     match &additions.first_boot {
         Some(first_boot) if runs_first_boot(&ground.release) => {
-            let plan = first_boot_plan(first_boot, &drivers);
+            let plan = first_boot_plan(first_boot, &drivers, &facts, machine);
             fixups.push(first_boot::plan(&ground, &mut registry, first_boot, &plan)?);
             has_first_boot = !refused.iter().any(|id| id == "first-boot");
         }
@@ -103,17 +126,10 @@ pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String], addition
     let capabilities = Capabilities {
         disk_bus: disk_bus(&drivers, is_refused("boot-drivers"), &mut warnings),
         nic_model: nic_model(&release, drivers.has_virtio_network && has_first_boot && !is_refused("staged-drivers")),
-        firmware: firmware(machine),
-        clock_utc,
+        firmware,
+        clock_utc: facts.settings.as_ref().is_some_and(|settings| settings.is_clock_utc),
     };
     Ok(Plan { guest: identify(&volume), fixups, capabilities, warnings })
-}
-
-/// Whether its clock runs in UTC: `RealTimeIsUniversal`, which is not zero.
-fn is_clock_utc(windows: &Windows) -> Result<bool> {
-    let key = windows.current_key("Control\\TimeZoneInformation")?;
-    let value = key.map_or(Ok(None), |key| key.dword("RealTimeIsUniversal"))?;
-    Ok(value.is_some_and(|value| value != 0))
 }
 
 /// Whether the program of the first boot runs on a release.
@@ -121,11 +137,21 @@ fn runs_first_boot(release: &Release) -> bool {
     release.version() >= (6, 1) && release.architecture == Architecture::Amd64
 }
 
-fn first_boot_plan(first_boot: &FirstBoot, drivers: &Drivers) -> firstboot::Plan {
+fn first_boot_plan(
+    first_boot: &FirstBoot,
+    drivers: &Drivers,
+    facts: &Inspection,
+    machine: &Machine,
+) -> firstboot::Plan {
+    let network = facts.network.as_ref().map(|network| network.for_first_boot()).unwrap_or_default();
     firstboot::Plan {
         version: firstboot::PLAN_VERSION,
         nonce: first_boot.nonce.clone(),
         drivers: drivers.staged.iter().map(|inf| firstboot::StagedDriver { inf: inf.clone() }).collect(),
+        disks: machine.disks.iter().filter_map(disk_signature).collect(),
+        mounts: facts.drive_letters.as_ref().map(|letters| letters.for_first_boot()).unwrap_or_default(),
+        ghosts: network.adapters.iter().filter_map(|adapter| adapter.instance_id.clone()).collect(),
+        network,
         scripts: first_boot
             .scripts
             .iter()
@@ -135,6 +161,19 @@ fn first_boot_plan(first_boot: &FirstBoot, drivers: &Drivers) -> firstboot::Plan
         reboots_max: REBOOTS_MAX,
         scaffolding: firstboot::Scaffolding { device_paths: drivers.device_paths.clone(), ..Default::default() },
         ..firstboot::Plan::default()
+    }
+}
+
+/// How Windows knows a disk, by its partition table's id.
+fn disk_signature(disk: &Disk) -> Option<DiskSignature> {
+    let id = disk.layout.partition_table_id.as_deref()?;
+    match disk.layout.partition_table {
+        PartitionTable::Gpt => Some(DiskSignature::Gpt { disk_guid: id.to_ascii_lowercase() }),
+        PartitionTable::Mbr => {
+            let signature = u32::from_str_radix(id.trim_start_matches("0x"), 16).ok()?;
+            Some(DiskSignature::Mbr { signature })
+        }
+        PartitionTable::None => None,
     }
 }
 

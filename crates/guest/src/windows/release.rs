@@ -142,6 +142,11 @@ impl Release {
         Self { major: version.0, minor: version.1, build, architecture, product: Product::Workstation, suites: 0 }
     }
 
+    /// Every release that has a name of its own, on one architecture.
+    pub fn all(architecture: Architecture) -> Vec<Self> {
+        NAMED.iter().filter_map(|named| Self::parse(named.0, architecture).ok()).collect()
+    }
+
     /// A release as people write it: `10.0.17763`, `6.1`, `2008r2`, `11`.
     ///
     /// # Errors
@@ -162,6 +167,11 @@ impl Release {
         let version = (version(0)?, version(1)?);
         let first = NAMED.iter().find(|named| (named.1, named.2) == version).map_or(0, |named| named.3);
         Ok(Self::new(version, numbers.get(2).copied().unwrap_or(first), architecture))
+    }
+
+    /// This release as each product type.
+    pub fn of_each_product(self) -> [Self; 3] {
+        [Product::Workstation, Product::DomainController, Product::Server].map(|product| Self { product, ..self })
     }
 
     /// Major and minor version.

@@ -4,7 +4,8 @@
 //! release. Contents are written first, each by a rename, the list last: a release is there whole or not at all, and an
 //! addition that was cut off finds what it had written. What is read back is compared with its name.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind as IoKind, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::package::{Package, Problem};
+use super::rank::Device;
 use crate::tree::{FileKind, FileTree};
+use crate::windows::Release;
 use crate::windows::inf::{DriverDate, DriverVersion};
 use crate::{Error, ErrorKind, Result};
 
@@ -262,6 +265,39 @@ impl Library {
             return Err(Error::new(ErrorKind::Changed, context).at(&file.path));
         }
         Ok(bytes)
+    }
+
+    /// What of the library may drive one of `devices` on one of `releases`, as files of a library of its own: path and
+    /// content.
+    ///
+    /// # Errors
+    /// Those of [`Library::releases`] and [`Library::content`].
+    pub fn excerpt(&self, devices: &[Device], releases: &[Release]) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut wanted: BTreeSet<(String, Vec<StoredFile>)> = BTreeSet::new();
+        for device in devices {
+            for windows in releases {
+                let fitting = self.choices(device, windows, None)?.fitting;
+                wanted.extend(fitting.into_iter().map(|choice| (choice.release, choice.package.files)));
+            }
+        }
+        let mut files = BTreeMap::new();
+        for mut release in self.releases()? {
+            release
+                .packages
+                .retain(|package| wanted.iter().any(|(name, files)| *name == release.name && *files == package.files));
+            if release.packages.is_empty() {
+                continue;
+            }
+            release.left_out.clear();
+            for file in release.packages.iter().flat_map(|package| &package.files) {
+                if let Entry::Vacant(vacant) = files.entry(format!("{FILES}/{}", file.digest)) {
+                    vacant.insert(self.content(file)?);
+                }
+            }
+            let list = serde_json::to_vec(&release).map_err(|e| Error::new(ErrorKind::Malformed, e.to_string()))?;
+            files.insert(format!("{RELEASES}/{}.json", release.name), list);
+        }
+        Ok(files.into_iter().collect())
     }
 
     /// Keeps the contents of a package.

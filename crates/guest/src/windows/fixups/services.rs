@@ -1,210 +1,37 @@
-//! Services and filters that belong to hardware or hypervisors that are gone.
+//! Services and filters that belong to hardware or hypervisors that are gone: those of [`inspection::software`].
 //!
-//! They are switched off, not removed: their files stay, and the bundle that takes fix-ups back switches them on again. Names are
-//! those under which the vendors' own packages install them. What a service of the operating system is, is in no list.
+//! They are switched off, not removed: their files stay, and the bundle that takes fix-ups back switches them on again. A driver that
+//! is switched off is taken out of the filters of disks and volumes, too: Windows starts no device whose filter is missing.
 
 use super::ground::Ground;
 use super::registry::Registry;
 use crate::Result;
 use crate::plan::Fixup;
+use crate::windows::inspection::software::{Found, FoundService, Software, SoftwareKind};
 
-/// Services of one product.
-struct Product {
-    name: &'static str,
-    services: &'static [&'static str],
-    /// Values of `Run` that start its programs for everybody who logs on.
-    run: &'static [&'static str],
-}
-
-/// Tools and drivers that hypervisors put into their guests. The drivers of a target's own hardware are not among them.
-const HYPERVISORS: &[Product] = &[
-    Product {
-        name: "VMware Tools",
-        services: &[
-            "VMTools",
-            "VMUpgradeHelper",
-            "VGAuthService",
-            "vmvss",
-            "vmhgfs",
-            "vmmemctl",
-            "VMMEMCTL",
-            "vmrawdsk",
-            "vmusbmouse",
-            "vmmouse",
-            "vm3dservice",
-            "vm3dmp",
-            "vm3dmp_loader",
-            "VMAudio",
-            "vnetWFP",
-            "vnetflt",
-            "vsepflt",
-            "giappdef",
-            "glxgi",
-            "VMwareCAF",
-            "VMwareCAFCommAmqpListener",
-            "VMwareCAFManagementAgentHost",
-            "vmware-physdisk-helper",
-        ],
-        run: &["VMware Tools", "VMware User Process"],
-    },
-    Product {
-        name: "VirtualBox Guest Additions",
-        services: &["VBoxService", "VBoxGuest", "VBoxMouse", "VBoxSF", "VBoxVideo", "VBoxVideoW8", "VBoxWddm"],
-        run: &["VBoxTray"],
-    },
-    Product {
-        name: "Parallels Tools",
-        services: &[
-            "prl_boot",
-            "prl_dd",
-            "prl_eth5",
-            "prl_fs",
-            "prl_memdev",
-            "prl_mouf",
-            "prl_pv32",
-            "prl_pv64",
-            "prl_scsi",
-            "prl_sound",
-            "prl_strg",
-            "prl_tg",
-            "prl_time",
-            "prl_uprof",
-            "prl_va",
-            "prl_kmdd",
-            "ParallelsToolsService",
-            "Parallels Coherence Service",
-        ],
-        run: &["Parallels Tools Center", "SharedIntApp"],
-    },
-    Product {
-        name: "Citrix XenServer Tools",
-        services: &[
-            "XenInstall",
-            "XenSvc",
-            "xensvc",
-            "XenGuestAgent",
-            "xenagent",
-            "Citrix Xen Guest Agent",
-            "InstallAgent",
-            "xenvbd_crashdump",
-        ],
-        run: &[],
-    },
-    Product {
-        name: "Virtual PC additions",
-        services: &["1-vmsrvc", "1-driver-vmsrvc", "vpc-s3", "msvmmouf", "MS_VMMouF"],
-        run: &["VMUserServices"],
-    },
+/// Tools that a guest of QEMU is to have.
+const WELCOME: &str = "QEMU, SPICE and virtio tools";
+/// Drivers of other hypervisors' hardware that a guest may meet there; without it they do nothing.
+const HARDWARE_DRIVERS: &[&str] = &[
+    "vmci",
+    "vsock",
+    "vsocksys",
+    "pvscsi",
+    "vmxnet",
+    "vmxnet3ndis5",
+    "vmxnet3ndis6",
+    "xenbus",
+    "xenvbd",
+    "xennet",
+    "xenvif",
+    "xenfilt",
+    "xendisk",
+    "xeniface",
 ];
-
-/// Agents of servers' makers, RAID monitors, and what talks to boards that a VM has not.
-const HARDWARE: &[Product] = &[
-    Product {
-        name: "HP/HPE management",
-        services: &[
-            "CIMnotify",
-            "CpqNicMgmt",
-            "CqMgHost",
-            "CqMgServ",
-            "CqMgStor",
-            "CpqRcmc",
-            "CpqCiDrv",
-            "CPQCISSE",
-            "cpqteam",
-            "sysdown",
-            "SysMgmtHp",
-            "ProLiantMonitor",
-            "hpqilo2",
-            "hpqilo3",
-            "hpqams",
-            "ams",
-            "HPSMHD",
-            "Cissesrv",
-            "cpqvcagent",
-            "HPWMISTOR",
-            "hpdskflt",
-            "hpqwmiex",
-        ],
-        run: &[],
-    },
-    Product {
-        name: "Dell OpenManage",
-        services: &[
-            "dcevt32",
-            "dcevt64",
-            "dcstor32",
-            "dcstor64",
-            "dcdbas",
-            "dcdbas32",
-            "dcdbas64",
-            "mr2kserv",
-            "omsad",
-            "Server Administrator",
-            "dsm_om_shrsvc",
-            "dsm_om_connsvc",
-            "dsm_sa_datamgr32",
-            "dsm_sa_eventmgr32",
-            "dsm_sa_shrsvc32",
-            "iDRACiSM",
-            "dsm_ism_srvmgr",
-        ],
-        run: &[],
-    },
-    Product {
-        name: "IBM/Lenovo management",
-        services: &["ibmasrex", "ibmasr", "ibmcim", "IBMSMBus", "wmicimserver", "tier1slp", "ibmspw", "IBM_usb_ether"],
-        run: &[],
-    },
-    Product {
-        name: "Fujitsu ServerView",
-        services: &["SrvCtrl", "FSCServerViewRAID", "amservice", "SVRemoteConnector", "CinemaService"],
-        run: &[],
-    },
-    Product {
-        name: "LSI/Broadcom MegaRAID",
-        services: &["MSMFramework", "MrMonitor", "mrmonitor", "LSAService", "LsiMegaRAIDStorageManager", "Popup"],
-        run: &[],
-    },
-    Product {
-        name: "Adaptec RAID",
-        services: &["AdaptecStorageManagerAgent", "arcstorman", "maxViewWebServer", "AACAgent"],
-        run: &[],
-    },
-    Product {
-        name: "Intel RST and RAID Web Console",
-        services: &["IAStorDataMgrSvc", "IAANTMON", "RstMwService", "iaStorAfsService"],
-        run: &["IAStorIcon", "IAAnotif"],
-    },
-    Product {
-        name: "UPS and sensor programs of the board",
-        services: &[
-            "IpmiDrv",
-            "ipmidrv_vendor",
-            "MEIx64",
-            "LMS",
-            "UNS",
-            "jhi_service",
-            "esifsvc",
-            "WMIRegistrationService",
-        ],
-        run: &[],
-    },
-];
-
-/// Filters of disks and volumes that stop a machine from booting where their drivers find nothing to filter.
-const FILTERS: &[&str] = &[
-    "hpdskflt",
-    "SymDskFlt",
-    "vsepflt",
-    "giappdef",
-    "iaStorF",
-    "iaStorAF",
-    "EMCMPIO",
-    "EmcPowerPath",
-    "EmcpBase",
-    "emcpgpx",
-    "hbmpfltr",
-];
+/// `Type` of drivers of devices, and `Start` of what the boot loader loads and of what never starts.
+const DEVICE_DRIVER: u32 = 1;
+const BOOT: u32 = 0;
+const DISABLED: u32 = 4;
 
 /// Setup classes whose filters stand between Windows and its disks: disk drives, volumes, SCSI controllers, IDE controllers.
 const FILTERED: &[&str] = &[
@@ -214,64 +41,78 @@ const FILTERED: &[&str] = &[
     "{4d36e96a-e325-11ce-bfc1-08002be10318}",
 ];
 
-pub(super) fn plan(ground: &Ground<'_>, registry: &mut Registry<'_>) -> Result<Vec<Fixup>> {
-    let tools = switch_off(registry, HYPERVISORS)?;
+/// Where programs stand that start with whoever logs on, and those of hypervisors' tools.
+const RUN: [&str; 2] =
+    ["Microsoft\\Windows\\CurrentVersion\\Run", "Wow6432Node\\Microsoft\\Windows\\CurrentVersion\\Run"];
+const RUN_OF_TOOLS: &[&str] =
+    &["VMware Tools", "VMware User Process", "VBoxTray", "Parallels Tools Center", "SharedIntApp", "VMUserServices"];
+
+pub(super) fn plan(ground: &Ground<'_>, registry: &mut Registry<'_>, software: &Software) -> Result<Vec<Fixup>> {
+    let is_tool = |found: &Found| found.kind == SoftwareKind::HypervisorTools && found.product != WELCOME;
+    let mut tools = switch_off(registry, software.found.iter().filter(|found| is_tool(found)), |service| {
+        !HARDWARE_DRIVERS.iter().any(|kept| kept.eq_ignore_ascii_case(&service.name))
+    })?;
+    for key in RUN {
+        for name in RUN_OF_TOOLS {
+            if registry.software.value(key, name)?.is_some() {
+                registry.software.remove_value(key, name)?;
+                tools.extend((!tools.iter().any(|known| known == name)).then(|| (*name).to_owned()));
+            }
+        }
+    }
     let tools = Fixup::new(
         "hypervisor-tools",
         format!("tools of other hypervisors switched off{}", among(&tools)),
         "on another hypervisor they fail, or stop the guest",
         registry.take(),
     );
-    let mut hardware = switch_off(registry, HARDWARE)?;
+    let is_agent = |found: &Found| {
+        matches!(found.kind, SoftwareKind::HardwareAgent | SoftwareKind::Raid | SoftwareKind::PowerSupply)
+    };
+    // A disk may hang on a RAID driver's filter; without its controller it does nothing.
+    let is_harmless = |service: &FoundService| service.kind != Some(DEVICE_DRIVER) || service.start != BOOT;
+    let mut hardware = switch_off(registry, software.found.iter().filter(|found| is_agent(found)), is_harmless)?;
     hardware.extend(processor(ground, registry)?);
-    let is_gone = |filter: &str| FILTERS.iter().any(|known| known.eq_ignore_ascii_case(filter));
-    let mut is_filtered = false;
-    for class in FILTERED {
-        for list in ["UpperFilters", "LowerFilters"] {
-            is_filtered |= registry.remove_texts(&format!("Control\\Class\\{class}"), list, &is_gone)?;
-        }
-    }
-    if is_filtered {
-        hardware.push("disk filters");
-    }
     let hardware = Fixup::new(
         "old-hardware",
-        format!("services and filters of the old hardware switched off{}", among(&hardware)),
+        format!("services of the old hardware switched off{}", among(&hardware)),
         "they wait for hardware that the VM has not",
         registry.take(),
     );
     Ok(vec![tools, hardware])
 }
 
-fn among(names: &[&str]) -> String {
+fn among(names: &[String]) -> String {
     if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) }
 }
 
-/// Switches the services of products off; the products that had any running.
-fn switch_off(registry: &mut Registry<'_>, products: &[Product]) -> Result<Vec<&'static str>> {
-    const RUN: [&str; 2] =
-        ["Microsoft\\Windows\\CurrentVersion\\Run", "Wow6432Node\\Microsoft\\Windows\\CurrentVersion\\Run"];
-    let mut found = Vec::new();
+/// Switches off those services of products that are `wanted`; the products that had any running.
+fn switch_off<'f>(
+    registry: &mut Registry<'_>,
+    products: impl Iterator<Item = &'f Found>,
+    wanted: impl Fn(&FoundService) -> bool,
+) -> Result<Vec<String>> {
+    let mut names = Vec::new();
     for product in products {
         let mut was_on = false;
-        for service in product.services {
-            was_on |= registry.disable(service)?;
-        }
-        for key in RUN {
-            for name in product.run {
-                was_on |= registry.software.value(key, name)?.is_some();
-                registry.software.remove_value(key, name)?;
+        for service in product.services.iter().filter(|service| service.start != DISABLED && wanted(service)) {
+            was_on |= registry.disable(&service.name)?;
+            let is_it = |filter: &str| filter.eq_ignore_ascii_case(&service.name);
+            for class in FILTERED {
+                for list in ["UpperFilters", "LowerFilters"] {
+                    registry.remove_texts(&format!("Control\\Class\\{class}"), list, &is_it)?;
+                }
             }
         }
         if was_on {
-            found.push(product.name);
+            names.push(product.product.clone());
         }
     }
-    Ok(found)
+    Ok(names)
 }
 
 /// Drivers that manage the power of one maker's processors stop Windows XP and Server 2003 on another's (Microsoft, KB 953356).
-fn processor(ground: &Ground<'_>, registry: &mut Registry<'_>) -> Result<Option<&'static str>> {
+fn processor(ground: &Ground<'_>, registry: &mut Registry<'_>) -> Result<Option<String>> {
     if ground.release.major > 5 {
         return Ok(None);
     }
@@ -279,5 +120,5 @@ fn processor(ground: &Ground<'_>, registry: &mut Registry<'_>) -> Result<Option<
     for service in ["intelppm", "amdk7", "amdk8", "Processor", "p3", "crusoe"] {
         was_on |= registry.disable(service)?;
     }
-    Ok(was_on.then_some("power management of the processor"))
+    Ok(was_on.then(|| "power management of the processor".to_owned()))
 }
