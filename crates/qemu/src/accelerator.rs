@@ -1,8 +1,10 @@
 //! Which accelerator works here, found by booting something.
 //!
 //! `/dev/kvm` may exist and hang as soon as a guest enters long mode (seen on nested machines), so its presence says
-//! nothing. The probe is a boot sector (`probe.S`) that enters long mode with paging, executes instructions that trap,
-//! takes timer interrupts and leaves through QEMU's debug exit device; it takes about half a second under TCG.
+//! nothing. Nor does it when a few instructions work: there is KVM that interprets a guest's long mode (kvm-pvm), in which
+//! a kernel unpacks itself for minutes. The probe is a boot sector (`probe.S`) that enters long mode with paging, executes
+//! instructions that trap, adds 33 million numbers to memory, takes timer interrupts and leaves through QEMU's debug exit
+//! device; it takes about half a second under TCG.
 
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;

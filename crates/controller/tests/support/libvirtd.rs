@@ -11,6 +11,15 @@ set -eu
 mount -t tmpfs tmpfs /run && mkdir -p /run/libvirt /run/lock
 mkdir -p /var/lib/libvirt /var/log/libvirt /etc/libvirt /var/cache/libvirt
 for folder in /var/lib/libvirt /var/log/libvirt /etc/libvirt /var/cache/libvirt; do mount -t tmpfs tmpfs "$folder"; done
+# It wants the user that it was built for, whom another package makes, before it reads that it is to take root.
+for file in passwd group; do
+  cp "/etc/$file" "/run/$file"
+  grep -q '^libvirt-qemu:' "/run/$file" || case $file in
+    passwd) echo 'libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin' ;;
+    group) echo 'libvirt-qemu:x:64055:' ;;
+  esac >>"/run/$file"
+  mount --bind "/run/$file" "/etc/$file"
+done
 mkdir -p /etc/libvirt/qemu /var/lib/libvirt/qemu /var/log/libvirt/qemu
 printf 'unix_sock_dir="%s"\nauth_unix_rw="none"\n' "$1" >/etc/libvirt/libvirtd.conf
 printf 'user="root"\ngroup="root"\nsecurity_driver="none"\nstdio_handler="file"\nremember_owner=0\nnamespaces=[]\ncgroup_controllers=[]\n' >/etc/libvirt/qemu.conf
