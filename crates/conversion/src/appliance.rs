@@ -57,7 +57,7 @@ pub(crate) fn disk(image: Image, of: &machine::Disk) -> Disk {
 /// [`ErrorKind::FixUp`] with the appliance's own reason (a lack of room in the guest is an answer), [`ErrorKind::Refused`] where something that it needs is missing.
 pub(crate) fn run(
     job: &Job,
-    files: Vec<(String, Vec<u8>)>,
+    files: &[(String, Vec<u8>)],
     disks: Vec<Disk>,
     scratch: &Path,
     observer: &dyn Observer,
@@ -71,9 +71,10 @@ pub(crate) fn run(
     let initramfs = scratch.join("appliance.initramfs");
     let mut archive = Archive::new();
     let job_json = serde_json::to_vec(job).context(ErrorKind::Internal, || "the appliance's job".into())?;
-    let mut files = std::iter::once((JOB_PATH.to_owned(), job_json)).chain(files);
-    files
-        .try_for_each(|(path, content)| archive.add_bytes(path.trim_start_matches('/'), 0o400, content))
+    let own = [(JOB_PATH.to_owned(), job_json)];
+    own.iter()
+        .chain(files)
+        .try_for_each(|(path, content)| archive.add_bytes(path.trim_start_matches('/'), 0o400, content.as_slice()))
         .and_then(|()| append_archive(&appliance.initramfs, &archive, &initramfs))
         .context(ErrorKind::Target, || "the appliance's initramfs".into())?;
 

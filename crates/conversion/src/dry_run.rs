@@ -72,7 +72,7 @@ pub(crate) fn dry_run(
             let parcel = windows.parcel(&machine, "dry-run")?;
             warnings.extend(parcel.warnings);
             let job = Job { windows: parcel.job, ..job(Mode::Plan, source, selection) };
-            let answer = appliance::run(&job, parcel.files, stack, scratch.path(), observer, cancel)?;
+            let answer = appliance::run(&job, &parcel.files, stack, scratch.path(), observer, cancel)?;
             answer.plan.map(|plan| FixUps { plan, applied: Vec::new() })
         }
         (Origin::Remote(_), None) => {

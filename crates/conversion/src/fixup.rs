@@ -104,7 +104,7 @@ fn try_on_overlays(
         disks.push(appliance::disk(stack, disk));
         overlays.push(overlay);
     }
-    match appliance::run(job, files.to_vec(), disks, pipeline.workdir.path(), pipeline.observer, pipeline.cancel) {
+    match appliance::run(job, files, disks, pipeline.workdir.path(), pipeline.observer, pipeline.cancel) {
         Ok(answer) => Ok((answer, overlays)),
         Err(error) => {
             // The replica is as it was; what is in the overlays is worth nothing.

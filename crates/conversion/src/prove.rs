@@ -106,7 +106,7 @@ fn add_probe(pipeline: &mut Pipeline<'_>, stacks: &[Image]) -> Result<Option<Str
     let machine = selected_machine(pipeline);
     let disks = machine.disks.iter().zip(stacks).map(|(disk, stack)| appliance::disk(stack.clone(), disk)).collect();
     let job = job(Mode::Proof(probe), &pipeline.record.machine, &pipeline.selection);
-    match appliance::run(&job, Vec::new(), disks, pipeline.workdir.path(), pipeline.observer, pipeline.cancel) {
+    match appliance::run(&job, &[], disks, pipeline.workdir.path(), pipeline.observer, pipeline.cancel) {
         Ok(_) => Ok(Some(nonce)),
         Err(error) if error.kind == ErrorKind::FixUp => {
             pipeline.warn(format!("the boot proof's probe could not be added, only the screen is watched: {error}"));

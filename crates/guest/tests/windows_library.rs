@@ -2,23 +2,15 @@
 //! driver that it has for a device.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use guest::windows::drivers::{Device, Library, Problem};
 use guest::windows::{Architecture, Release};
 use guest::{ErrorKind, MemoryTree};
-
-/// A program of a machine type, as far as a look at its header goes.
-fn program(architecture: Architecture, content: &str) -> Vec<u8> {
-    let mut bytes = vec![0; 0x40];
-    bytes[..2].copy_from_slice(b"MZ");
-    bytes[0x3c] = 0x40;
-    bytes.extend(b"PE\0\0");
-    bytes.extend(architecture.pe_machine().to_le_bytes());
-    bytes.extend(content.as_bytes());
-    bytes
-}
+use support::program;
 
 /// A storage driver's INF file.
 fn inf(target: &str, version: &str) -> String {

@@ -107,12 +107,13 @@ pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String], addition
             }
         }
     }
+    let is_refused = |id: &str| refused.iter().any(|refused| refused == id);
     let mut has_first_boot = false;
     match &additions.first_boot {
         Some(first_boot) if runs_first_boot(&ground.release) => {
             let plan = first_boot_plan(first_boot, &drivers, &facts, machine);
             fixups.push(first_boot::plan(&ground, &mut registry, first_boot, &plan)?);
-            has_first_boot = !refused.iter().any(|id| id == "first-boot");
+            has_first_boot = !is_refused("first-boot");
         }
         Some(_) => warnings.push(format!(
             "{}: the program of the first boot needs a 64-bit Windows 7 or later: addresses, drive letters and drivers are to \
@@ -121,7 +122,6 @@ pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String], addition
         )),
         None => {}
     }
-    let is_refused = |id: &str| refused.iter().any(|refused| refused == id);
     let release = ground.release;
     let capabilities = Capabilities {
         disk_bus: disk_bus(&drivers, is_refused("boot-drivers"), &mut warnings),

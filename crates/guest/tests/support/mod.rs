@@ -10,6 +10,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use guest::windows::Architecture;
 use guest::windows::hive::{Data, Hive, Key, Unfinished};
 use serde_json::Value;
 
@@ -50,6 +51,17 @@ pub fn sha256(bytes: &[u8]) -> String {
     child.stdin.take().unwrap().write_all(bytes).unwrap();
     let output = child.wait_with_output().unwrap();
     String::from_utf8(output.stdout).unwrap()[..64].to_owned()
+}
+
+/// A program of a machine type, as far as a look at its header goes.
+pub fn program(architecture: Architecture, content: &str) -> Vec<u8> {
+    let mut bytes = vec![0; 0x40];
+    bytes[..2].copy_from_slice(b"MZ");
+    bytes[0x3c] = 0x40;
+    bytes.extend(b"PE\0\0");
+    bytes.extend(architecture.pe_machine().to_le_bytes());
+    bytes.extend(content.as_bytes());
+    bytes
 }
 
 /// Every key with its path, from the root on.

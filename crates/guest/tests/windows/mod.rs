@@ -8,7 +8,7 @@ use guest::windows::drivers::{Hypervisor, INBOX_DRIVERS, Library};
 use guest::windows::hive::{Filetime, KeyPath};
 use guest::windows::{Additions, Architecture, FirstBoot, Release, Script, reg_text};
 
-use crate::support::{hive, unpack};
+use crate::support::{hive, program, unpack};
 use crate::virtio::{group, stamped};
 
 /// A guest by the name of its golden file.
@@ -91,17 +91,6 @@ fn made_software(data: &Path, release: &Release) -> Vec<u8> {
     reg_text::merge(&mut edit, &sections, &KeyPath::from("HKLM\\SOFTWARE")).unwrap();
     edit.commit().unwrap();
     hive.to_file(Filetime(1))
-}
-
-/// A program of a machine type, as far as a look at its header goes.
-fn program(architecture: Architecture, content: &str) -> Vec<u8> {
-    let mut bytes = vec![0; 0x40];
-    bytes[..2].copy_from_slice(b"MZ");
-    bytes[0x3c] = 0x40;
-    bytes.extend(b"PE\0\0");
-    bytes.extend(architecture.pe_machine().to_le_bytes());
-    bytes.extend(content.as_bytes());
-    bytes
 }
 
 /// virtio-win's storage and network drivers for 7 and 10, stamped as its build does it; their programs are headers only.
