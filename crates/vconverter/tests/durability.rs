@@ -114,10 +114,10 @@ fn work(data: &Path, operator: usize, round: usize, machine: &str, output: &Path
         let schedule = json!({ "start_at": "2099-12-01T22:00[Europe/Berlin]" });
         let body = json!({ "machine": machine, "wait": true, "request": request, "schedule": schedule });
         let task = tell(ask(data, "POST", "/tasks", &body)).map(|task| task["id"].as_str().unwrap().to_owned());
-        let deleted = profile.is_some()
-            && number % 3 == 0
-            && tell(ask(data, "DELETE", &format!("/profiles/{name}"), &Value::Null)).is_some();
-        let asked_to_delete = profile.is_some() && number % 3 == 0;
+        // Few are kept: a fast machine would make more than a controller keeps.
+        let asked_to_delete = profile.is_some() && number % 16 != 0;
+        let deleted =
+            asked_to_delete && tell(ask(data, "DELETE", &format!("/profiles/{name}"), &Value::Null)).is_some();
         let cancelled = match &task {
             Some(task) if number % 2 == 0 => {
                 tell(ask(data, "POST", &format!("/tasks/{task}/cancel"), &json!({}))).is_some()
