@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use controller::{Config, Controller, DataDirectory};
 use conversion::{Cancel, Observer};
 use libvirtd::Libvirtd;
-use machine::{Capabilities, DiskBus, FirmwareKind, Machine, Nic, NicModel};
+use machine::{Capabilities, DiskBus, FirmwareKind, HypervInterfaces, Machine, Nic, NicModel};
 use protocol::message::{AgentMessage, ControllerMessage, PowerAction};
 use serde_json::{Value, json};
 use support::*;
@@ -244,6 +244,9 @@ fn libvirt_runs_what_was_converted() {
             nic_model: NicModel::Virtio,
             firmware: FirmwareKind::Bios,
             clock_utc: true,
+            secure_boot: None,
+            tpm: false,
+            hyperv: HypervInterfaces::None,
         },
         disks: &[DiskFile { path: disk, format: "raw".into() }],
         link_up: false,

@@ -24,7 +24,7 @@ pub use module_index::round_trip as module_index_round_trip;
 pub use mounts::{FilesystemLine, parse_fstab};
 pub use names::{place_mounts, places_of_device, uuid_of_device};
 
-use machine::{Capabilities, DiskBus, FirmwareKind, Machine, VolumePlace};
+use machine::{Capabilities, DiskBus, FirmwareKind, HypervInterfaces, Machine, VolumePlace};
 
 use crate::{Error, FileTree, Plan, Result, identify};
 
@@ -76,6 +76,9 @@ pub fn plan(tree: &dyn FileTree, machine: &Machine, absent: &[VolumePlace], refu
         nic_model: buses.nic,
         firmware: firmware(tree, machine)?,
         clock_utc: clock_utc(tree)?,
+        secure_boot: None,
+        tpm: false,
+        hyperv: HypervInterfaces::None,
     };
     Ok(Plan { guest: identify(tree), fixups, capabilities, warnings })
 }

@@ -14,7 +14,7 @@ pub use registry::{Direction, RegistryChange, registration};
 
 use std::fmt;
 
-use machine::{Capabilities, DiskBus, Family, FirmwareKind, Guest, NicModel};
+use machine::{Capabilities, DiskBus, Family, FirmwareKind, Guest, HypervInterfaces, NicModel};
 use serde::{Deserialize, Serialize};
 
 /// BLAKE3 of a file's contents; prints as 64 hexadecimal digits.
@@ -88,6 +88,9 @@ impl Plan {
                 nic_model: NicModel::E1000e,
                 firmware,
                 clock_utc: family != Family::Windows,
+                secure_boot: None,
+                tpm: false,
+                hyperv: HypervInterfaces::None,
             },
             warnings: vec![format!("the disks hold {named}: no fix-ups are known for it, it is converted as it is")],
         }

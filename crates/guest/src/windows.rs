@@ -12,6 +12,7 @@ mod guid;
 pub mod hive;
 pub mod inf;
 pub mod inspection;
+mod loader_signature;
 mod partition;
 pub mod path;
 pub mod reg_text;
@@ -22,6 +23,7 @@ pub mod volumes;
 
 pub use fixups::{Additions, FirstBoot, Script, plan};
 pub use guid::Guid;
+pub use loader_signature::LoaderSignature;
 pub use partition::{Partition, PartitionMove};
 pub use registry_edit::RegistryEdit;
 pub use release::{Architecture, Product, Release};

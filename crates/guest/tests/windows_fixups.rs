@@ -53,12 +53,14 @@ fn the_fix_ups_of_each_release_are_those_of_its_golden_file() {
         // The digests of packages' folders are those of INF files of the test data.
         let capabilities = &plan.capabilities;
         let shown = format!(
-            "{plan}disks on {:?}, network adapter {:?}, {:?}, clock in {}\n",
+            "{plan}disks on {:?}, network adapter {:?}, {:?}, clock in {}, Hyper-V {:?}\n",
             capabilities.disk_bus,
             capabilities.nic_model,
             capabilities.firmware,
             if capabilities.clock_utc { "UTC" } else { "local time" },
+            capabilities.hyperv,
         );
+        assert_eq!((capabilities.secure_boot, capabilities.tpm), (Some(false), false));
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/fixups-{}.txt", sample.name));
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&golden, &shown).unwrap();

@@ -61,6 +61,29 @@ pub struct Capabilities {
     pub firmware: FirmwareKind,
     /// Whether its clock runs in UTC (else local time).
     pub clock_utc: bool,
+    /// Whether it starts under Secure Boot, and is to; `None`: as the source did. UEFI only.
+    #[serde(default)]
+    pub secure_boot: Option<bool>,
+    /// Whether it wants a TPM 2.0. What it had in the source's does not move.
+    #[serde(default)]
+    pub tpm: bool,
+    /// Interfaces of Hyper-V that it makes use of.
+    #[serde(default)]
+    pub hyperv: HypervInterfaces,
+}
+
+/// Which of Hyper-V's interfaces a guest makes use of, where its hypervisor offers them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum HypervInterfaces {
+    /// None.
+    #[default]
+    None,
+    /// Those of Hyper-V's first releases: time, interrupts, patience with locks and watchdogs.
+    Basic,
+    /// All of use outside of Hyper-V: those, timers, calls to other processors.
+    Full,
 }
 
 /// How a virtual disk is attached.

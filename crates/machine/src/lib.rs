@@ -17,7 +17,7 @@ mod units;
 pub use condition::Condition;
 pub use disk::{Disk, DiskIdentity, DiskLayout, Part, PartitionTable, Segment, Volume, VolumePlace};
 pub use firmware::{BootVariable, Firmware, FirmwareKind};
-pub use guest::{Capabilities, DiskBus, Family, Guest, Mount, NicModel};
+pub use guest::{Capabilities, DiskBus, Family, Guest, HypervInterfaces, Mount, NicModel};
 pub use inventory::{Cpu, Machine, Smbios};
 pub use nic::{IpNet, MacAddress, Nic, ParseMacAddressError};
 pub use units::{ByteCount, ByteOffset, Lba, SectorSize, SectorSizeError};

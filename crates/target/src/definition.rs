@@ -76,19 +76,16 @@ impl Definition<'_> {
 
     /// What the guest was made to start from; where that was left open, what the source started from.
     pub(crate) fn firmware(&self) -> FirmwareKind {
-        match self.capabilities.firmware {
-            FirmwareKind::Unknown => self.machine.firmware.kind,
-            known => known,
-        }
+        firmware(self.machine, self.capabilities)
     }
 
+    /// See [`secure_boot`].
     pub(crate) fn secure_boot(&self) -> bool {
-        self.firmware() == FirmwareKind::Uefi && self.machine.firmware.secure_boot == Some(true)
+        secure_boot(self.machine, self.capabilities)
     }
 
-    /// Q35, but for IDE, which it has not.
     pub(crate) fn chipset(&self) -> Chipset {
-        if self.capabilities.disk_bus == DiskBus::Ide { Chipset::Pc } else { Chipset::Q35 }
+        chipset(self.capabilities)
     }
 
     /// Memory in whole MiB, at least 128 MiB.
@@ -112,6 +109,27 @@ impl Definition<'_> {
     pub(crate) fn disks(&self) -> impl Iterator<Item = (usize, &Disk, &DiskFile)> {
         self.machine.disks.iter().zip(self.disks).enumerate().map(|(index, (disk, file))| (index, disk, file))
     }
+}
+
+/// What a guest of `machine` starts from.
+pub fn firmware(machine: &Machine, capabilities: &Capabilities) -> FirmwareKind {
+    match capabilities.firmware {
+        FirmwareKind::Unknown => machine.firmware.kind,
+        known => known,
+    }
+}
+
+/// Whether the VM enforces Secure Boot: where the guest is to start so, or the source did and the guest says nothing of it. The
+/// firmware keeps its keys by system management mode, which only Q35 has (libvirt: "Secure boot is supported with q35 machine
+/// types only").
+pub fn secure_boot(machine: &Machine, capabilities: &Capabilities) -> bool {
+    let wanted = capabilities.secure_boot.or(machine.firmware.secure_boot) == Some(true);
+    wanted && firmware(machine, capabilities) == FirmwareKind::Uefi && chipset(capabilities) == Chipset::Q35
+}
+
+/// Q35, but for IDE, which it has not.
+fn chipset(capabilities: &Capabilities) -> Chipset {
+    if capabilities.disk_bus == DiskBus::Ide { Chipset::Pc } else { Chipset::Q35 }
 }
 
 /// An absolute path as text.

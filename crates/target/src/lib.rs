@@ -5,11 +5,13 @@
 //! their link down and the VM is not started by itself.
 
 mod definition;
+mod enlightenment;
 mod error;
 pub mod libvirt;
 pub mod preview;
 mod virsh;
 
-pub use definition::{Definition, DiskFile};
+pub use definition::{Definition, DiskFile, firmware, secure_boot};
+pub use enlightenment::{Enlightenment, enlightenments};
 pub use error::{Error, ErrorKind, Result};
 pub use virsh::{DomainState, Virsh};

@@ -7,6 +7,7 @@ use quick_xml::Writer;
 use quick_xml::events::BytesText;
 
 use crate::definition::{Chipset, path_text};
+use crate::enlightenment::{CLOCK, SPINLOCK_TRIES, enlightenments};
 use crate::{Definition, Error, Result};
 
 /// Serial numbers longer than this are cut by IDE and by virtio-blk.
@@ -42,6 +43,7 @@ fn write_domain(xml: &mut Xml, definition: &Definition<'_>) -> Result<()> {
     nest(xml, "features", &[], |xml| {
         empty(xml, "acpi", &[])?;
         empty(xml, "apic", &[])?;
+        write_enlightenments(xml, definition)?;
         if definition.secure_boot() { empty(xml, "smm", &[("state", "on")]) } else { Ok(()) }
     })?;
     let (sockets, cores, threads) = definition.topology();
@@ -53,12 +55,29 @@ fn write_domain(xml: &mut Xml, definition: &Definition<'_>) -> Result<()> {
     nest(xml, "clock", &[("offset", clock)], |xml| {
         empty(xml, "timer", &[("name", "rtc"), ("tickpolicy", "catchup")])?;
         empty(xml, "timer", &[("name", "pit"), ("tickpolicy", "delay")])?;
-        empty(xml, "timer", &[("name", "hpet"), ("present", "no")])
+        empty(xml, "timer", &[("name", "hpet"), ("present", "no")])?;
+        match enlightenments(definition.capabilities.hyperv).iter().any(|one| one.flag == CLOCK) {
+            true => empty(xml, "timer", &[("name", "hypervclock"), ("present", "yes")]),
+            false => Ok(()),
+        }
     })?;
     text(xml, "on_poweroff", &[], "destroy")?;
     text(xml, "on_reboot", &[], "restart")?;
     text(xml, "on_crash", &[], "destroy")?;
     nest(xml, "devices", &[], |xml| write_devices(xml, definition))
+}
+
+fn write_enlightenments(xml: &mut Xml, definition: &Definition<'_>) -> Result<()> {
+    let offered = enlightenments(definition.capabilities.hyperv);
+    if offered.is_empty() {
+        return Ok(());
+    }
+    nest(xml, "hyperv", &[("mode", "custom")], |xml| {
+        offered.iter().filter_map(|one| one.element).try_for_each(|element| match element {
+            "spinlocks" => empty(xml, element, &[("state", "on"), ("retries", SPINLOCK_TRIES)]),
+            _ => empty(xml, element, &[("state", "on")]),
+        })
+    })
 }
 
 fn write_os(xml: &mut Xml, definition: &Definition<'_>) -> Result<()> {
@@ -125,6 +144,11 @@ fn write_devices(xml: &mut Xml, definition: &Definition<'_>) -> Result<()> {
         empty(xml, "listen", &[("type", "address"), ("address", "127.0.0.1")])
     })?;
     nest(xml, "video", &[], |xml| empty(xml, "model", &[("type", "vga")]))?;
+    if definition.capabilities.tpm {
+        nest(xml, "tpm", &[("model", "tpm-crb")], |xml| {
+            empty(xml, "backend", &[("type", "emulator"), ("version", "2.0")])
+        })?;
+    }
     nest(xml, "rng", &[("model", "virtio")], |xml| text(xml, "backend", &[("model", "random")], "/dev/urandom"))
 }
 

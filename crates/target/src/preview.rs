@@ -10,7 +10,8 @@ const OVMF: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVM
 const OVMF_SECURE: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"];
 
 /// A shell command that shows the machine in a window. Whatever is done there is thrown away (`-snapshot`), and it has
-/// no network, because the source may still be running.
+/// no network, because the source may still be running. It has no TPM, which would be another program to start and to end, and
+/// no interfaces of Hyper-V, which KVM alone has: guests start without.
 pub fn qemu_command(definition: &Definition<'_>) -> Result<String> {
     definition.check()?;
     let machine = match definition.chipset() {

@@ -4,8 +4,8 @@
 use std::process::Command;
 
 use machine::{
-    ByteCount, Capabilities, Cpu, Disk, DiskBus, DiskIdentity, DiskLayout, Firmware, FirmwareKind, MacAddress, Machine,
-    Nic, NicModel, SectorSize,
+    ByteCount, Capabilities, Cpu, Disk, DiskBus, DiskIdentity, DiskLayout, Firmware, FirmwareKind, HypervInterfaces,
+    MacAddress, Machine, Nic, NicModel, SectorSize,
 };
 use target::{Definition, DiskFile, ErrorKind, libvirt, preview};
 
@@ -37,7 +37,15 @@ fn source(firmware: FirmwareKind, secure_boot: Option<bool>) -> Machine {
 }
 
 fn capabilities(firmware: FirmwareKind) -> Capabilities {
-    Capabilities { disk_bus: DiskBus::Virtio, nic_model: NicModel::Virtio, firmware, clock_utc: true }
+    Capabilities {
+        disk_bus: DiskBus::Virtio,
+        nic_model: NicModel::Virtio,
+        firmware,
+        clock_utc: true,
+        secure_boot: None,
+        tpm: false,
+        hyperv: HypervInterfaces::None,
+    }
 }
 
 fn files(count: usize) -> Vec<DiskFile> {
@@ -64,19 +72,19 @@ fn every_firmware_and_bus_follows_the_schema() {
             if bus != DiskBus::Virtio {
                 machine.disks[1].logical_sector_size = SectorSize::B512;
             }
-            if secure == Some(true) && bus == DiskBus::Ide {
-                continue;
+            for hyperv in [HypervInterfaces::None, HypervInterfaces::Basic, HypervInterfaces::Full] {
+                let tpm = hyperv == HypervInterfaces::Full && firmware == FirmwareKind::Uefi;
+                let capabilities = Capabilities { disk_bus: bus, tpm, hyperv, ..capabilities(firmware) };
+                let disks = files(2);
+                let definition = Definition {
+                    name: "a & <b>",
+                    machine: &machine,
+                    capabilities: &capabilities,
+                    disks: &disks,
+                    link_up: false,
+                };
+                validate(&libvirt::domain_xml(&definition).unwrap());
             }
-            let capabilities = Capabilities { disk_bus: bus, ..capabilities(firmware) };
-            let disks = files(2);
-            let definition = Definition {
-                name: "a & <b>",
-                machine: &machine,
-                capabilities: &capabilities,
-                disks: &disks,
-                link_up: false,
-            };
-            validate(&libvirt::domain_xml(&definition).unwrap());
         }
     }
 }
@@ -104,6 +112,71 @@ fn the_source_is_kept_where_it_matters() {
     }
     assert_eq!(xml.matches(r#"<link state="down"/>"#).count(), 2);
     assert!(xml.find(r#"dev="vda""#) < xml.find(r#"dev="vdb""#));
+}
+
+/// The definition of a machine with one disk.
+fn defined(machine: &mut Machine, capabilities: &Capabilities) -> String {
+    machine.disks.truncate(1);
+    let disks = files(1);
+    let definition = Definition { name: "vm", machine, capabilities, disks: &disks, link_up: false };
+    let xml = libvirt::domain_xml(&definition).unwrap();
+    validate(&xml);
+    xml
+}
+
+#[test]
+fn what_the_newest_guests_want_is_that_of_the_golden_file() {
+    let capabilities = Capabilities {
+        clock_utc: false,
+        secure_boot: Some(true),
+        tpm: true,
+        hyperv: HypervInterfaces::Full,
+        ..capabilities(FirmwareKind::Uefi)
+    };
+    let xml = defined(&mut source(FirmwareKind::Uefi, None), &capabilities);
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/secure-tpm-hyperv.xml");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&golden, &xml).unwrap();
+    }
+    assert_eq!(xml, std::fs::read_to_string(golden).unwrap());
+}
+
+#[test]
+fn secure_boot_is_as_the_guest_wants_it_else_as_the_source_had_it() {
+    let uefi = FirmwareKind::Uefi;
+    for (source_had, wanted, bus, expected) in [
+        (None, None, DiskBus::Virtio, false),
+        (Some(true), None, DiskBus::Virtio, true),
+        (Some(true), Some(false), DiskBus::Virtio, false),
+        (Some(false), Some(true), DiskBus::Sata, true),
+        // The chipset with IDE has no place to keep the keys.
+        (Some(true), Some(true), DiskBus::Ide, false),
+    ] {
+        let capabilities = Capabilities { secure_boot: wanted, disk_bus: bus, ..capabilities(uefi) };
+        let mut machine = source(uefi, source_had);
+        let xml = defined(&mut machine, &capabilities);
+        let found = [r#"<loader secure="yes"/>"#, r#"<smm state="on"/>"#, r#"enabled="yes" name="enrolled-keys""#];
+        assert_eq!(found.map(|text| xml.contains(text)), [expected; 3], "{xml}");
+        assert_eq!(target::secure_boot(&machine, &capabilities), expected);
+    }
+    let bios = capabilities(FirmwareKind::Bios);
+    let machine = source(FirmwareKind::Bios, None);
+    assert!(!target::secure_boot(&machine, &Capabilities { secure_boot: Some(true), ..bios }));
+}
+
+#[test]
+fn a_guest_gets_only_the_interfaces_of_hyper_v_that_it_makes_use_of() {
+    let defined = |hyperv| {
+        let capabilities = Capabilities { hyperv, ..capabilities(FirmwareKind::Bios) };
+        defined(&mut source(FirmwareKind::Bios, None), &capabilities)
+    };
+    let [none, basic, full] = [HypervInterfaces::None, HypervInterfaces::Basic, HypervInterfaces::Full].map(defined);
+    assert!(!none.contains("hyperv") && !none.contains("<tpm"), "{none}");
+    for xml in [&basic, &full] {
+        assert!(xml.contains(r#"<spinlocks state="on" retries="4095"/>"#), "{xml}");
+        assert!(xml.contains(r#"<timer name="hypervclock" present="yes"/>"#), "{xml}");
+    }
+    assert!(!basic.contains("synic") && full.contains(r#"<synic state="on"/>"#), "{basic}\n{full}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use machine::{FirmwareKind, Machine};
 
 use super::bcd::Bcd;
 use super::hive::{Unfinished, file};
-use super::{PartitionMove, RegistryEdit, path};
+use super::{LoaderSignature, PartitionMove, RegistryEdit, path};
 use crate::fallback_loader;
 use crate::plan::{Change, Fixup};
 use crate::{Error, ErrorKind, FileTree, Result};
@@ -129,6 +129,16 @@ pub fn plan_fallback_loader(
     let present = fallback_loader::read(tree, &fallback, name)?.filter(|present| *present != loader);
     let changes = fallback_loader::changes(tree, &fallback, present.as_deref(), &[(name, loader)])?;
     Ok(vec![fallback_loader::fixup(changes)])
+}
+
+/// Who signed the boot manager on the EFI system partition that is mounted at `esp`; `None` where there is none.
+///
+/// # Errors
+/// What the tree says.
+pub(super) fn signature(tree: &dyn FileTree, esp: &str) -> Result<Option<LoaderSignature>> {
+    let path = path::resolve(tree, &below(esp, &format!("{FOLDER}/{LOADER}")))?;
+    let program = path.map(|path| tree.read(&path, fallback_loader::LOADER_MAX)).transpose()?.flatten();
+    Ok(program.map(|program| LoaderSignature::of(&program)))
 }
 
 fn below(mount: &str, path: &str) -> String {

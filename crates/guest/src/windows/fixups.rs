@@ -7,6 +7,7 @@
 mod boot_drivers;
 mod first_boot;
 mod ground;
+mod platform;
 mod recorder;
 mod registry;
 mod services;
@@ -123,11 +124,24 @@ pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String], addition
         None => {}
     }
     let release = ground.release;
+    let disk_bus = disk_bus(&drivers, is_refused("boot-drivers"), &mut warnings);
+    let start = platform::Start {
+        release,
+        firmware,
+        disk_bus,
+        was_secure: machine.firmware.secure_boot.or(facts.boot.as_ref().and_then(|boot| boot.secure_boot)),
+        options: facts.boot.as_ref().and_then(|boot| boot.options.as_deref()).unwrap_or_default(),
+        loader: boot_manager::signature(tree, BOOT)?,
+        drivers: if is_refused("boot-drivers") { &[] } else { &drivers.signatures },
+    };
     let capabilities = Capabilities {
-        disk_bus: disk_bus(&drivers, is_refused("boot-drivers"), &mut warnings),
+        disk_bus,
         nic_model: nic_model(&release, drivers.has_virtio_network && has_first_boot && !is_refused("staged-drivers")),
         firmware,
         clock_utc: facts.settings.as_ref().is_some_and(|settings| settings.is_clock_utc),
+        secure_boot: Some(start.is_secure(&mut warnings)),
+        tpm: platform::wants_tpm(&release, firmware),
+        hyperv: platform::hyperv(&release),
     };
     Ok(Plan { guest: identify(&volume), fixups, capabilities, warnings })
 }

@@ -42,6 +42,11 @@ const SIGNED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2];
 const TRUST_LIST: &[u8] = &[0x2b, 6, 1, 4, 1, 0x82, 0x37, 10, 1];
 /// 1.3.6.1.4.1.311.2.1.4, the digest of a member.
 const INDIRECT_DATA: &[u8] = &[0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 4];
+/// 1.3.6.1.4.1.311.10.3.5, "Windows Hardware Driver Verification", whole with tag and length: what the certificate is for with
+/// which Microsoft signs drivers (Microsoft, "How to validate the Microsoft signature").
+const CERTIFIED: &[u8] = &[OBJECT_ID, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 10, 3, 5];
+/// 1.3.6.1.4.1.311.10.3.5.1, "Windows Hardware Driver Attested Verification": drivers that nobody tested.
+const ATTESTED: &[u8] = &[OBJECT_ID, 11, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 10, 3, 5, 1];
 /// 1.3.6.1.4.1.311.12.2.1, a name with a value.
 const NAME_VALUE: &[u8] = &[0x2b, 6, 1, 4, 1, 0x82, 0x37, 12, 2, 1];
 
@@ -60,6 +65,36 @@ pub struct Catalog {
     pub members: Vec<Member>,
     /// Names with values, of the catalog itself.
     pub attributes: Vec<(String, String)>,
+    /// Who signed it.
+    pub signature: Signature,
+}
+
+/// Who signed a catalog, by what its certificates are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signature {
+    /// Nobody.
+    #[default]
+    None,
+    /// Its maker, or somebody on his behalf.
+    Maker,
+    /// Microsoft, on its maker's word.
+    Attested,
+    /// Microsoft, after its tests.
+    Certified,
+}
+
+impl Signature {
+    /// By the certificates of a PKCS #7 message.
+    fn of(certificates: &[u8]) -> Self {
+        let has = |purpose: &[u8]| certificates.windows(purpose.len()).any(|part| part == purpose);
+        match certificates {
+            [] => Self::None,
+            // One that is attested is marked as both.
+            _ if has(ATTESTED) => Self::Attested,
+            _ if has(CERTIFIED) => Self::Certified,
+            _ => Self::Maker,
+        }
+    }
 }
 
 /// A file of a catalog.
@@ -124,6 +159,9 @@ impl Catalog {
                 (CONTEXT_0, _) => catalog.read_attributes(&mut inner)?,
                 _ => {}
             }
+        }
+        if let Some((CONTEXT_0, certificates)) = signed.next()? {
+            catalog.signature = Signature::of(certificates.bytes);
         }
         Ok(catalog)
     }
@@ -398,6 +436,11 @@ mod tests {
 
     /// A catalog of one file, with its attributes.
     fn catalog(content: &[u8], attributes: &[(&str, &str)], of_file: &[(&str, &str)]) -> Vec<u8> {
+        signed(content, attributes, of_file, &[])
+    }
+
+    /// The same with certificates.
+    fn signed(content: &[u8], attributes: &[(&str, &str)], of_file: &[(&str, &str)], certificates: &[u8]) -> Vec<u8> {
         let digest = ring::digest::digest(&ring::digest::SHA256, content);
         let digest = der(SEQUENCE, &[&der(SEQUENCE, &[]), &der(OCTETS, &[digest.as_ref()])]);
         let data = der(SEQUENCE, &[&der(SEQUENCE, &[]), &digest]);
@@ -415,7 +458,12 @@ mod tests {
         let list =
             der(SEQUENCE, &[&usage, &der(OCTETS, &[b"id"]), &der(0x17, &[b"time"]), &algorithm, &members, &extensions]);
         let content = der(SEQUENCE, &[&der(OBJECT_ID, &[TRUST_LIST]), &der(CONTEXT_0, &[&list])]);
-        let signed = der(SEQUENCE, &[&[2, 1, 1], &der(SET, &[]), &content]);
+        let mut parts: Vec<&[u8]> = vec![&[2, 1, 1], &[SET, 0], &content];
+        let certificates = der(CONTEXT_0, &[certificates]);
+        if certificates.len() > 4 {
+            parts.push(&certificates);
+        }
+        let signed = der(SEQUENCE, &parts);
         der(SEQUENCE, &[&der(OBJECT_ID, &[SIGNED_DATA]), &der(CONTEXT_0, &[&signed])])
     }
 
@@ -456,6 +504,14 @@ mod tests {
         assert_eq!((closest("10"), closest("10.0.26200")), (Some(10240), Some(26100)));
         assert_eq!((closest("2016"), closest("2019"), closest("2025")), (None, Some(17763), Some(20348)));
         assert_eq!(closest("7"), None);
+    }
+
+    #[test]
+    fn who_signed_it_is_told_by_what_the_certificates_are_for() {
+        let of = |certificates: &[u8]| Catalog::parse(&signed(b"x", &[], &[], certificates)).unwrap().signature;
+        let with = |purposes: &[&[u8]]| of(&der(SEQUENCE, &[&der(SEQUENCE, purposes)]));
+        assert_eq!((of(&[]), with(&[b"a maker's"])), (Signature::None, Signature::Maker));
+        assert_eq!((with(&[CERTIFIED]), with(&[CERTIFIED, ATTESTED])), (Signature::Certified, Signature::Attested));
     }
 
     #[test]

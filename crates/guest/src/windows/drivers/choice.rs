@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::catalog::{Catalog, Said};
+use super::catalog::{Catalog, Said, Signature};
 use super::library::{DriverRelease, Library, StoredPackage};
 use super::rank::{self, Candidate, Device, Match};
 use crate::windows::Release;
@@ -23,6 +23,8 @@ pub struct Choice {
     pub installation: Installation,
     /// Why Windows could not load it; empty for a good one.
     pub obstacles: Vec<String>,
+    /// Who signed its catalog.
+    pub signature: Signature,
 }
 
 /// A package that lists the device and is not for the release.
@@ -63,7 +65,10 @@ impl Library {
                 let catalog = self.catalog(package, &inf, windows)?;
                 match rank::matches(&inf, catalog.as_ref(), device, windows)? {
                     Some(found) => candidates.push(Candidate {
-                        driver: self.choice(release, package, &inf, found.clone(), windows)?,
+                        driver: Choice {
+                            signature: catalog.map(|catalog| catalog.signature).unwrap_or_default(),
+                            ..self.choice(release, package, &inf, found.clone(), windows)?
+                        },
                         found,
                     }),
                     None => choices.refused.extend(refusal(release, package, &inf, catalog.as_ref(), device, windows)?),
@@ -119,7 +124,7 @@ impl Library {
             }
         }
         let (release, package) = (release.name.clone(), package.clone());
-        Ok(Choice { release, package, found, installation, obstacles })
+        Ok(Choice { release, package, found, installation, obstacles, signature: Signature::None })
     }
 }
 

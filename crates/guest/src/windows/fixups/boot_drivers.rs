@@ -4,6 +4,7 @@
 use super::ground::Ground;
 use super::registry::Registry;
 use crate::plan::{Change, Fixup};
+use crate::windows::drivers::catalog::Signature;
 use crate::windows::drivers::{
     Choice, INBOX_DRIVERS, InboxDriver, Injection, Library, Placement, Role, StoredPackage, VIRTUAL_DEVICES,
     plan_injection,
@@ -32,6 +33,8 @@ pub(super) struct Drivers {
     pub(super) staged: Vec<String>,
     /// What was added to `DevicePath`.
     pub(super) device_paths: Vec<String>,
+    /// Who signed the drivers that start at boot, where one that is refused ends the start, and the one for virtio-net.
+    pub(super) signatures: Vec<(String, Signature)>,
 }
 
 /// A package that is injected, and what it is for.
@@ -40,6 +43,7 @@ struct Taken {
     package: StoredPackage,
     roles: Vec<Role>,
     names: Vec<&'static str>,
+    signature: Signature,
 }
 
 pub(super) fn plan(ground: &Ground<'_>, registry: &mut Registry<'_>, warnings: &mut Vec<String>) -> Result<Drivers> {
@@ -94,6 +98,11 @@ pub(super) fn plan(ground: &Ground<'_>, registry: &mut Registry<'_>, warnings: &
         has_ahci: own.iter().any(|driver| ["storahci", "msahci"].contains(&driver.service)),
         staged: taken.iter().map(|taken| format!("{}/{}", taken.injection.package, taken.package.name())).collect(),
         device_paths,
+        signatures: taken
+            .iter()
+            .filter(|taken| taken.injection.is_boot_critical || taken.names.contains(&"virtio network adapter"))
+            .map(|taken| (taken.injection.driver.clone(), taken.signature))
+            .collect(),
     })
 }
 
@@ -157,9 +166,11 @@ fn choose(ground: &Ground<'_>, registry: &Registry<'_>, warnings: &mut Vec<Strin
             known.names.push(device.name);
             continue;
         }
+        let signature = choice.signature;
         match inject(ground, registry, library, choice, &mut published) {
             Ok((injection, package)) => {
-                taken.push(Taken { injection, package, roles: vec![device.role], names: vec![device.name] });
+                let (roles, names) = (vec![device.role], vec![device.name]);
+                taken.push(Taken { injection, package, roles, names, signature });
             }
             Err(error) if error.kind != ErrorKind::Io => {
                 warnings.push(format!("no driver for the {}: {error}", device.name));
