@@ -1,4 +1,4 @@
-//! Any bytes as a whole disk: never a panic, a loop or memory without bound.
+//! Any sectors as a whole disk: never a panic, a loop or memory without bound.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volume::fuzz::layout(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volume::fuzz::layout(&volume::fuzz::sparse_disk(bytes)));

@@ -1,4 +1,4 @@
-//! Any bytes as a volume to be probed: never a panic, a loop or memory without bound.
+//! Any sectors as a volume to be probed: never a panic, a loop or memory without bound.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volume::fuzz::probe(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volume::fuzz::probe(&*volume::fuzz::sparse_disk(bytes)));

@@ -1,6 +1,8 @@
 //! Entry points for fuzzing: one function a parser, which takes what a disk would hold and must neither panic nor loop
 //! nor allocate without bound, whatever the bytes. Each also checks what it gets against the contracts.
 
+mod sparse;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +15,10 @@ use crate::raid::{Candidate, assemble};
 /// Bytes of files that are read at most.
 const READ_MAX: ByteCount = ByteCount::mib(1);
 
-fn disk(bytes: &[u8]) -> Arc<dyn BlockSource> {
+pub use sparse::sparse_disk;
+
+/// A disk of just these bytes.
+pub fn disk(bytes: &[u8]) -> Arc<dyn BlockSource> {
     Arc::new(MemorySource::new(bytes.to_vec(), SectorSize::B512))
 }
 
@@ -29,23 +34,21 @@ fn walk(map: &dyn AllocationMap, size: u64) {
 }
 
 /// Partition tables.
-pub fn table(bytes: &[u8]) {
-    let disk = disk(bytes);
-    if let Ok(table) = crate::table::load_table(&*disk) {
+pub fn table(disk: &dyn BlockSource) {
+    if let Ok(table) = crate::table::load_table(disk) {
         assert!(table.partitions.windows(2).all(|p| p[0].extent.end() <= p[1].extent.start()));
         assert!(table.partitions.iter().all(|p| p.extent.end().0 <= disk.size().0));
     }
 }
 
 /// Superblock probes.
-pub fn probe(bytes: &[u8]) {
-    crate::probe::probe(&*disk(bytes));
+pub fn probe(disk: &dyn BlockSource) {
+    crate::probe::probe(disk);
 }
 
 /// Allocation maps of ext2/3/4, FAT, exFAT, NTFS and swap, whichever the bytes are.
-pub fn map(bytes: &[u8]) {
-    let disk = disk(bytes);
-    let content = crate::content::load_content(&disk);
+pub fn map(disk: &Arc<dyn BlockSource>) {
+    let content = crate::content::load_content(disk);
     assert!(content.used <= disk.size());
     walk(&*content.map, disk.size().0);
 }
@@ -152,16 +155,15 @@ pub fn lvm_text(bytes: &[u8]) {
 }
 
 /// A whole disk: table, volumes, volume groups, merged map.
-pub fn layout(bytes: &[u8]) {
-    let disk = disk(bytes);
-    if let Ok(layout) = crate::layout::detect_layout(std::slice::from_ref(&disk)) {
+pub fn layout(disk: &Arc<dyn BlockSource>) {
+    if let Ok(layout) = crate::layout::detect_layout(std::slice::from_ref(disk)) {
         walk(&*layout.used(0), disk.size().0);
     }
 }
 
 /// Files of ext2/3/4, NTFS and FAT: every directory down to a few levels, some bytes of every file.
-pub fn files(bytes: &[u8]) {
-    if let Ok(files) = Files::open(disk(bytes)) {
+pub fn files(disk: &Arc<dyn BlockSource>) {
+    if let Ok(files) = Files::open(Arc::clone(disk)) {
         let mut left = 500;
         visit(&files, Path::new("/"), 4, &mut left);
     }

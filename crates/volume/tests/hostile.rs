@@ -37,11 +37,12 @@ fn images() -> &'static [Vec<u8>] {
 }
 
 fn all(bytes: &[u8]) {
-    volume::fuzz::table(bytes);
-    volume::fuzz::probe(bytes);
-    volume::fuzz::map(bytes);
-    volume::fuzz::layout(bytes);
-    volume::fuzz::files(bytes);
+    let disk = volume::fuzz::disk(bytes);
+    volume::fuzz::table(&*disk);
+    volume::fuzz::probe(&*disk);
+    volume::fuzz::map(&disk);
+    volume::fuzz::layout(&disk);
+    volume::fuzz::files(&disk);
 }
 
 proptest! {
