@@ -7,7 +7,15 @@ import assert from 'node:assert/strict';
 import { mkdir, readFile } from 'node:fs/promises';
 import { cutover, endMeasure, measure } from './cutover.mjs';
 import { settings, SETTINGS } from './settings.mjs';
-import { askForAdministrator, launch, look, makeAdministrator, openConversion, openPage, startSite } from './site.mjs';
+import {
+  askForAdministrator,
+  launch,
+  look,
+  makeAdministrator,
+  openConversion,
+  openPage,
+  startSite,
+} from './site.mjs';
 
 const [program, pictures] = process.argv.slice(2);
 if (!program || !pictures) throw new Error('usage: node e2e/console.mjs SITE_PROGRAM PICTURES_FOLDER');

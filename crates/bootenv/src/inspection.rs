@@ -7,6 +7,7 @@ use std::sync::Arc;
 use block::BlockSource;
 use machine::{Family, FirmwareKind, Guest};
 use serde::{Deserialize, Serialize};
+use volume::Layout;
 use volume::raid::{self, Candidate, MachineDisk};
 
 use crate::console::log;
@@ -43,7 +44,7 @@ pub fn inspect(disks: &[(impl AsRef<Path>, Option<String>)]) -> Facts {
     };
     let sources: Vec<Arc<dyn BlockSource>> = assembly.disks().into_iter().map(source).collect();
     let firmware = if Path::new("/sys/firmware/efi").exists() { FirmwareKind::Uefi } else { FirmwareKind::Bios };
-    Facts { guest: identify(&sources), firmware }
+    Facts { guest: identify(&sources, firmware), firmware }
 }
 
 /// Writes facts where the agent looks for them.
@@ -72,15 +73,16 @@ pub fn describe(guest: &Guest) -> String {
 }
 
 /// The operating system on the disks. A disk that is damaged or foreign hides none on the others.
-fn identify(sources: &[Arc<dyn BlockSource>]) -> Guest {
+fn identify(sources: &[Arc<dyn BlockSource>], firmware: FirmwareKind) -> Guest {
+    let look = |layout: Layout| guest::inspect(layout.file_trees(), firmware).guest;
     let sound: Vec<Arc<dyn BlockSource>> = match volume::detect_layout(sources) {
-        Ok(layout) => return guest::identify_among(layout.file_trees()),
+        Ok(layout) => return look(layout),
         Err(error) => {
             log(format!("guest: {error}; looking at the disks one by one"));
             sources.iter().filter(|source| volume::detect_layout(&[Arc::clone(source)]).is_ok()).cloned().collect()
         }
     };
-    volume::detect_layout(&sound).map(|layout| guest::identify_among(layout.file_trees())).unwrap_or_default()
+    volume::detect_layout(&sound).map(look).unwrap_or_default()
 }
 
 #[cfg(test)]

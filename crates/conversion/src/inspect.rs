@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use machine::{Disk, FirmwareKind, Guest};
 use serde::{Deserialize, Serialize};
-use volume::Layout;
 
 use crate::Result;
 use crate::local::LocalDisks;
+use crate::preflight::{self, Finding};
 
 /// The answer of `vconverter inspect`; its JSON is a contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +18,13 @@ pub struct Inspection {
     pub firmware: FirmwareKind,
     /// The operating system found.
     pub guest: Guest,
-    /// What an operator should know before converting.
+    /// All facts of a Windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows: Option<guest::windows::inspection::Inspection>,
+    /// What the content of the disks means for a conversion, what matters most first.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+    /// What of the disks could not be read as it should.
     pub warnings: Vec<String>,
 }
 
@@ -31,15 +37,13 @@ pub fn inspect(paths: &[PathBuf]) -> Result<Inspection> {
     let layout = disks.layout();
     let mut machine = disks.machine();
     crate::place_mounts(&mut machine);
+    let findings = preflight::findings(&machine);
     Ok(Inspection {
         disks: machine.disks,
         firmware: layout.firmware(),
-        guest: disks.guest().clone(),
+        guest: disks.found().guest.clone(),
+        windows: disks.found().windows.clone(),
+        findings,
         warnings: layout.warnings().iter().map(ToString::to_string).collect(),
     })
-}
-
-/// The operating system on the first filesystem that holds one and can be read in user space.
-pub(crate) fn identify(layout: &Layout) -> Guest {
-    guest::identify_among(layout.file_trees())
 }

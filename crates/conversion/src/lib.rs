@@ -44,7 +44,7 @@ pub use inspect::{Inspection, inspect};
 pub use link_test::{LinkTest, test_link};
 pub use outcome::{ConvertedDisk, FixUpOutcome, Outcome, Proof, Verdict};
 pub use pipeline::convert;
-pub use preflight::{Finding, PlannedDisk, Preflight, Severity, preflight};
+pub use preflight::{Finding, PlannedDisk, Preflight, preflight};
 pub use prove::{PROOF_FOLDER, PROOF_RECORD, PROOF_SCREENSHOT, PROOF_SERIAL_LOG};
 pub use remote::{DataStream, RemoteMachine, StreamMode, StreamRequest, Visit};
 pub use request::{OutputFormat, Request, Source};

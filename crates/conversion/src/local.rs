@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use block::{BlockSource, Extent, Format, Ranges, Scoped, hide};
-use machine::{ByteCount, Cpu, Disk, DiskIdentity, Firmware, Guest, MacAddress, Machine, Nic, Smbios};
+use machine::{ByteCount, Cpu, Disk, DiskIdentity, Firmware, MacAddress, Machine, Nic, Smbios};
 use serde::{Deserialize, Serialize};
 use volume::Layout;
 
@@ -21,7 +21,7 @@ const DISKS_MAX: usize = 256;
 pub(crate) struct LocalDisks {
     disks: Vec<LocalDisk>,
     layout: Layout,
-    guest: Guest,
+    found: guest::Found,
 }
 
 /// What changes when the file of a disk is replaced or written. A block device has none.
@@ -59,9 +59,9 @@ impl LocalDisks {
             _ => "disks of the source".into(),
         })?;
         let mut layout = layout;
-        let guest = crate::inspect::identify(&layout);
-        layout.leave_out_swap_files(&guest.mounts);
-        Ok(Self { disks, layout, guest })
+        let found = guest::inspect(layout.file_trees(), layout.firmware());
+        layout.leave_out_swap_files(&found.guest.mounts);
+        Ok(Self { disks, layout, found })
     }
 
     /// The files as they are now. A file that went away has none, as it would had it never been there.
@@ -119,13 +119,13 @@ impl LocalDisks {
                 link_up: false,
             }],
             disks: self.described(),
-            guest: self.guest.clone(),
+            guest: self.found.guest.clone(),
         }
     }
 
     /// The operating system found.
-    pub(crate) fn guest(&self) -> &Guest {
-        &self.guest
+    pub(crate) fn found(&self) -> &guest::Found {
+        &self.found
     }
 
     /// The `disks` of the `inspect` contract.

@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use machine::{ByteCount, Condition, Disk, Family, FirmwareKind, Machine};
+use machine::{ByteCount, Condition, Disk, Family, FirmwareKind, Machine, Severity};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,18 +15,6 @@ use crate::{Allocation, Request, programs};
 const SCAFFOLDING: ByteCount = ByteCount::gib(1);
 /// Of the used blocks, what an image adds to them: qcow2's tables, and blocks that are widened to 64 KiB.
 const IMAGE_SHARE: u64 = 50;
-
-/// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Good to know.
-    Info,
-    /// The result needs somebody's attention.
-    Warning,
-    /// It cannot be made like this.
-    Blocker,
-}
 
 /// Something that is known beforehand.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -122,11 +110,22 @@ pub fn preflight(machine: &Machine, request: &Request) -> Preflight {
     if let Err(error) = programs::check(&machine, request) {
         preflight.find("programs", Severity::Blocker, error.to_string(), "install them where the conversion runs");
     }
-    for disk in &machine.disks {
-        volumes(&mut preflight, disk);
-    }
-    guest(&mut preflight, &machine);
+    content(&mut preflight, &machine);
     preflight
+}
+
+/// What is known of the content of a machine's disks, whatever is asked for, what matters most first.
+pub(crate) fn findings(machine: &Machine) -> Vec<Finding> {
+    let mut preflight = Preflight::default();
+    content(&mut preflight, machine);
+    preflight.findings
+}
+
+fn content(preflight: &mut Preflight, machine: &Machine) {
+    for disk in &machine.disks {
+        volumes(preflight, disk);
+    }
+    guest(preflight, machine);
 }
 
 fn planned(machine: &Machine, taken: &TakenDisk) -> PlannedDisk {
@@ -344,6 +343,9 @@ fn guest(preflight: &mut Preflight, machine: &Machine) {
             "have the licence at hand",
         ),
         Family::Linux => {}
+    }
+    for note in &machine.guest.notes {
+        preflight.find("guest", note.severity, note.what.clone(), note.meaning.clone());
     }
     if machine.firmware.kind == FirmwareKind::Uefi && machine.firmware.secure_boot == Some(true) {
         preflight.find(

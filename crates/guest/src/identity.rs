@@ -4,10 +4,12 @@
 //! stands in where os-release is absent. Contents are hostile: a name that reaches an operator's screen or a VM
 //! definition is short, printable and made of expected characters.
 
-use machine::{Family, Guest, Mount};
+use machine::{Family, FirmwareKind, Guest, Mount, Note};
 
 use crate::linux::{parse_fstab, shell};
-use crate::windows::{Architecture, Windows, inspection};
+use crate::windows::inspection::{Identity, Inspection, Surroundings};
+use crate::windows::path::Paths;
+use crate::windows::{Architecture, Windows};
 use crate::{FileTree, elf};
 
 /// Longest product name or version taken over, in characters.
@@ -16,10 +18,23 @@ const NAME_MAX: usize = 128;
 const MOUNTS_MAX: usize = 256;
 const FIELD_MAX: usize = 1024;
 
+/// Notes of a guest that are told, and the longest text of one, in characters.
+const NOTES_MAX: usize = 64;
+const NOTE_MAX: usize = 1024;
+
+/// A guest, and all that is known of it where it is a Windows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Its identity, and what matters for a conversion.
+    pub guest: Guest,
+    /// All facts.
+    pub windows: Option<Inspection>,
+}
+
 /// Reads the identity of the guest in `tree`. What cannot be told is `None`; an unknown system is no error.
 pub fn identify(tree: &dyn FileTree) -> Guest {
     if is_windows(tree) {
-        return windows(tree);
+        return windows(tree, None).guest;
     }
     let release = release(tree);
     let linux = release.is_some()
@@ -30,19 +45,32 @@ pub fn identify(tree: &dyn FileTree) -> Guest {
         return Guest::default();
     }
     let (product, version) = release.unwrap_or_default();
-    Guest { family: Family::Linux, product, version, arch: arch(tree), hostname: hostname(tree), mounts: mounts(tree) }
+    let (arch, hostname, mounts) = (arch(tree), hostname(tree), mounts(tree));
+    Guest { family: Family::Linux, product, version, arch, hostname, mounts, notes: Vec::new() }
 }
 
-/// The guest on the first of several filesystems that holds one.
-pub fn identify_among(trees: impl IntoIterator<Item = impl FileTree>) -> Guest {
-    let mut found = Guest::default();
-    for guest in trees.into_iter().map(|tree| identify(&tree)) {
+/// The guest on the first of a machine's filesystems that holds one, with what its files say of its conversion.
+pub fn inspect(trees: impl IntoIterator<Item = impl FileTree>, firmware: FirmwareKind) -> Found {
+    let trees: Vec<_> = trees.into_iter().collect();
+    let mut found = Found::default();
+    for tree in &trees {
+        let here = match is_windows(tree) {
+            true => windows(tree, Some(surroundings(&trees, firmware))),
+            false => Found { guest: identify(tree), windows: None },
+        };
         // A host name tells a root filesystem from a mere /usr or a rescue system's partition.
-        if guest.family != Family::Unknown && (found.family == Family::Unknown || found.hostname.is_none()) {
-            found = guest;
+        let is_better = found.guest.family == Family::Unknown || found.guest.hostname.is_none();
+        if here.guest.family != Family::Unknown && is_better {
+            found = here;
         }
     }
     found
+}
+
+/// What a Windows is started by, as the machine's other filesystems tell.
+fn surroundings(trees: &[impl FileTree], firmware: FirmwareKind) -> Surroundings {
+    let has = |path: &str| trees.iter().any(|tree| Paths::new(tree).resolve(path).is_ok_and(|found| found.is_some()));
+    Surroundings { firmware, has_esp_bcd: has("/EFI/Microsoft/Boot/BCD"), has_boot_bcd: has("/Boot/BCD") }
 }
 
 /// What fstab(5) says, without what an operator's screen could not show.
@@ -75,12 +103,28 @@ fn is_windows(tree: &dyn FileTree) -> bool {
     })
 }
 
-/// What the hives of a Windows say; one whose hives cannot be read is a Windows all the same.
-fn windows(tree: &dyn FileTree) -> Guest {
-    let unknown = Guest { family: Family::Windows, ..Guest::default() };
-    let installation = Windows::open(tree).ok().flatten();
-    let identity = installation.and_then(|windows| inspection::Identity::of(&windows, tree).ok());
-    let Some(identity) = identity else { return unknown };
+/// What the hives of a Windows say; one whose hives cannot be read is a Windows all the same. All facts are read where its
+/// surroundings are known.
+fn windows(tree: &dyn FileTree, known: Option<Surroundings>) -> Found {
+    let mut found = Found { guest: Guest { family: Family::Windows, ..Guest::default() }, windows: None };
+    let installation = match Windows::open(tree) {
+        Ok(Some(installation)) => installation,
+        Ok(None) => return found,
+        Err(error) => {
+            let what = printable(&format!("the registry of Windows cannot be read: {error}")).unwrap_or_default();
+            found.guest.notes.push(Note::warning(what, "it is copied as it is, and cannot be fixed up"));
+            return found;
+        }
+    };
+    if let Some(known) = known {
+        let facts = Inspection::of(&installation, tree, &known);
+        let short = |text: &str| text.chars().take(NOTE_MAX).collect();
+        let note =
+            |note: &Note| Note { severity: note.severity, what: short(&note.what), meaning: short(&note.meaning) };
+        found.guest.notes = facts.notes.iter().take(NOTES_MAX).map(note).collect();
+        found.windows = Some(facts);
+    }
+    let Ok(identity) = Identity::of(&installation, tree) else { return found };
     let words = [Some(identity.product.as_str()), identity.feature_update.as_deref(), identity.service_pack.as_deref()];
     let arch = match identity.release.architecture {
         Architecture::X86 => "i386",
@@ -88,13 +132,11 @@ fn windows(tree: &dyn FileTree) -> Guest {
         Architecture::Arm64 => "aarch64",
         other => other.name(),
     };
-    Guest {
-        product: printable(&words.into_iter().flatten().collect::<Vec<_>>().join(" ")),
-        version: printable(&identity.version()),
-        arch: Some(arch.to_owned()),
-        hostname: identity.hostname.filter(|name| is_hostname(name)),
-        ..unknown
-    }
+    found.guest.product = printable(&words.into_iter().flatten().collect::<Vec<_>>().join(" "));
+    found.guest.version = printable(&identity.version());
+    found.guest.arch = Some(arch.to_owned());
+    found.guest.hostname = identity.hostname.filter(|name| is_hostname(name));
+    found
 }
 
 /// Product and version.
@@ -190,6 +232,7 @@ mod tests {
             arch: Some("x86_64".into()),
             hostname: Some("phys1".into()),
             mounts: vec![Mount { device: "/dev/sda1".into(), mount_point: "/".into(), kind: "ext4".into() }],
+            notes: Vec::new(),
         };
         assert_eq!(identify(&tree), expected);
     }
@@ -208,7 +251,10 @@ mod tests {
     #[test]
     fn windows_is_recognised_by_its_folder_in_any_spelling() {
         let tree = MemoryTree::new().with("/WINDOWS/System32/config/SYSTEM", "regf");
-        assert_eq!(identify(&tree), Guest { family: Family::Windows, ..Guest::default() });
+        let guest = identify(&tree);
+        assert_eq!((guest.family, guest.product), (Family::Windows, None));
+        println!("{}", guest.notes[0]);
+        assert!(guest.notes[0].what.starts_with("the registry of Windows cannot be read"));
         assert_eq!(identify(&MemoryTree::new().with("/photos/1.jpg", "")).family, Family::Unknown);
     }
 

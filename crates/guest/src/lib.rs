@@ -19,7 +19,7 @@ pub mod tree;
 pub mod windows;
 
 pub use error::{Error, ErrorKind, Result};
-pub use identity::{identify, identify_among, identify_bytes};
+pub use identity::{Found, identify, identify_bytes, inspect};
 pub use plan::{Change, Digest, Direction, Fixup, Outcome, Plan, RawPatch, RegistryChange, State, apply, registration};
 pub use tree::{Directory, FileTree, MemoryTree, WritableTree};
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::FirmwareKind;
+use crate::{FirmwareKind, Note};
 
 /// The operating system found; the `guest` object of the `inspect` contract.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct Guest {
     /// Which filesystems and swap areas its own table names, as far as it can be read: `/etc/fstab`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<Mount>,
+    /// What its own files say that matters for a conversion, the weightiest first; of Windows so far.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
 }
 
 /// A line of the guest's table of filesystems.

@@ -12,6 +12,7 @@ pub mod firstboot;
 mod guest;
 mod inventory;
 mod nic;
+mod note;
 mod units;
 
 pub use condition::Condition;
@@ -20,4 +21,5 @@ pub use firmware::{BootVariable, Firmware, FirmwareKind};
 pub use guest::{Capabilities, DiskBus, Family, Guest, HypervInterfaces, Mount, NicModel};
 pub use inventory::{Cpu, Machine, Smbios};
 pub use nic::{IpNet, MacAddress, Nic, ParseMacAddressError};
+pub use note::{Note, Severity};
 pub use units::{ByteCount, ByteOffset, Lba, SectorSize, SectorSizeError};

@@ -364,11 +364,15 @@ pub(crate) struct CutoverArguments {
 #[command(after_help = "\
 Examples:
   vconverter inspect disk.img
+  vconverter inspect server.raw --details
   vconverter inspect /dev/sda /dev/sdb --json")]
 pub(crate) struct Inspect {
     /// Disk images or block devices: the disks of one machine
     #[arg(value_name = "SOURCE", required = true)]
     pub(crate) sources: Vec<PathBuf>,
+    /// All facts of a Windows: drivers, adapters, drive letters, roles (always there with --json)
+    #[arg(long)]
+    pub(crate) details: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,20 +1,20 @@
 //! `vconverter inspect`: what is on some disks.
 
-use std::path::PathBuf;
-
 use machine::{Disk, Guest, PartitionTable};
 
+use crate::arguments::Inspect;
 use crate::failure::{Failure, Result};
 use crate::machines::firmware;
+use crate::preflight;
 use crate::table::{Table, plain};
 
-pub(crate) fn inspect(sources: &[PathBuf], json: bool) -> Result<()> {
-    for source in sources {
+pub(crate) fn inspect(arguments: &Inspect, json: bool) -> Result<()> {
+    for source in &arguments.sources {
         if let Err(error) = source.metadata() {
             return Err(Failure::file(&source.display().to_string(), &error));
         }
     }
-    let inspection = conversion::inspect(sources)?;
+    let inspection = conversion::inspect(&arguments.sources)?;
     if json {
         return crate::print_json(&inspection);
     }
@@ -23,6 +23,15 @@ pub(crate) fn inspect(sources: &[PathBuf], json: bool) -> Result<()> {
     text.push_str(&format!("guest     {}\n", plain(&describe_guest(&inspection.guest))));
     for warning in &inspection.warnings {
         text.push_str(&format!("warning: {}\n", plain(warning)));
+    }
+    if !inspection.findings.is_empty() {
+        text.push_str(&format!("\n{}", preflight::lines(&inspection.findings, "")));
+    }
+    if let Some(windows) = inspection.windows.filter(|_| arguments.details) {
+        text.push('\n');
+        // What is said twice is left out.
+        let facts = guest::windows::inspection::Inspection { notes: Vec::new(), ..windows }.to_string();
+        facts.lines().for_each(|line| text.push_str(&format!("{}\n", plain(line))));
     }
     crate::print(&text)
 }

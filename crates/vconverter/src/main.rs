@@ -100,7 +100,7 @@ fn run(arguments: Arguments) -> Result<()> {
     let json = arguments.json;
     // These look at nothing that a configuration says; one that is broken is not in their way.
     match &arguments.command {
-        Command::Inspect(inspect) => return inspect::inspect(&inspect.sources, json),
+        Command::Inspect(inspect) => return inspect::inspect(inspect, json),
         Command::Registry(registry) => return registry::registry(registry, json),
         Command::Bcd(arguments) => return bcd::bcd(arguments, json),
         Command::Completions(completions) => return manual::completions(completions.shell),

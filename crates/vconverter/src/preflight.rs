@@ -4,7 +4,8 @@ use clap::Args;
 use controller::api::{
     CONVERSIONS_MAX, MachineState, MachineView, NewBatches, NewConversion, NewRequest, PreflightView,
 };
-use conversion::{Allocation, Severity};
+use conversion::{Allocation, Finding};
+use machine::Severity;
 
 use crate::choices::ChoiceArguments;
 use crate::client::{Client, segment};
@@ -95,6 +96,19 @@ pub(crate) fn refuse_blocked(reports: &[PreflightView]) -> Result<()> {
     }
 }
 
+/// Two lines for each finding: what was found, and what to do about it.
+pub(crate) fn lines(findings: &[Finding], indent: &str) -> String {
+    let line = |finding: &Finding| {
+        let severity = match finding.severity {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Blocker => "BLOCKER",
+        };
+        format!("{indent}{severity:<8}{}\n{indent}        {}\n", plain(&finding.found), plain(&finding.remedy))
+    };
+    findings.iter().map(line).collect()
+}
+
 pub(crate) fn describe(report: &PreflightView) -> String {
     let findings = &report.preflight.findings;
     let worst = findings.iter().map(|finding| finding.severity).max();
@@ -119,13 +133,6 @@ pub(crate) fn describe(report: &PreflightView) -> String {
         text.push_str(&plain(&format!("  disk    {}: {} to be read{room}{folder}", disk.disk, disk.bytes)));
         text.push('\n');
     }
-    for finding in findings {
-        let severity = match finding.severity {
-            Severity::Info => "info",
-            Severity::Warning => "warning",
-            Severity::Blocker => "BLOCKER",
-        };
-        text.push_str(&format!("  {severity:<8}{}\n          {}\n", plain(&finding.found), plain(&finding.remedy)));
-    }
+    text.push_str(&lines(findings, "  "));
     text
 }

@@ -33,6 +33,28 @@ export function kindText(kind: string): string {
   return kind === 'unknown' ? 'not recognised' : kind;
 }
 
+type Condition = NonNullable<Volume['conditions']>[number];
+
+/** States of a volume in a word or two; what they mean is said before a conversion. */
+const CONDITIONS: Record<Condition, string> = {
+  hibernated: 'hibernated',
+  dirty: 'to be checked',
+  log_in_use: 'was in use',
+  system_compressed: 'compact OS',
+  clear_key: 'protection suspended',
+  dynamic_disk: 'dynamic disk',
+  dynamic_simple: 'dynamic, simple',
+  dynamic_spanned: 'dynamic, spanned',
+  dynamic_striped: 'dynamic, striped',
+  dynamic_mirrored: 'dynamic, mirrored',
+  dynamic_raid5: 'dynamic, RAID-5',
+  storage_spaces: 'Storage Spaces',
+};
+
+export function conditionsText(conditions?: Condition[]): string {
+  return (conditions ?? []).map((condition) => CONDITIONS[condition]).join(', ');
+}
+
 export function volumeName(volume: Volume): string {
   if (volume.label) return volume.label;
   return volume.number ? `partition ${volume.number}` : 'whole disk';

@@ -1,7 +1,8 @@
 //! What is known of a task before anything is touched.
 
-use conversion::{Preflight, Request, Severity};
+use conversion::{Preflight, Request};
 use machine::Machine;
+use machine::Severity;
 
 use super::back_by::RETURN;
 use super::wish::output_folder;

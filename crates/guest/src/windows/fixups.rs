@@ -14,11 +14,13 @@ mod services;
 mod settings;
 
 use machine::firstboot::DiskSignature;
-use machine::{Capabilities, Disk, DiskBus, Firmware, FirmwareKind, Machine, NicModel, PartitionTable, firstboot};
+use machine::{
+    Capabilities, Disk, DiskBus, Firmware, FirmwareKind, Machine, NicModel, PartitionTable, Severity, firstboot,
+};
 
 use super::boot_manager;
 use super::drivers::{Hypervisor, Library};
-use super::inspection::{Inspection, Severity, Surroundings};
+use super::inspection::{Inspection, Surroundings};
 use super::path::{Paths, resolve};
 use super::volumes::{BOOT, SYSTEM, Subtree};
 use super::{Architecture, Release, Windows};

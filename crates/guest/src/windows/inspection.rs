@@ -11,7 +11,6 @@ mod fields;
 mod letters;
 mod licensing;
 pub mod network;
-mod note;
 mod pending;
 mod power;
 mod product;
@@ -23,7 +22,6 @@ pub use boot::{Boot, Surroundings};
 pub use boot_drivers::{BootDriver, BootDrivers, Filter};
 pub use licensing::Licensing;
 pub use network::Network;
-pub use note::{Note, Severity};
 pub use pending::Pending;
 pub use power::{HibernationFile, Power};
 pub use product::{Identity, Membership};
@@ -33,6 +31,7 @@ pub use software::Software;
 
 use std::fmt;
 
+use machine::Note;
 use serde::{Deserialize, Serialize};
 
 use super::Windows;
@@ -143,7 +142,9 @@ impl fmt::Display for Inspection {
         theme("roles", shown(&self.roles))?;
         theme("licensing", shown(&self.licensing))?;
         theme("settings", shown(&self.settings))?;
-        writeln!(f, "[notes]")?;
+        if !self.notes.is_empty() {
+            writeln!(f, "[notes]")?;
+        }
         self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))
     }
 }

@@ -3,7 +3,7 @@
 
 use machine::{
     ByteCount, ByteOffset, Cpu, Disk, DiskIdentity, DiskLayout, Family, Firmware, FirmwareKind, Guest, IpNet, Machine,
-    Mount, Nic, Part, PartitionTable, SectorSize, Smbios, Volume,
+    Mount, Nic, Note, Part, PartitionTable, SectorSize, Smbios, Volume,
 };
 use protocol::message::BootMedium;
 
@@ -186,6 +186,16 @@ fn machine(
                 Family::Linux => {
                     vec![mount("UUID=2f6b1c1e-0001", "/", "ext4"), mount("UUID=2f6b1c1e-0002", "/boot", "ext4")]
                 }
+                _ => Vec::new(),
+            },
+            notes: match family {
+                Family::Windows => vec![
+                    Note::warning("Windows Update asks for a restart", "restart the source first if you can"),
+                    Note::info(
+                        "member of the domain example.lan",
+                        "the VM takes the machine's account over: source and VM must not run at the same time",
+                    ),
+                ],
                 _ => Vec::new(),
             },
         },

@@ -11,8 +11,8 @@ use machine::FirmwareKind;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Reader, answer};
-use super::note::Note;
 use crate::Result;
+use machine::Note;
 
 /// What the caller knows from outside of this filesystem.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

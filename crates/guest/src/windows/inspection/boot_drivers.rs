@@ -9,8 +9,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::fields::Reader;
-use super::note::Note;
 use crate::Result;
+use machine::Note;
 
 /// Kinds of services that are drivers: of devices, of filesystems, and those that recognize filesystems.
 const DRIVERS: u32 = 0x1 | 0x2 | 0x8;

@@ -2,8 +2,8 @@
 
 use machine::firstboot::{MountRestore, PartitionIdentity};
 
-use super::note::Note;
 use crate::windows::drive_letters::{DriveLetters, MountedDevice, Target};
+use machine::Note;
 
 impl DriveLetters {
     /// The letters of partitions, for the first start: where Windows gave others, they come back.

@@ -11,9 +11,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Reader, answer, printable};
-use super::note::Note;
 use crate::Result;
 use crate::windows::hive::units;
+use machine::Note;
 
 const PACKAGES: &str = "Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\Packages";
 const SHA2_UPDATE: &str = "package_for_kb4474419~";

@@ -21,9 +21,9 @@ use machine::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Reader};
-use super::note::Note;
 use crate::Result;
 use adapter::CLASS;
+use machine::Note;
 use settings::{addresses_in, prefix_length};
 
 /// The network settings of an installation.

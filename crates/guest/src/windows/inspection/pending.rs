@@ -10,8 +10,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Reader, answer};
-use super::note::Note;
 use crate::Result;
+use machine::Note;
 
 const SERVICING: &str = "Microsoft\\Windows\\CurrentVersion\\Component Based Servicing";
 const UPDATES: &str = "Microsoft\\Windows\\CurrentVersion\\WindowsUpdate\\Auto Update";

@@ -10,8 +10,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Reader, answer};
-use super::note::Note;
 use crate::Result;
+use machine::Note;
 
 /// What is in the hibernation file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -60,9 +60,10 @@ impl Power {
     pub(super) fn notes(&self) -> Vec<Note> {
         let mut notes = Vec::new();
         if self.file == HibernationFile::Hibernated {
-            notes.push(Note::blocker(
+            notes.push(Note::warning(
                 "Windows is hibernated, or was shut down with Fast Startup",
-                "its filesystems must not be changed: start it, and shut it down with `shutdown /s /f /t 0`",
+                "its filesystems are not changed, and the VM starts afresh: start the source first, and shut it down with \
+                 `shutdown /s /f /t 0`",
             ));
         } else if self.is_fast_startup_on() {
             notes.push(Note::info(

@@ -10,9 +10,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Reader, answer};
-use super::note::Note;
 use crate::Result;
 use crate::windows::{Product, Release, Windows};
+use machine::Note;
 
 /// First build of Windows 11.
 const WINDOWS_11: u32 = 22_000;

@@ -9,9 +9,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::fields::Reader;
-use super::note::{Note, Severity};
 use crate::Result;
 use crate::windows::Product;
+use machine::{Note, Severity};
 
 const DISABLED: u32 = 4;
 const ON_DEMAND: u32 = 3;

@@ -9,8 +9,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Reader, answer};
-use super::note::Note;
 use crate::Result;
+use machine::Note;
 
 /// `VDS_SAN_POLICY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

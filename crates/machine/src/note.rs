@@ -1,4 +1,4 @@
-//! What a fact means for the conversion.
+//! What a fact about a guest or a machine means for its conversion.
 
 use std::fmt;
 
@@ -6,18 +6,20 @@ use serde::{Deserialize, Serialize};
 
 /// How much a note matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// To be known; nothing to do.
     Info,
     /// Somebody should look at it, before or after.
     Warning,
-    /// The VM would not start, or would lose data: to be put right on the source first.
+    /// It cannot be made like this: the VM would not start, or would lose data.
     Blocker,
 }
 
 /// A fact with its meaning, in words for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Note {
     /// How much it matters.
     pub severity: Severity,
@@ -28,16 +30,14 @@ pub struct Note {
 }
 
 impl Note {
-    pub(super) fn info(what: impl Into<String>, meaning: impl Into<String>) -> Self {
+    /// Something to be known.
+    pub fn info(what: impl Into<String>, meaning: impl Into<String>) -> Self {
         Self { severity: Severity::Info, what: what.into(), meaning: meaning.into() }
     }
 
-    pub(super) fn warning(what: impl Into<String>, meaning: impl Into<String>) -> Self {
+    /// Something that somebody should look at.
+    pub fn warning(what: impl Into<String>, meaning: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::info(what, meaning) }
-    }
-
-    pub(super) fn blocker(what: impl Into<String>, meaning: impl Into<String>) -> Self {
-        Self { severity: Severity::Blocker, ..Self::info(what, meaning) }
     }
 }
 
