@@ -10,6 +10,11 @@ use crate::fixup::selected_machine;
 use crate::pipeline::Pipeline;
 use crate::{ErrorKind, Result};
 
+/// What a TPM in the definition means.
+const TPM: &str = "the VM has a TPM 2.0 of its own, because its guest asks for one: keys that were kept in the source's do not move \
+                   (Windows Hello has to be set up again), and its host needs the packages swtpm and swtpm-tools, without which \
+                   libvirt refuses the definition; where no TPM is wanted, take <tpm> out of it";
+
 /// Writes `NAME.xml` and the preview command into the working folder. Paths in them are those of the final folder.
 pub(crate) fn define(pipeline: &mut Pipeline<'_>) -> Result<()> {
     let capabilities = pipeline.capabilities()?;
@@ -37,6 +42,16 @@ pub(crate) fn define(pipeline: &mut Pipeline<'_>) -> Result<()> {
     if machine.firmware.kind == FirmwareKind::Unknown && capabilities.firmware != FirmwareKind::Unknown {
         let message = "the firmware of the source is not known: it was chosen by what lies on its disks".to_string();
         pipeline.warn(message);
+    }
+    if capabilities.secure_boot.or(machine.firmware.secure_boot) == Some(true)
+        && target::firmware(&machine, &capabilities) == FirmwareKind::Uefi
+        && !target::secure_boot(&machine, &capabilities)
+    {
+        let message = "Secure Boot is off in the VM, and it was on at the source: its disks are on IDE, and machines with IDE have none";
+        pipeline.warn(message.to_string());
+    }
+    if capabilities.tpm {
+        pipeline.warn(TPM.to_string());
     }
     Ok(())
 }

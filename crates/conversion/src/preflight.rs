@@ -352,7 +352,8 @@ fn guest(preflight: &mut Preflight, machine: &Machine) {
             "secure-boot",
             Severity::Info,
             "Secure Boot is on",
-            "the VM starts without; switch it on in its definition where its keys are enrolled",
+            "the VM has it too, with Microsoft's keys alone: what other keys signed (a machine's owner's, MOK) is refused until they are \
+             enrolled again, or it is switched off in the definition",
         );
     }
 }

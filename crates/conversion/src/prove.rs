@@ -18,7 +18,7 @@ use crate::overlay::Overlay;
 use crate::pipeline::Pipeline;
 use crate::programs::qemu_is_here;
 use crate::watch::{Finding, Limits, Sight, Watch};
-use crate::{Cancel, ErrorKind, Event, Proof, Result, Verdict, appliance};
+use crate::{Cancel, ErrorKind, Event, Observer, Proof, Result, Verdict, appliance};
 
 /// Where the evidence is kept, below the result or the working folder.
 pub const PROOF_FOLDER: &str = "proof";
@@ -127,8 +127,12 @@ fn prove_started(pipeline: &Pipeline<'_>, stacks: Vec<Image>, nonce: Option<&str
     let capabilities = pipeline.capabilities()?;
     let mut hardware = virtual_hardware(&machine, &capabilities, stacks)?;
     hardware.serial_ports = vec![SerialPort::logged(folder.join(PROOF_SERIAL_LOG)), SerialPort::default()];
+    if capabilities.tpm && !hardware.tpm {
+        let message = "boot proof: without the TPM that the VM is defined with: swtpm is not installed here";
+        pipeline.observer.event(Event::Log { message: message.into() });
+    }
     let started = Instant::now();
-    let vm = hardware.start().context(ErrorKind::Refused, || "starting the VM for its boot proof".into())?;
+    let vm = start(&mut hardware, pipeline.observer)?;
     let slow = usize::from(matches!(vm.accelerator(), Accelerator::Tcg));
     let is_windows = reports_first_boot(pipeline);
     let time_max = if is_windows { TIME_WINDOWS_MAX } else { TIME_MAX };
@@ -167,6 +171,28 @@ fn prove_started(pipeline: &Pipeline<'_>, stacks: Vec<Image>, nonce: Option<&str
     let json = serde_json::to_vec_pretty(&proof).context(ErrorKind::Internal, || "proof".into())?;
     fs::write(folder.join(PROOF_RECORD), json).context(ErrorKind::Target, || folder.display().to_string())?;
     Ok(proof)
+}
+
+/// Starts the VM; where this machine's KVM lacks an interface of Hyper-V that the VM is defined with, without them.
+fn start(hardware: &mut Hardware, observer: &dyn Observer) -> Result<Vm> {
+    let first = hardware.start();
+    let vm = match first {
+        Err(error) if error.kind == qemu::ErrorKind::Exited && lacks_interface(&error, hardware) => {
+            let message = format!("boot proof: without the interfaces of Hyper-V that the VM is defined with: {error}");
+            observer.event(Event::Log { message });
+            hardware.kvm_flags.clear();
+            hardware.start()
+        }
+        other => other,
+    };
+    vm.context(ErrorKind::Refused, || "starting the VM for its boot proof".into())
+}
+
+/// Whether QEMU refused to start because of KVM: "kernel doesn't allow setting HyperV VP_INDEX", "Hyper-V synthetic interrupt
+/// controller (hv-synic) is not supported by kernel".
+fn lacks_interface(error: &qemu::Error, hardware: &Hardware) -> bool {
+    let words = error.to_string().to_ascii_lowercase();
+    !hardware.kvm_flags.is_empty() && ["hyperv", "hyper-v", "hv-"].iter().any(|word| words.contains(word))
 }
 
 /// Looks at the VM until there is a verdict; returns it with the last picture of the screen, as a PNG file's content.
@@ -220,16 +246,14 @@ fn virtual_hardware(machine: &Machine, capabilities: &Capabilities, stacks: Vec<
         DiskBus::Sata => (MachineType::Q35, qemu::DiskBus::Ahci),
         DiskBus::Ide => (MachineType::Pc, qemu::DiskBus::Ide),
     };
-    let firmware = match (capabilities.firmware, machine.firmware.kind) {
-        (FirmwareKind::Uefi, _) | (FirmwareKind::Unknown, FirmwareKind::Uefi) => FirmwareKind::Uefi,
-        _ => FirmwareKind::Bios,
-    };
     let mut hardware = Hardware::new(chipset);
     hardware.name = "vconverter-proof".into();
-    if firmware == FirmwareKind::Uefi {
-        hardware.firmware =
-            qemu::Firmware::Uefi { secure_boot: machine.firmware.secure_boot == Some(true), variables: None };
+    if target::firmware(machine, capabilities) == FirmwareKind::Uefi {
+        let secure_boot = target::secure_boot(machine, capabilities);
+        hardware.firmware = qemu::Firmware::Uefi { secure_boot, variables: None };
     }
+    hardware.tpm = capabilities.tpm && qemu::has_tpms();
+    hardware.kvm_flags = target::enlightenments(capabilities.hyperv).iter().map(|one| one.flag.to_string()).collect();
     let memory_mib = (machine.memory.0 >> 20).clamp(256, MEMORY_MIB_MAX);
     hardware.memory_mib = u32::try_from(memory_mib).context(ErrorKind::Internal, || "memory".into())?;
     let cpu = &machine.cpu;
@@ -254,4 +278,51 @@ fn virtual_hardware(machine: &Machine, capabilities: &Capabilities, stacks: Vec<
     hardware.nics =
         machine.nics.iter().map(|nic| qemu::Nic::new(model, nic.mac.to_string(), NicBackend::Unplugged)).collect();
     Ok(hardware)
+}
+
+#[cfg(test)]
+mod tests {
+    use machine::{Firmware, HypervInterfaces};
+
+    use super::*;
+
+    fn capabilities(disk_bus: DiskBus, secure_boot: Option<bool>) -> Capabilities {
+        Capabilities {
+            disk_bus,
+            nic_model: NicModel::Virtio,
+            firmware: FirmwareKind::Uefi,
+            clock_utc: false,
+            secure_boot,
+            tpm: true,
+            hyperv: HypervInterfaces::Full,
+        }
+    }
+
+    #[test]
+    fn the_proof_has_the_firmware_and_the_tpm_of_the_definition() {
+        let firmware = Firmware { kind: FirmwareKind::Uefi, secure_boot: Some(true), ..Firmware::default() };
+        let machine = Machine { firmware, ..Machine::default() };
+        let hardware = |bus, wanted| virtual_hardware(&machine, &capabilities(bus, wanted), Vec::new()).unwrap();
+        for (bus, wanted, expected) in
+            [(DiskBus::Virtio, None, true), (DiskBus::Virtio, Some(false), false), (DiskBus::Ide, Some(true), false)]
+        {
+            let hardware = hardware(bus, wanted);
+            let is_secure = qemu::Firmware::Uefi { secure_boot: expected, variables: None };
+            assert_eq!(hardware.firmware, is_secure, "{bus:?} {wanted:?}");
+            assert_eq!(hardware.tpm, qemu::has_tpms());
+            assert!(hardware.kvm_flags.iter().any(|flag| flag == "hv-stimer"), "{:?}", hardware.kvm_flags);
+        }
+    }
+
+    #[test]
+    fn a_kvm_without_an_interface_is_told_from_other_refusals() {
+        let mut hardware = Hardware::new(MachineType::Q35);
+        let error = |words: &str| qemu::Error::new(qemu::ErrorKind::Exited, format!("qemu did not start: {words}"));
+        let index = error("qemu-system-x86_64: kernel doesn't allow setting HyperV VP_INDEX");
+        assert!(!lacks_interface(&index, &hardware), "none was asked for");
+        hardware.kvm_flags = vec!["hv-vpindex".into()];
+        assert!(lacks_interface(&index, &hardware));
+        assert!(lacks_interface(&error("Hyper-V synthetic timers (hv-stimer) are not supported by kernel"), &hardware));
+        assert!(!lacks_interface(&error("Failed to get \"write\" lock"), &hardware));
+    }
 }

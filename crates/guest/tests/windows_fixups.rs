@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use guest::windows::hive::{Data, Filetime, Hive, Severity, Unfinished, file};
-use guest::windows::{plan, reg_text};
+use guest::windows::{Additions, Architecture, plan, reg_text};
 use guest::{Change, Direction, FileTree, MemoryTree, Plan, RegistryChange, State, apply, registration};
-use machine::{DiskBus, FirmwareKind, Machine, NicModel};
+use machine::{DiskBus, Firmware, FirmwareKind, HypervInterfaces, Machine, NicModel};
 use support::{keys, test_data, unpack, values};
 use windows::{SAMPLES, Sample, additions, virtio_library};
 
@@ -172,7 +172,7 @@ fn a_guest_without_its_drivers_library_starts_from_what_windows_has_itself() {
     let Some(data) = test_data() else { return };
     let machine = Machine::default();
     let buses = SAMPLES.each_ref().map(|sample| {
-        let plan = plan(&sample.tree(&data), &machine, &[], &guest::windows::Additions::default()).unwrap();
+        let plan = plan(&sample.tree(&data), &machine, &[], &Additions::default()).unwrap();
         (plan.capabilities.disk_bus, plan.capabilities.nic_model, plan.capabilities.firmware)
     });
     let bios = FirmwareKind::Bios;
@@ -184,6 +184,49 @@ fn a_guest_without_its_drivers_library_starts_from_what_windows_has_itself() {
             (DiskBus::Sata, NicModel::E1000e, bios)
         ]
     );
+}
+
+/// An EFI program for x86-64 with a certificate table that holds `names` ("PE Format": the fifth data directory).
+fn signed_program(names: &str) -> Vec<u8> {
+    let (optional, directories) = (0x58, 0x58 + 112);
+    let mut bytes = support::program(Architecture::Amd64, "");
+    bytes.resize(optional, 0);
+    bytes.extend([0x0b, 0x02]);
+    bytes.resize(directories + 16 * 8, 0);
+    let (start, length) = (u32::try_from(bytes.len()).unwrap(), u32::try_from(names.len()).unwrap());
+    bytes[directories + 32..directories + 36].copy_from_slice(&start.to_le_bytes());
+    bytes[directories + 36..directories + 40].copy_from_slice(&length.to_le_bytes());
+    [bytes, names.as_bytes().to_vec()].concat()
+}
+
+#[test]
+fn a_windows_11_wants_a_tpm_and_is_started_securely_where_nothing_would_be_refused() {
+    let Some(data) = test_data() else { return };
+    let sample = SAMPLES[2].as_release("11");
+    let folder = tempfile::tempdir().unwrap();
+    let Some(library) = virtio_library(folder.path()) else { return };
+    let firmware = Firmware { kind: FirmwareKind::Uefi, secure_boot: Some(true), ..Firmware::default() };
+    let machine = Machine { firmware, ..Machine::default() };
+    let microsofts = "Microsoft Windows Production PCA 2011";
+    for (signer, additions, expected, said) in [
+        (microsofts, Additions::default(), true, ""),
+        ("Windows UEFI CA 2023", Additions::default(), true, "Windows UEFI CA 2023 alone"),
+        ("Example Ltd", Additions::default(), false, "its boot manager is not signed by Microsoft"),
+        // The library's packages have no catalogs.
+        (microsofts, additions(library), false, "the library's drivers viostor.inf"),
+    ] {
+        let tree = sample.tree(&data).with("/boot/EFI/Microsoft/Boot/bootmgfw.efi", signed_program(signer));
+        let plan = plan(&tree, &machine, &[], &additions).unwrap();
+        let wanted = (plan.capabilities.secure_boot, plan.capabilities.tpm, plan.capabilities.hyperv);
+        assert_eq!(wanted, (Some(expected), true, HypervInterfaces::Full), "{signer}");
+        let told = plan.warnings.iter().find(|warning| warning.contains("Secure Boot"));
+        println!("{signer}: {told:?}");
+        assert!(told.map_or("", String::as_str).contains(said) && told.is_some() != said.is_empty(), "{told:?}");
+    }
+    // What the source's firmware says of itself goes before what Windows wrote at its last start, and both before the release.
+    let off = Machine { firmware: Firmware { secure_boot: Some(false), ..machine.firmware.clone() }, ..machine };
+    let plan = plan(&sample.tree(&data), &off, &[], &Additions::default()).unwrap();
+    assert_eq!((plan.capabilities.secure_boot, plan.capabilities.tpm), (Some(false), true));
 }
 
 #[test]
@@ -224,7 +267,7 @@ fn rewritten(data: &Path, sample: &Sample, services: &[&str], devices: &[&str]) 
     }
     edit.commit().unwrap();
     let mut tree = sample.tree_with(data, hive.to_file(Filetime(1)));
-    let plan = plan(&tree, &Machine::default(), &[], &guest::windows::Additions::default()).unwrap();
+    let plan = plan(&tree, &Machine::default(), &[], &Additions::default()).unwrap();
     assert!(apply(&plan, &[], &mut tree).iter().all(|outcome| outcome.state != State::Failed));
     let after = contents(&load(&tree, SYSTEM));
     let is_watched = |path: &[String]| {

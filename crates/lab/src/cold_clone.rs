@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use qemu::{Hardware, NicBackend};
 use serde_json::Value;
 
 use crate::{Boot, Error, Kind, Result, Site, SourceMachine, hash_file};
@@ -31,6 +32,16 @@ pub struct ColdClone {
 
 /// Clones a machine of the lab over a network of its own, with everything below `folder`. `say` is told each step.
 pub fn cold_clone(kind: Kind, folder: &Path, say: &dyn Fn(&str)) -> Result<ColdClone> {
+    cold_clone_on(kind, &|_| {}, folder, say)
+}
+
+/// The same with a machine whose hardware is changed before it is switched on.
+pub fn cold_clone_on(
+    kind: Kind,
+    change: &dyn Fn(&mut Hardware),
+    folder: &Path,
+    say: &dyn Fn(&str),
+) -> Result<ColdClone> {
     let machine = SourceMachine::make(kind, folder)?;
     say(&format!("source: {}, disk of {}", machine.hostname, size(machine.disk_size)));
     let before = hash_file(&machine.disk)?;
@@ -41,7 +52,9 @@ pub fn cold_clone(kind: Kind, folder: &Path, say: &dyn Fn(&str)) -> Result<ColdC
     say(&format!("boot image: {} ({})", iso.display(), size(length)));
 
     let start = Instant::now();
-    let (vm, _cable) = site.switch_on(&machine, Boot::Iso(&iso))?;
+    let mut hardware = machine.hardware(Boot::Iso(&iso), NicBackend::Unplugged);
+    change(&mut hardware);
+    let (vm, _cable) = site.switch_on_hardware(hardware)?;
     say("source: switched on with the ISO in its drive; waiting for its pairing code");
     let (pairing_code, id) = site.pair(&vm).inspect_err(|_| {
         say(&format!("last words of the source:\n{}", tail(&vm.serial(0).text())));

@@ -32,7 +32,7 @@ mod volume_group;
 mod windows_disk;
 
 pub use base::ROOT_PASSWORD;
-pub use cold_clone::{ColdClone, cold_clone, tell};
+pub use cold_clone::{ColdClone, cold_clone, cold_clone_on, tell};
 pub use content::{CheckedFile, FILES};
 pub use error::{Error, Result};
 pub use firmware_raid::{FirmwareRaid, make_firmware_raid};

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use lab::{Judge, Kind, SourceMachine, cold_clone, hash_file};
+use lab::{Judge, Kind, SourceMachine, cold_clone, cold_clone_on, hash_file};
+use qemu::{Firmware, Hardware};
 use serde_json::Value;
 
 /// A running commentary with times.
@@ -60,6 +61,27 @@ fn a_bios_machine_is_cold_cloned_from_the_iso() {
 #[test]
 fn a_uefi_machine_with_lvm_is_cold_cloned_from_the_iso() {
     is_cold_cloned_over_the_network(Kind::B, "uefi");
+}
+
+/// Its firmware enforces Secure Boot, and so do the VM and its boot proof: shim, GRUB and kernel are Debian's signed ones.
+#[test]
+#[ignore = "a conversion over the network and a boot: minutes"]
+fn a_uefi_machine_with_secure_boot_is_proven_to_start_under_it() {
+    let (folder, say) = (tempfile::tempdir().unwrap(), commentary());
+    let secure = |hardware: &mut Hardware| {
+        hardware.firmware = Firmware::Uefi { secure_boot: true, variables: None };
+    };
+    let clone = cold_clone_on(Kind::B, &secure, folder.path(), &say).unwrap();
+    assert_eq!(clone.reported["report"]["firmware"]["secure_boot"], true, "{}", clone.reported["report"]["firmware"]);
+    let definition = std::fs::read_to_string(clone.result.join("phys-b.xml")).unwrap();
+    assert!(definition.contains(r#"<loader secure="yes"/>"#), "{definition}");
+    is_its_source(&clone.machine, &clone.outcome, &clone.result, &say);
+    let console = std::fs::read(clone.result.join("proof/serial.log")).unwrap();
+    let console = String::from_utf8_lossy(&console);
+    let line = console.lines().find(|line| line.contains("Secure boot enabled") || line.contains("locked down"));
+    say(&format!("the kernel in the proof says: {line:?}"));
+    assert!(line.is_some(), "{console}");
+    assert_eq!(clone.before, clone.after, "the source's disk was changed");
 }
 
 /// Converts the machine's disk file into `folder`, with verification and boot proof.

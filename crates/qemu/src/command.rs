@@ -88,7 +88,8 @@ impl Arguments {
         self.pair("-display", "none");
         self.pair("-name", format!("guest={}", escape(&hardware.name)));
         self.pair("-accel", accelerator.argument());
-        self.pair("-cpu", "max");
+        let flags = if accelerator == Accelerator::Kvm { hardware.kvm_flags.as_slice() } else { &[] };
+        self.pair("-cpu", std::iter::once("max").chain(flags.iter().map(String::as_str)).collect::<Vec<_>>().join(","));
         self.pair("-smp", hardware.cpus.to_string());
         self.pair("-m", format!("{}M", hardware.memory_mib));
         self.pair(
@@ -390,6 +391,15 @@ mod tests {
         for hardware in [too_many, read_only, secure] {
             assert_eq!(line(&hardware).unwrap_err().kind, ErrorKind::Hardware);
         }
+    }
+
+    #[test]
+    fn flags_that_only_kvm_has_are_left_out_without_it() {
+        let mut hardware = Hardware::new(MachineType::Q35);
+        hardware.kvm_flags = vec!["hv-relaxed".into(), "hv-time".into()];
+        let line = |accelerator| arguments(&hardware, accelerator, None, &mut Names).unwrap().join(" ");
+        assert!(line(Accelerator::Kvm).contains("-cpu max,hv-relaxed,hv-time "), "{}", line(Accelerator::Kvm));
+        assert!(line(Accelerator::Tcg).contains("-cpu max "), "{}", line(Accelerator::Tcg));
     }
 
     #[test]

@@ -50,6 +50,10 @@ pub struct Hardware {
     pub screen: bool,
     /// Whether there is a virtio random number generator; a physical machine has none.
     pub random: bool,
+    /// Whether there is a TPM 2.0, which begins empty and is thrown away with the machine: swtpm.
+    pub tpm: bool,
+    /// Flags of the processor that only KVM has (`hv-relaxed`), left out with another accelerator.
+    pub kvm_flags: Vec<String>,
     /// The real-time clock.
     pub clock: Clock,
     /// What happens when the guest resets itself.
@@ -81,6 +85,8 @@ impl Hardware {
             fw_cfg: Vec::new(),
             screen: true,
             random: false,
+            tpm: false,
+            kvm_flags: Vec::new(),
             clock: Clock::Utc,
             on_reset: OnReset::Reboot,
             confinement: Confinement::Sandboxed,

@@ -1,4 +1,5 @@
-//! Starts and watches one QEMU process: what hardware it shows, its serial ports, its screen, and how it ended.
+//! Starts and watches one QEMU process: what hardware it shows, its serial ports, its screen, and how it ended. A TPM is
+//! another process beside it.
 //!
 //! A [`Hardware`] is a value; [`Hardware::start`] makes a [`Vm`] of it. Dropping the `Vm` kills the process, and the
 //! kernel kills it when our process dies. Nothing here knows what runs inside: no guest, no image format, no network
@@ -14,6 +15,7 @@ mod process;
 mod qmp;
 mod scratch;
 mod serial;
+mod tpm;
 mod vm;
 
 pub use accelerator::Accelerator;
@@ -27,4 +29,5 @@ pub use picture::Picture;
 pub use process::{Exit, ExitKind, die_with_us};
 pub use qmp::{Event, Qmp};
 pub use serial::{Serial, SerialReader};
+pub use tpm::has_tpms;
 pub use vm::Vm;

@@ -116,7 +116,8 @@ impl Process {
         match receiver.recv() {
             Ok(Ok(pid)) => Ok(Self { pid, shared }),
             Ok(Err(e)) if e.kind() == std::io::ErrorKind::NotFound => {
-                let context = format!("{program} not found: install the package qemu-system-x86");
+                let package = if program == crate::tpm::PROGRAM { program.as_str() } else { "qemu-system-x86" };
+                let context = format!("{program} not found: install the package {package}");
                 Err(Error::new(ErrorKind::Missing, context))
             }
             Ok(Err(e)) => Err(Error::io(format!("starting {program}"), e)),

@@ -15,7 +15,7 @@ use crate::firmware::find_ovmf;
 use crate::process::{NOBODY, Process, Surroundings};
 use crate::scratch::Scratch;
 use crate::{
-    Accelerator, Confinement, Error, ErrorKind, Exit, ExitKind, Firmware, Hardware, Picture, Qmp, Result, Serial,
+    Accelerator, Confinement, Error, ErrorKind, Exit, ExitKind, Firmware, Hardware, Picture, Qmp, Result, Serial, tpm,
 };
 
 /// Longest picture of a screen.
@@ -24,6 +24,8 @@ const SCREEN_SIZE_MAX: u64 = 256 << 20;
 /// A running virtual machine. Dropping it kills it.
 pub struct Vm {
     process: Process,
+    /// Ends by itself when QEMU has, and is killed with it at the latest.
+    _tpm: Option<Process>,
     qmp: Qmp,
     serial_ports: Vec<Serial>,
     accelerator: Accelerator,
@@ -32,7 +34,7 @@ pub struct Vm {
 }
 
 impl Hardware {
-    /// Starts the machine. Errors: [`ErrorKind::Missing`] without QEMU or OVMF, [`ErrorKind::Hardware`],
+    /// Starts the machine. Errors: [`ErrorKind::Missing`] without QEMU, OVMF or swtpm where they are needed, [`ErrorKind::Hardware`],
     /// [`ErrorKind::Exited`] with QEMU's words when it refuses (an image that is in use, for one).
     pub fn start(&self) -> Result<Vm> {
         let nobody = self.confinement == Confinement::Unprivileged && rustix::process::geteuid().is_root();
@@ -64,17 +66,27 @@ impl Hardware {
             serial_ports.push(Serial::new(ours, port.log.as_deref())?);
         }
 
+        let as_nobody = nobody.then_some(kvm_group);
+        let mut tpm = None;
+        if self.tpm {
+            let (process, socket) = tpm::start(scratch.path(), as_nobody)?;
+            arguments.extend(["-chardev".into(), format!("socket,id=tpm,fd={}", socket.as_raw_fd())]);
+            arguments.extend(["-tpmdev".into(), "emulator,id=tpm0,chardev=tpm".into()]);
+            arguments.extend(["-device".into(), "tpm-crb,tpmdev=tpm0".into()]);
+            inherited.push(socket);
+            tpm = Some(process);
+        }
+
         let network_namespace = match &self.network_namespace {
             Some(path) => Some(File::open(path).map_err(|e| Error::io(path.display().to_string(), e))?),
             None => None,
         };
         let mut command = Command::new(PROGRAM);
         command.args(&arguments).current_dir("/");
-        let as_nobody = nobody.then_some(kvm_group);
         let surroundings = Surroundings { inherited, network_namespace, as_nobody };
         let process = Process::start(command, surroundings)?;
         let qmp = Qmp::connect(monitor).map_err(|e| last_words(&process, e))?;
-        Ok(Vm { process, qmp, serial_ports, accelerator, scratch })
+        Ok(Vm { process, _tpm: tpm, qmp, serial_ports, accelerator, scratch })
     }
 }
 

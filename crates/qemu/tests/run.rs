@@ -99,6 +99,47 @@ fn the_firmware_writes_only_to_the_variables_named() {
 }
 
 #[test]
+fn a_machine_has_a_tpm_which_ends_with_it() {
+    if !installed() || qemu::find_ovmf(false).is_err() {
+        return;
+    }
+    if !qemu::has_tpms() {
+        println!("skipped: no swtpm");
+        return;
+    }
+    for confinement in [Confinement::Sandboxed, Confinement::Unprivileged] {
+        let mut hardware = hardware(MachineType::Q35);
+        hardware.memory_mib = 128;
+        hardware.firmware = Firmware::uefi();
+        hardware.tpm = true;
+        hardware.confinement = confinement;
+        let vm = hardware.start().unwrap();
+        let found = vm.qmp().execute("query-tpm", serde_json::json!({})).unwrap();
+        assert_eq!(
+            (&found[0]["model"], &found[0]["options"]["type"]),
+            (&"tpm-crb".into(), &"emulator".into()),
+            "{found}"
+        );
+        assert_eq!(tpms_of_this_process().len(), 1);
+        drop(vm);
+        assert_eq!(tpms_of_this_process().len(), 0, "{confinement:?}: swtpm outlives its machine");
+    }
+}
+
+/// Process ids of the TPMs that this process started.
+fn tpms_of_this_process() -> Vec<u32> {
+    let ours = std::process::id();
+    let is_ours = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(1)?.parse().ok());
+        stat.contains("(swtpm)") && parent == Some(ours)
+    };
+    let names =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    names.filter(is_ours).collect()
+}
+
+#[test]
 fn a_refusal_carries_the_words_of_qemu() {
     if !installed() {
         return;

@@ -50,6 +50,11 @@ impl Sample {
         Release::parse(self.release, self.architecture).unwrap()
     }
 
+    /// The same hive with a SOFTWARE hive that says that it is another release.
+    pub(crate) fn as_release(&self, release: &'static str) -> Self {
+        Self { name: release, release, software: None, ..*self }
+    }
+
     /// Its files, with `system` as the hive of that name.
     pub(crate) fn tree_with(&self, data: &Path, system: Vec<u8>) -> MemoryTree {
         let software = self.software.map_or_else(|| made_software(data, &self.release()), |name| unpack(data, name));
