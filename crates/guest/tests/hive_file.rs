@@ -2,7 +2,19 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../src/windows/hive/marvin32.rs"]
+mod marvin32;
+#[allow(unreachable_pub, reason = "fuzz targets share it")]
+#[path = "../../../fuzz/small_hive.rs"]
+mod small_hive;
 mod support;
+
+/// What the hash of entries reads its words with.
+mod field {
+    pub(super) fn le32(bytes: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+    }
+}
 
 use std::io;
 
@@ -188,4 +200,43 @@ fn a_written_hive_is_base_block_and_bins_and_nothing_else() {
     assert!(bytes[4096..] == bins);
     let again = Hive::load(bytes, &[], Unfinished::Refuse).unwrap();
     assert_eq!((again.state(), again.sequences()), (State::Clean, (before + 1, before + 1)));
+}
+
+/// A log of `kind` (1: pages; 6: entries) that says how many bytes the bins of the small hive have.
+fn log_of(kind: u8, bins_size: u32, small: &[u8]) -> Vec<u8> {
+    let mut log = small[..512].to_vec();
+    (log[4], log[8], log[28]) = (2, 2, kind);
+    log[40..44].copy_from_slice(&bins_size.to_le_bytes());
+    let sum = (0..508).step_by(4).fold(0, |sum, at| sum ^ field::le32(&log, at));
+    log[508..512].copy_from_slice(&sum.to_le_bytes());
+    if kind == 1 {
+        log.extend(b"DIRT\x01");
+        log.resize((516 + bins_size as usize / 4096).next_multiple_of(512), 0);
+        log.extend(&small[4096..4608]);
+        return log;
+    }
+    let mut head = b"HvLE".to_vec();
+    for field in [512, 0, 2, bins_size, 0u32] {
+        head.extend(field.to_le_bytes());
+    }
+    head.extend(marvin32::hash(&[0; 472]).to_le_bytes());
+    head.extend(marvin32::hash(&head).to_le_bytes());
+    head.resize(512, 0);
+    [log, head].concat()
+}
+
+#[test]
+fn a_short_log_takes_no_memory_for_a_long_hive() {
+    let small = small_hive::small_hive();
+    for kind in [1, 6] {
+        let hive = Hive::load(small.clone(), &[log_of(kind, 4096, &small)], Unfinished::Refuse).unwrap();
+        assert!(matches!(hive.state(), State::Replayed(_)), "{:?}", hive.state());
+        for bins_size in [64 << 20, 512 << 20] {
+            let log = log_of(kind, bins_size, &small);
+            let error = Hive::load(small.clone(), &[log], Unfinished::Refuse).unwrap_err();
+            println!("{kind}: {bins_size} bytes of bins: {error}");
+            // Else it would be one that is damaged after its logs.
+            assert_eq!(error.kind, ErrorKind::Missing);
+        }
+    }
 }

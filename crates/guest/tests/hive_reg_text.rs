@@ -7,8 +7,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use guest::windows::hive::{Data, Filetime, Hive, KeyPath, Unfinished, ValueType};
-use guest::windows::reg_text::{Action, Encoding, Export, export, full_path, merge, parse, usual_prefix};
+use guest::ErrorKind;
+use guest::windows::hive::{Data, Filetime, Hive, KeyPath, Name, Unfinished, ValueType};
+use guest::windows::reg_text::{Action, Change, Encoding, Export, export, full_path, merge, parse, usual_prefix};
 use support::{hive, keys, test_data, values};
 
 const NOW: Filetime = Filetime(0x01db_0000_0000_0000);
@@ -227,4 +228,24 @@ fn short_names_of_predefined_keys_and_usual_places_are_known() {
     assert_eq!(usual_prefix("ntuser.dat").to_string(), "HKEY_CURRENT_USER");
     assert_eq!(usual_prefix("software").to_string(), "HKEY_LOCAL_MACHINE\\SOFTWARE");
     assert_eq!(usual_prefix("my-hive").to_string(), "HKEY_LOCAL_MACHINE\\my-hive");
+}
+
+#[test]
+fn a_line_break_in_the_name_of_a_key_begins_no_other_key() {
+    let Some(data) = test_data() else { return };
+    let mut hive = hive(&data, "hives/odd/EmptyHive");
+    let mut edit = hive.edit(NOW).unwrap();
+    edit.create_key(KeyPath::from_names([Name::from("x]\n[-HKLM"), Name::from("below")])).unwrap();
+    edit.commit().unwrap();
+    let (key, prefix) = (KeyPath::default(), KeyPath::from("HKLM\\X"));
+    let how = |salvage| Export { key: &key, prefix: &prefix, encoding: Encoding::Utf8, salvage };
+    let root = hive.root().unwrap();
+    let error = export(&hive, &root, &how(false), &mut Vec::new()).unwrap_err();
+    println!("{error}");
+    assert_eq!(error.kind, ErrorKind::Unsupported);
+    let mut text = Vec::new();
+    assert_eq!(export(&hive, &root, &how(true), &mut text).unwrap().len(), 1);
+    let sections = parse(&text).unwrap();
+    assert!(sections.iter().all(|section| section.change != Change::Delete), "{sections:?}");
+    assert_eq!(sections.last().unwrap().key.to_string(), "HKLM\\X\\?\\below");
 }

@@ -428,7 +428,7 @@ fn a_hive_that_is_no_store_is_refused() {
     assert_eq!(error.to_string(), "expected a BCD store, found a hive without the key Objects");
 }
 
-/// What the fuzz target `bcd` does with any bytes.
+/// What the fuzz targets `bcd`, `bcd_element`, `boot_ini` and `boot_sector` do with any bytes.
 fn read_and_planned(bytes: &[u8]) -> bool {
     let to = Partition::Mbr { signature: 1, offset: ByteOffset(2) };
     if let Some(element) = DeviceElement::parse(bytes) {

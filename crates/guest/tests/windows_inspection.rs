@@ -252,6 +252,20 @@ fn a_server_with_everything_that_needs_care() {
 }
 
 #[test]
+fn names_that_no_screen_shows_are_passed_over() {
+    let Some(data) = test_data() else { return };
+    let driver =
+        |name: &str| format!("[ControlSet001\\Services\\{name}]\n\"Start\"=dword:00000000\n\"Type\"=dword:00000001\n");
+    let system = minimal_system("AMD64", "WinNT") + &driver("shown") + &driver("hid\0den") + &driver("\u{1b}[2J");
+    let inspection = inspect(&tree("/Windows", hive_of(&data, &system), hive_of(&data, &version_10(19041))), &BIOS);
+    let text = inspection.to_string();
+    println!("{text}");
+    assert!(!text.contains(|c: char| c.is_control() && c != '\n'));
+    let drivers = inspection.boot_drivers.unwrap().drivers;
+    assert_eq!(drivers.iter().map(|driver| driver.name.as_str()).collect::<Vec<_>>(), ["shown"]);
+}
+
+#[test]
 fn the_first_start_gives_settings_to_adapters_in_the_order_of_the_bus() {
     let Some(data) = test_data() else { return };
     let network = inspect(&server(&data), &UEFI).network.unwrap().for_first_boot();

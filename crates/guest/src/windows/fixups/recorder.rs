@@ -117,9 +117,10 @@ impl<'h> Recorder<'h> {
     }
 }
 
-/// A name as text that is the same name again.
+/// A name as text that is the same name again, also in a registration file.
 fn text(name: &Name) -> Result<String> {
     let text = name.to_string();
     let wrong = || Error::new(ErrorKind::Unsupported, format!("a name that is no text: {}", text.escape_debug()));
-    if Name::from(text.as_str()) == *name && !text.contains('\0') { Ok(text) } else { Err(wrong()) }
+    let is_text = Name::from(text.as_str()) == *name && !text.contains(['\0', '\r', '\n']);
+    if is_text { Ok(text) } else { Err(wrong()) }
 }

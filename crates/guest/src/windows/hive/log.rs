@@ -13,6 +13,10 @@ use super::{Filetime, Replay, marvin32};
 /// Head of an `HvLE` entry, before the references to its pages.
 const ENTRY_HEAD: usize = 40;
 
+/// Bytes by which logs may make a hive longer beyond those that they hold themselves. Windows logs a new bin as a whole, so none
+/// would do; a log of a few bytes must not take memory for the largest hive that there can be.
+const GROWTH_MAX: usize = 16 << 20;
+
 /// A hive's file while logs are replayed into it.
 pub(super) struct Image {
     pub(super) base: BaseBlock,
@@ -31,6 +35,11 @@ impl Image {
             self.bins.resize(end, 0);
         }
         self.bins[at..end].copy_from_slice(bytes);
+    }
+
+    /// The most bytes that its bins can have once `logs` are replayed.
+    fn bins_max(&self, logs: &[Log]) -> usize {
+        self.bins.len() + logs.iter().map(|log| log.bytes.len()).sum::<usize>() + GROWTH_MAX
     }
 
     /// When the hive was written last, by the first bin where the base block is broken.
@@ -87,6 +96,7 @@ fn replay_pages(image: &mut Image, log: &Log) -> Option<Replay> {
     if size == 0
         || !size.is_multiple_of(PAGE)
         || size as u64 > HIVE_MAX
+        || size > image.bins_max(std::slice::from_ref(log))
         || log.bytes.get(sector..sector + 4) != Some(b"DIRT")
     {
         return None;
@@ -133,6 +143,7 @@ struct Entry<'l> {
 }
 
 fn replay_entries(image: &mut Image, logs: &[Log]) -> Option<Replay> {
+    let bins_max = image.bins_max(logs);
     let mut expected = None;
     let (mut entries, mut pages) = (0, 0);
     for log in logs {
@@ -142,7 +153,7 @@ fn replay_entries(image: &mut Image, logs: &[Log]) -> Option<Replay> {
                 Some(expected) => entry.sequence == expected,
                 None => entry.sequence == log.base.sequences().0 && entry.sequence >= image.base.sequences().1,
             };
-            if !is_next {
+            if !is_next || entry.bins_size > bins_max {
                 break;
             }
             if image.bins.len() < entry.bins_size {

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::tree::FileTree;
-use crate::windows::hive::{Key, units};
+use crate::windows::hive::{Key, Name, units};
 use crate::windows::path::Paths;
 use crate::windows::system::Windows;
 
@@ -116,21 +116,28 @@ impl<'w> Fields<'w> {
         Ok(Self(self.0.map(|key| key.open_path(path)).transpose()?.flatten()))
     }
 
-    /// The subkeys with their names.
+    /// The subkeys with their names; those whose name no screen could show are passed over.
     pub(super) fn children(&self) -> Result<Vec<(String, Self)>> {
         let Some(key) = self.0 else { return Ok(Vec::new()) };
-        let named = |key: Result<Key<'w>>| -> Result<(String, Self)> {
+        let named = |key: Result<Key<'w>>| -> Result<Option<(String, Self)>> {
             let key = key?;
-            Ok((key.name()?.to_string(), Self(Some(key))))
+            Ok(shown_name(key.name()?).map(|name| (name, Self(Some(key)))))
         };
-        key.subkeys()?.take(ITEMS_MAX).map(named).collect()
+        key.subkeys()?.take(ITEMS_MAX).filter_map(|key| named(key).transpose()).collect()
     }
 
-    /// The names of the values.
+    /// The names of the values, but for those that no screen could show.
     pub(super) fn value_names(&self) -> Result<Vec<String>> {
         let Some(key) = self.0 else { return Ok(Vec::new()) };
-        key.values()?.take(ITEMS_MAX).map(|value| Ok(value?.name()?.to_string())).collect()
+        let names = key.values()?.take(ITEMS_MAX).map(|value| Ok(shown_name(value?.name()?)));
+        names.filter_map(Result::transpose).collect()
     }
+}
+
+/// A name as text. One with control characters or without a meaning is none of Windows', and would have to be told as another.
+fn shown_name(name: Name) -> Option<String> {
+    let text = name.to_string();
+    (!text.contains(|c: char| c.is_control() || c == '\u{fffd}')).then_some(text)
 }
 
 /// `text` without what a screen could not show; `None` where nothing is left.

@@ -64,7 +64,7 @@ pub fn export(hive: &Hive, from: &Key, how: &Export, output: &mut dyn Write) -> 
         };
         if step.depth > 0 {
             path.truncate(base + step.depth - 1);
-            match step.key.name() {
+            match step.key.name().and_then(on_one_line) {
                 Ok(name) => path.push(name),
                 Err(error) => {
                     lost(error, &mut losses)?;
@@ -95,6 +95,18 @@ pub fn export(hive: &Hive, from: &Key, how: &Export, output: &mut dyn Write) -> 
     losses.extend(walk.into_losses());
     text.end_line()?;
     Ok(losses)
+}
+
+/// The name of a key, unless what follows its line break would be read as something else.
+fn on_one_line(name: Name) -> Result<Name> {
+    match name.units().iter().any(|&unit| matches!(unit, 10 | 13)) {
+        true => {
+            let shown = name.to_string();
+            let context = format!("a key whose name has a line break: {}", shown.escape_debug());
+            Err(Error::new(ErrorKind::Unsupported, context))
+        }
+        false => Ok(name),
+    }
 }
 
 fn too_much() -> Error {
