@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use crate::support::test_data;
+use super::support::test_data;
 
 /// The files of the group, by their paths; `None` with a word about it where there is no test data.
 pub(crate) fn group() -> Option<BTreeMap<String, Vec<u8>>> {
