@@ -41,6 +41,7 @@ test: build windows ## every test, a representative row of each matrix
 
 test-full: build windows ## every row of every matrix
 	@tools/setup test
+	@tools/setup peers
 	@tools/fuzz-api --install
 	@VCONVERTER_ROWS=full tools/test
 

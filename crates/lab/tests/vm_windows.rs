@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use lab::WindowsDisk;
+use serde_json::Value;
 use windows::differences::{contents, differences, lines};
 use windows::support::test_data;
 use windows::{Case, SEVEN, TEN, XP, convert, files, library, ran, vconverter};
@@ -20,6 +21,13 @@ fn check(case: &Case) {
     let disk = WindowsDisk::make(&folder.path().join("disk.raw"), case.layout, 512 << 20, &system, &boot).unwrap();
     let source = lab::hash_file(&disk.path).unwrap();
     let library = library(case, folder.path());
+    let told: Value =
+        serde_json::from_str(&ran(vconverter().args(["--json", "inspect"]).arg(&disk.path).output().unwrap())).unwrap();
+    assert_eq!(told["guest"]["hostname"], case.hostname);
+    assert_eq!(told["windows"]["identity"]["hostname"], case.hostname);
+    let findings = told["findings"].as_array().unwrap();
+    println!("{}: {} findings, the first: {}", case.name, findings.len(), findings[0]["found"]);
+    assert!(findings.iter().any(|finding| finding["found"].as_str().unwrap().contains("the clock runs in local time")));
 
     let (outcome, converted) = convert(&disk.path, &library, &folder.path().join("out"), "first");
     assert_eq!(lab::hash_file(&disk.path).unwrap(), source, "the source was changed");

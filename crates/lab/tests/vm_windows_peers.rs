@@ -21,6 +21,7 @@ use windows::{Case, SEVEN, Software, TEN, XP, convert, files, library, program, 
 /// virt-v2v's hive library reads no logs, so that what it writes is compared on a hive without any.
 const TEN_WITHOUT_LOGS: Case = Case {
     name: "10-clean",
+    hostname: "DESKTOP-M3OSHQU",
     system: "SYSTEM-win10-19041-x64-clean",
     software: Software::Made { build: "19041", version: "6.3", major: Some(10) },
     ..TEN
@@ -41,8 +42,10 @@ fn guestfs(program: &str, folder: &Path) -> Command {
     });
     if !installed {
         // A conversion was run before: it left the package's files there.
-        let package = fs::read_dir(cache.join("kernel")).unwrap().next().unwrap().unwrap().path();
-        let modules = fs::read_dir(package.join("lib/modules")).unwrap().next().unwrap().unwrap().path();
+        let is_whole = |path: &PathBuf| path.is_dir() && !path.file_name().unwrap().to_string_lossy().starts_with('.');
+        let first = |folder: PathBuf| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).find(is_whole);
+        let package = first(cache.join("kernel")).unwrap();
+        let modules = first(package.join("lib/modules")).unwrap();
         let release = modules.file_name().unwrap().to_str().unwrap().to_owned();
         command.env("SUPERMIN_KERNEL", package.join(format!("boot/vmlinuz-{release}")));
         command.env("SUPERMIN_KERNEL_VERSION", release).env("SUPERMIN_MODULES", modules);

@@ -23,6 +23,8 @@ use virtio::{group, stamped};
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) layout: WindowsLayout,
+    /// As its hive has it.
+    pub(crate) hostname: &'static str,
     pub(crate) system: &'static str,
     /// A whole hive, or what stands in one that is made.
     pub(crate) software: Software,
@@ -39,6 +41,7 @@ pub(crate) enum Software {
 
 pub(crate) const XP: Case = Case {
     name: "xp-bios",
+    hostname: "iecompatvhd",
     layout: WindowsLayout::Bios,
     system: "SYSTEM-xpsp3-x86-clean",
     software: Software::Made { build: "2600", version: "5.1", major: None },
@@ -47,6 +50,7 @@ pub(crate) const XP: Case = Case {
 };
 pub(crate) const SEVEN: Case = Case {
     name: "7-bios",
+    hostname: "WKS-WIN732BITA",
     layout: WindowsLayout::Bios,
     system: "SYSTEM-win7sp1-x86-clean",
     software: Software::Real("SOFTWARE-win7sp1-x86-clean"),
@@ -55,6 +59,7 @@ pub(crate) const SEVEN: Case = Case {
 };
 pub(crate) const TEN: Case = Case {
     name: "10-uefi",
+    hostname: "DESKTOP-PM6C56D",
     layout: WindowsLayout::Uefi,
     system: "SYSTEM-win10-1709-x64-dirty",
     software: Software::Made { build: "16299", version: "6.3", major: Some(10) },
