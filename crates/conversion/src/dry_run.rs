@@ -80,6 +80,7 @@ pub(crate) fn dry_run(
             None
         }
     };
+    fixups.iter().for_each(|fixups| fixups.tell_room(observer));
     warnings.extend(fixups.iter().flat_map(|fixups| fixups.plan.warnings.clone()));
     Ok(Outcome {
         name: request.name.clone(),

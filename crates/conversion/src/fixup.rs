@@ -10,7 +10,7 @@ use crate::choices::Selection;
 use crate::error::Context;
 use crate::overlay::Overlay;
 use crate::pipeline::Pipeline;
-use crate::{Error, ErrorKind, Event, FixUpOutcome, Result, appliance};
+use crate::{Error, ErrorKind, Event, FixUpOutcome, Observer, Result, appliance};
 
 /// What was planned, and what became of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,10 +40,22 @@ impl FixUps {
             id: fixup.id.clone(),
             title: fixup.title.clone(),
             reason: fixup.reason.clone(),
-            result: if fixup.already_so { "already so" } else { result(&fixup.id) }.to_string(),
+            result: match (fixup.already_so, fixup.no_room) {
+                (true, _) => "already so",
+                (false, true) => "left out",
+                (false, false) => result(&fixup.id),
+            }
+            .to_string(),
             files: fixup.changes.iter().map(|change| change.path().to_string()).collect(),
         };
         self.plan.fixups.iter().map(outcome).collect()
+    }
+
+    /// Tells the log what they take of the guest's filesystems.
+    pub(crate) fn tell_room(&self, observer: &dyn Observer) {
+        for usage in &self.plan.room {
+            observer.event(Event::Log { message: format!("room for the fix-ups in {usage}") });
+        }
     }
 }
 
@@ -74,6 +86,7 @@ pub(crate) fn fix_up(pipeline: &mut Pipeline<'_>) -> Result<FixUps> {
     let missing = || Error::new(ErrorKind::FixUp, "the appliance made no plan");
     let fixups = FixUps { plan: answer.plan.ok_or_else(missing)?, applied: answer.outcomes };
     crate::undo::write(&fixups, &pipeline.workdir.file(crate::undo::FOLDER))?;
+    fixups.tell_room(pipeline.observer);
     for outcome in fixups.outcomes() {
         let message = format!("fix-up {}: {} ({})", outcome.id, outcome.title, outcome.result);
         pipeline.observer.event(Event::Log { message });

@@ -45,7 +45,7 @@ pub(crate) fn write(fixups: &FixUps, folder: &Path) -> Result<()> {
         .collect();
     let mut hives: Vec<(&str, Vec<RegistryChange>)> = Vec::new();
     for change in made.iter().flat_map(|made| made.changes) {
-        let Change::Registry { path, changes } = change else { continue };
+        let Change::Registry { path, changes, .. } = change else { continue };
         match hives.iter_mut().find(|(known, _)| known == path) {
             Some((_, all)) => all.extend(changes.iter().cloned()),
             None => hives.push((path, changes.clone())),

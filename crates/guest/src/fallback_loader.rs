@@ -17,6 +17,11 @@ pub(crate) fn fixup(changes: Vec<Change>) -> Fixup {
     Fixup::new(ID, "fallback loader on the EFI system partition", reason, changes)
 }
 
+/// What is told of a machine with UEFI on whose EFI system partition there is no `loader` of its guest's.
+pub(crate) fn missing(loader: &str) -> String {
+    format!("no {loader} was found on the EFI system partition")
+}
+
 /// The fallback folder below `efi`, the ESP's folder of that name.
 pub(crate) fn folder(tree: &dyn FileTree, efi: &str) -> Result<String> {
     Ok(child(tree, efi, "BOOT")?.unwrap_or_else(|| format!("{efi}/BOOT")))

@@ -20,7 +20,9 @@ pub mod windows;
 
 pub use error::{Error, ErrorKind, Result};
 pub use identity::{Found, identify, identify_bytes, inspect};
-pub use plan::{Change, Digest, Direction, Fixup, Outcome, Plan, RawPatch, RegistryChange, State, apply, registration};
+pub use plan::{
+    Change, Digest, Direction, Fixup, Outcome, Plan, RawPatch, RegistryChange, State, Usage, apply, registration,
+};
 pub use tree::{Directory, FileTree, MemoryTree, WritableTree};
 
 use machine::{Family, Machine, VolumePlace};

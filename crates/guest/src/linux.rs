@@ -26,14 +26,20 @@ pub use names::{place_mounts, places_of_device, uuid_of_device};
 
 use machine::{Capabilities, DiskBus, FirmwareKind, HypervInterfaces, Machine, VolumePlace};
 
+use crate::plan::fit;
 use crate::{Error, FileTree, Plan, Result, identify};
 
 /// Plans every fix-up for the Linux guest in `tree`, which ran on `machine` and gets a VM without its `absent` volumes;
-/// those in `refused` will not be applied.
+/// those in `refused`, and those for which there is no room, will not be applied.
 ///
 /// # Errors
 /// Only what keeps the guest from being looked at at all; what a single fix-up cannot do is a warning of the plan.
 pub fn plan(tree: &dyn FileTree, machine: &Machine, absent: &[VolumePlace], refused: &[String]) -> Result<Plan> {
+    fit(tree, refused, &[], |refused| Ok((draft(tree, machine, absent, refused)?, Vec::new())))
+}
+
+/// The plan of all fix-ups, whether there is room for them or not.
+fn draft(tree: &dyn FileTree, machine: &Machine, absent: &[VolumePlace], refused: &[String]) -> Result<Plan> {
     let mut warnings = Vec::new();
     let kernel = match kernel::boot_kernel(tree) {
         Ok(kernel) => Some(kernel),
@@ -80,7 +86,7 @@ pub fn plan(tree: &dyn FileTree, machine: &Machine, absent: &[VolumePlace], refu
         tpm: false,
         hyperv: HypervInterfaces::None,
     };
-    Ok(Plan { guest: identify(tree), fixups, capabilities, warnings })
+    Ok(Plan { guest: identify(tree), fixups, capabilities, warnings, room: Vec::new() })
 }
 
 /// An error with its cause, in one line.

@@ -6,11 +6,14 @@ mod change;
 mod diff;
 mod patch;
 mod registry;
+mod room;
 
 pub use apply::apply;
 pub use change::Change;
 pub use patch::RawPatch;
 pub use registry::{Direction, RegistryChange, registration};
+pub use room::Usage;
+pub(crate) use room::{HiveLimit, Optional, fit};
 
 use std::fmt;
 
@@ -66,6 +69,9 @@ pub struct Plan {
     pub capabilities: Capabilities,
     /// What the operator should know and no fix-up can change.
     pub warnings: Vec<String>,
+    /// What the fix-ups take of each filesystem of which that is known.
+    #[serde(default)]
+    pub room: Vec<Usage>,
 }
 
 impl Plan {
@@ -93,6 +99,7 @@ impl Plan {
                 hyperv: HypervInterfaces::None,
             },
             warnings: vec![format!("the disks hold {named}: no fix-ups are known for it, it is converted as it is")],
+            room: Vec::new(),
         }
     }
 
@@ -108,6 +115,7 @@ impl fmt::Display for Plan {
         for fixup in &self.fixups {
             writeln!(f, "{fixup}")?;
         }
+        self.room.iter().try_for_each(|usage| writeln!(f, "room in {usage}"))?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
     }
 }
@@ -123,6 +131,9 @@ pub struct Fixup {
     pub reason: String,
     /// Whether the guest already is as this fix-up would make it.
     pub already_so: bool,
+    /// Whether it is left out because the guest has no room for it.
+    #[serde(default)]
+    pub no_room: bool,
     /// What changes; empty if it is already so.
     pub changes: Vec<Change>,
 }
@@ -131,13 +142,17 @@ impl Fixup {
     /// A fix-up that is already so exactly if it changes nothing.
     pub(crate) fn new(id: &str, title: impl Into<String>, reason: impl Into<String>, changes: Vec<Change>) -> Self {
         let already_so = changes.is_empty();
-        Self { id: id.to_owned(), title: title.into(), reason: reason.into(), already_so, changes }
+        Self { id: id.to_owned(), title: title.into(), reason: reason.into(), already_so, no_room: false, changes }
     }
 }
 
 impl fmt::Display for Fixup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = if self.already_so { " (already so)" } else { "" };
+        let state = match (self.already_so, self.no_room) {
+            (true, _) => " (already so)",
+            (false, true) => " (left out, no room)",
+            (false, false) => "",
+        };
         write!(f, "{}: {}{state}\n  why: {}", self.id, self.title, self.reason)?;
         for change in &self.changes {
             write!(f, "\n  {}", change.summary())?;
@@ -162,7 +177,7 @@ pub struct Outcome {
     pub title: String,
     /// What happened.
     pub state: State,
-    /// Why it failed; empty otherwise.
+    /// Why it failed, or was left out by the plan; empty otherwise.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
@@ -175,7 +190,7 @@ pub enum State {
     Done,
     /// Nothing was left to be done.
     AlreadySo,
-    /// The operator refused it.
+    /// The operator refused it, or the plan leaves it out.
     Refused,
     /// It failed; those after it were not tried, and the guest's disk must be thrown away.
     Failed,

@@ -4,7 +4,7 @@ mod directory;
 mod memory;
 
 pub use directory::Directory;
-pub use machine::files::{Entry, FOLDER_ENTRIES_MAX, FileKind, FileTree, Metadata, TEXT_MAX};
+pub use machine::files::{Entry, FOLDER_ENTRIES_MAX, FileKind, FileTree, Metadata, Room, TEXT_MAX};
 pub use memory::MemoryTree;
 
 use crate::{Error, ErrorKind, Result};

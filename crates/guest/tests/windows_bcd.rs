@@ -45,9 +45,15 @@ fn store(text: &str) -> Hive {
 /// Makes the changes as a plan does; the hive is read again.
 fn apply(hive: &mut Hive, edits: &[RegistryEdit]) -> State {
     let changes: Vec<_> = edits.iter().flat_map(|edit| edit.changes.clone()).collect();
-    let change = Change::Registry { path: "/BCD".into(), changes };
-    let fixup =
-        Fixup { id: "x".into(), title: "t".into(), reason: "r".into(), already_so: false, changes: vec![change] };
+    let change = Change::Registry { path: "/BCD".into(), changes, grows: 0 };
+    let fixup = Fixup {
+        id: "x".into(),
+        title: "t".into(),
+        reason: "r".into(),
+        already_so: false,
+        no_room: false,
+        changes: vec![change],
+    };
     let plan = Plan { fixups: vec![fixup], ..Plan::without_fixups(FirmwareKind::Uefi, Family::Windows) };
     let mut tree = MemoryTree::new().with("/BCD", hive.to_file(NOW));
     let outcome = guest::apply(&plan, &[], &mut tree).remove(0);
@@ -438,7 +444,7 @@ fn read_and_planned(bytes: &[u8]) -> bool {
             assert_eq!(DeviceElement::parse(&rebound.to_bytes()), Some(rebound));
         }
     }
-    let _ = BootIni::parse(bytes).map(|ini| (ini.to_string(), ini.notes()));
+    let _ = BootIni::parse(bytes).map(|ini| ini.to_string());
     let _ = BootSector::parse(bytes).map(|sector| sector.to_string());
     let wanted = Geometry { sectors_per_track: 63, heads: 255, hidden: 2048 };
     let _ = (plan_geometry(0, ByteOffset(0), bytes, wanted), plan_signature(0, bytes, 1));

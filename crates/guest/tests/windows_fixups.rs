@@ -38,7 +38,7 @@ fn load(tree: &MemoryTree, path: &str) -> Hive {
 fn changes_of<'p>(plan: &'p Plan, path: &str) -> Vec<&'p RegistryChange> {
     let all = plan.fixups.iter().flat_map(|fixup| &fixup.changes);
     let of_hive = all.filter_map(|change| match change {
-        Change::Registry { path: own, changes } if own == path => Some(changes),
+        Change::Registry { path: own, changes, .. } if own == path => Some(changes),
         _ => None,
     });
     of_hive.flatten().collect()
@@ -227,6 +227,93 @@ fn a_windows_11_wants_a_tpm_and_is_started_securely_where_nothing_would_be_refus
     let off = Machine { firmware: Firmware { secure_boot: Some(false), ..machine.firmware.clone() }, ..machine };
     let plan = plan(&sample.tree(&data), &off, &[], &Additions::default()).unwrap();
     assert_eq!((plan.capabilities.secure_boot, plan.capabilities.tpm), (Some(false), true));
+}
+
+/// The plan for a guest, and the ids of what it leaves out for want of room.
+fn with_room(tree: &MemoryTree, machine: &Machine, library: &Path) -> Option<(Plan, Vec<String>)> {
+    let plan = plan(tree, machine, &[], &additions(virtio_library(library)?)).unwrap();
+    let left_out = plan.fixups.iter().filter(|fixup| fixup.no_room).map(|fixup| fixup.id.clone()).collect();
+    Some((plan, left_out))
+}
+
+#[test]
+fn what_windows_starts_without_is_left_out_where_its_volume_is_nearly_full() {
+    let Some(data) = test_data() else { return };
+    let sample = &SAMPLES[2];
+    let folder = tempfile::tempdir().unwrap();
+    let (tree, machine) = (sample.tree(&data), Machine::default());
+    let ample = tree.clone().with_room_below("/system", 1 << 40);
+    let Some((all, left_out)) = with_room(&ample, &machine, &folder.path().join("all")) else { return };
+    assert_eq!(left_out, Vec::<String>::new(), "{all}");
+    let needed = all.room[0].needed;
+    let hives = [SYSTEM, SOFTWARE].map(|path| tree.metadata(path).unwrap().unwrap().size);
+    println!("{}, hives of {hives:?}", all.room[0]);
+    assert!(needed.0 > *hives.iter().max().unwrap(), "a hive is there twice while it is replaced");
+    assert_eq!(all.room[0].place, "/system");
+
+    let mut tight = tree.clone().with_room_below("/system", needed.0 - 1);
+    let (plan, left_out) = with_room(&tight, &machine, &folder.path().join("tight")).unwrap();
+    println!("{}", plan.warnings.last().unwrap());
+    assert_eq!(left_out, ["staged-drivers"], "{plan}");
+    assert!(plan.warnings.last().unwrap().starts_with("the guest has no room for all fix-ups (/system: "));
+    // The disk has its driver, the network adapter has not; the first boot installs nothing that is not there.
+    assert_eq!((plan.capabilities.disk_bus, plan.capabilities.nic_model), (DiskBus::Virtio, NicModel::E1000e));
+    for outcome in apply(&plan, &[], &mut tight) {
+        let is_left_out = outcome.id == "staged-drivers";
+        assert_eq!(outcome.state == State::Refused, is_left_out, "{outcome:?}");
+        assert!(!matches!(outcome.state, State::Failed | State::NoRoom), "{outcome:?}");
+    }
+    let file = format!("/system{}/{}", machine::firstboot::FOLDER, machine::firstboot::PLAN_FILE);
+    let first: machine::firstboot::Plan = serde_json::from_str(&tight.text(&file).unwrap().unwrap()).unwrap();
+    assert!(first.drivers.is_empty() && first.publishers.is_empty() && first.scaffolding.device_paths.is_empty());
+
+    // Where not even a second copy of a hive fits, the hive stays as it is, and Windows has what it has.
+    let mut full = tree.with_room_below("/system", hives[0] / 2);
+    let (plan, left_out) = with_room(&full, &machine, &folder.path().join("full")).unwrap();
+    println!("left out: {left_out:?}");
+    assert!(["boot-drivers", "first-boot", "stop-codes"].iter().all(|id| left_out.iter().any(|left| left == id)));
+    assert_eq!(plan.capabilities.disk_bus, DiskBus::Sata);
+    let before = full.read(SYSTEM, u64::MAX).unwrap();
+    assert!(apply(&plan, &[], &mut full).iter().all(|outcome| !matches!(outcome.state, State::Failed | State::NoRoom)));
+    assert!(full.read(SYSTEM, u64::MAX).unwrap() == before);
+}
+
+#[test]
+fn a_system_hive_at_the_limit_of_its_release_does_not_grow_beyond_it() {
+    let Some(data) = test_data() else { return };
+    let sample = &SAMPLES[2];
+    let folder = tempfile::tempdir().unwrap();
+    let tree = sample.tree(&data);
+    let size = tree.metadata(SYSTEM).unwrap().unwrap().size;
+    // Half of the memory is the limit of x64.
+    let machine = |limit: u64| Machine { memory: machine::ByteCount(limit * 2), ..Machine::default() };
+    let plan_at = |limit: u64| with_room(&tree, &machine(limit), &folder.path().join(limit.to_string()));
+    let Some((roomy, left_out)) = plan_at(size + (1 << 20)) else { return };
+    assert_eq!(left_out, Vec::<String>::new());
+    let grows: u64 = roomy
+        .fixups
+        .iter()
+        .flat_map(|fixup| &fixup.changes)
+        .map(|change| match change {
+            Change::Registry { path, grows, .. } if path == SYSTEM => *grows,
+            _ => 0,
+        })
+        .sum();
+    println!("{size} bytes, and {grows} more");
+    assert!(grows > 0);
+    assert_eq!(plan_at(size + grows).unwrap().1, Vec::<String>::new());
+    let (plan, left_out) = plan_at(size + grows - 1).unwrap();
+    println!("{}", plan.warnings.last().unwrap());
+    assert!(
+        !left_out.is_empty()
+            && plan.warnings.last().unwrap().contains("Windows 10 (10.0.19041, amd64) with this memory"),
+        "{left_out:?} {plan}"
+    );
+    let mut changed = tree.clone();
+    apply(&plan, &[], &mut changed);
+    assert!(changed.metadata(SYSTEM).unwrap().unwrap().size < size + grows);
+    // One that Windows starts with although it is longer is no reason to leave anything out.
+    assert_eq!(plan_at(size - 1).unwrap().1, Vec::<String>::new());
 }
 
 #[test]

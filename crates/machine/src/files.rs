@@ -45,6 +45,19 @@ pub struct Entry {
     pub kind: FileKind,
 }
 
+/// What a filesystem has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Tells the filesystems of one tree apart.
+    pub filesystem: u64,
+    /// Bytes that can still be written.
+    pub free: u64,
+    /// Bytes that it has in all.
+    pub size: u64,
+    /// Bytes that a file grows by at a time: a cluster, a block. Not zero.
+    pub block: u32,
+}
+
 /// Read access to a guest's files.
 ///
 /// "Nothing there" is never an error: a guest without `/etc/crypttab` is an ordinary guest.
@@ -72,6 +85,11 @@ pub trait FileTree {
 
     /// Where the symbolic link at `path` points; the last name is not followed. `None` if it is no link.
     fn read_link(&self, path: &str) -> io::Result<Option<String>>;
+
+    /// What the filesystem has room for that holds `path`, or would hold it; `None` where that is not known.
+    fn room(&self, _path: &str) -> io::Result<Option<Room>> {
+        Ok(None)
+    }
 
     /// Whether there is anything at `path`, links followed.
     fn exists(&self, path: &str) -> io::Result<bool> {

@@ -61,6 +61,7 @@ pub(super) fn fixup(images: &[Image]) -> Option<Fixup> {
         title: format!("the system starts afresh, and not out of its hibernation in {}", names.join(", ")),
         reason: "memory of other hardware, resumed over filesystems that were changed since, would destroy them".into(),
         already_so: false,
+        no_room: false,
         changes: Vec::new(),
     })
 }

@@ -22,7 +22,7 @@ pub(super) fn plan(tree: &dyn FileTree, machine: &Machine, warnings: &mut Vec<St
     let folders = vendor_folders(tree)?;
     if folders.is_empty() {
         if machine.firmware.kind == FirmwareKind::Uefi {
-            warnings.push("no boot loader was found on an EFI system partition".to_owned());
+            warnings.push(fallback_loader::missing("boot loader"));
         }
         return Ok(Vec::new());
     }

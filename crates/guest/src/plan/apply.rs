@@ -4,7 +4,8 @@ use super::{Change, Fixup, Outcome, Plan, RegistryChange, State};
 use crate::windows::hive::{self, Filetime, Unfinished};
 use crate::{Error, Result, WritableTree};
 
-/// Applies a plan, except for the fix-ups whose ids are in `refused`; ends at the first that fails.
+/// Applies a plan, except for the fix-ups whose ids are in `refused` and those for which there is no room; ends at the first
+/// that fails.
 ///
 /// Files are changed first. Then each registry hive that any fix-up changes is read once, changed as all of them say, and
 /// written once.
@@ -12,7 +13,7 @@ pub fn apply(plan: &Plan, refused: &[String], tree: &mut dyn WritableTree) -> Ve
     let mut fixups: Vec<Applied<'_>> = Vec::new();
     let mut failed = None;
     for fixup in &plan.fixups {
-        let is_refused = refused.contains(&fixup.id);
+        let is_refused = refused.contains(&fixup.id) || fixup.no_room;
         fixups.push(Applied { fixup, is_refused, is_done: false });
         let Some(applied) = fixups.last_mut().filter(|_| !is_refused) else { continue };
         let result = fixup.changes.iter().try_for_each(|change| {
@@ -51,14 +52,15 @@ impl Applied<'_> {
             (false, true) => State::Done,
             (false, false) => State::AlreadySo,
         };
-        Outcome { id: self.fixup.id.clone(), title: self.fixup.title.clone(), state, detail: String::new() }
+        let detail = if self.fixup.no_room { "the guest has no room for it" } else { "" };
+        Outcome { id: self.fixup.id.clone(), title: self.fixup.title.clone(), state, detail: detail.to_owned() }
     }
 
     /// What is to be changed in the hive at `path`.
     fn changes_of(&self, path: &str) -> impl Iterator<Item = &RegistryChange> {
         let wanted = self.fixup.changes.iter().filter(|_| !self.is_refused);
         wanted.flat_map(move |change| match change {
-            Change::Registry { path: of, changes } if of == path => changes.as_slice(),
+            Change::Registry { path: of, changes, .. } if of == path => changes.as_slice(),
             _ => &[],
         })
     }
@@ -153,7 +155,7 @@ mod tests {
     fn a_full_filesystem_is_told_from_other_failures_and_the_file_stays_as_it_was() {
         let mut tree = MemoryTree::new().with("/etc/a", "one\n").with("/boot/i", "1234").with_room(3);
         let append = Change::append("/boot/i", 4, b"5678".to_vec(), vec![]);
-        let write = Change::write(&tree, "/etc/a", b"two\n", 0o644).unwrap().unwrap();
+        let write = Change::write(&tree, "/etc/a", b"2\n", 0o644).unwrap().unwrap();
         let fixups = vec![Fixup::new("x", "t", "r", vec![append]), Fixup::new("y", "t", "r", vec![write])];
         let (before, plan) = (tree.clone(), plan(fixups));
         let outcomes = apply(&plan, &[], &mut tree);

@@ -25,6 +25,8 @@ pub enum Change {
         before: Option<Digest>,
         /// Contents that it will have.
         after: Digest,
+        /// Bytes of these.
+        size: u64,
         /// Permission bits, if it is made; an existing file keeps its own.
         mode: u32,
         /// Lines that differ, `-` before those of now, `+` before the new ones; empty for other than text.
@@ -67,6 +69,9 @@ pub enum Change {
         path: String,
         /// What is changed, in order.
         changes: Vec<RegistryChange>,
+        /// Bytes by which the hive grows for it.
+        #[serde(default)]
+        grows: u64,
     },
 }
 
@@ -84,6 +89,7 @@ impl Change {
             path: path.to_owned(),
             before: before.as_deref().map(Digest::of),
             after: Digest::of(contents),
+            size: contents.len() as u64,
             mode,
             diff: diff::lines(before.as_deref().unwrap_or_default(), contents),
             contents: Some(contents.into()),
@@ -123,7 +129,7 @@ impl Change {
             }
             Self::Remove { path } => format!("remove {}", path.escape_debug()),
             Self::Link { path, target } => format!("link {} to {}", path.escape_debug(), target.escape_debug()),
-            Self::Registry { path, changes } => {
+            Self::Registry { path, changes, .. } => {
                 let are = if changes.len() == 1 { "change" } else { "changes" };
                 format!("{} {are} in {}", changes.len(), path.escape_debug())
             }

@@ -15,7 +15,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use super::{Entry, FOLDER_ENTRIES_MAX, FileKind, FileTree, Metadata, WritableTree, components, split};
+use super::{Entry, FOLDER_ENTRIES_MAX, FileKind, FileTree, Metadata, Room, WritableTree, components, split};
 use crate::{Error, ErrorKind, Result};
 
 /// Repeats of a lookup that the kernel could not finish because of a rename elsewhere (EAGAIN).
@@ -220,6 +220,27 @@ impl FileTree for Directory {
         let target = target.into_string();
         Ok(Some(target.map_err(|_| Error::new(ErrorKind::Malformed, "link target is not UTF-8").at(path))?))
     }
+
+    fn room(&self, path: &str) -> io::Result<Option<Room>> {
+        let mut nearest = path;
+        let fd = loop {
+            match self.lookup(nearest, OFlags::PATH)? {
+                Some(fd) => break fd,
+                None if nearest == "/" => return Ok(None),
+                None => nearest = split(nearest).0,
+            }
+        };
+        let found = rustix::fs::fstatvfs(&fd).map_err(|e| Error::io("room of its filesystem", e).at(path))?;
+        // The blocks that ext keeps for root are free to whoever repairs the system, as here.
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        let block = u32::try_from(found.f_frsize).ok().filter(|block| *block > 0);
+        Ok(block.map(|block| Room {
+            filesystem: stat(&fd, path).map_or(0, |stat| stat.st_dev),
+            free: bytes(found.f_bfree),
+            size: bytes(found.f_blocks),
+            block,
+        }))
+    }
 }
 
 impl WritableTree for Directory {
@@ -329,6 +350,21 @@ mod tests {
         std::fs::create_dir_all(folder.path().join("etc")).unwrap();
         let tree = Directory::open(folder.path()).unwrap();
         (folder, tree)
+    }
+
+    #[test]
+    fn the_room_of_a_path_is_that_of_its_filesystem_whether_it_is_there_or_not() {
+        let (folder, tree) = folder();
+        let room = tree.room("/etc").unwrap().unwrap();
+        let told = std::process::Command::new("stat").args(["-f", "-c", "%S %b"]).arg(folder.path()).output().unwrap();
+        let told: Vec<u64> =
+            String::from_utf8(told.stdout).unwrap().split_whitespace().map(|word| word.parse().unwrap()).collect();
+        println!("{room:?}, stat says {told:?}");
+        assert_eq!((u64::from(room.block), room.size), (told[0], told[0] * told[1]));
+        assert!(room.free > 0 && room.free <= room.size);
+        for path in ["/", "/etc/not/there", "/none"] {
+            assert_eq!(tree.room(path).unwrap().unwrap().filesystem, room.filesystem, "{path}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::{Entry, FileKind, FileTree, Metadata, WritableTree, components};
+use super::{Entry, FileKind, FileTree, Metadata, Room, WritableTree, components};
 use crate::{Error, ErrorKind, Result};
 
 /// Links followed on the way to one file, as in Linux.
@@ -20,8 +20,8 @@ enum Node {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryTree {
     nodes: BTreeMap<String, Node>,
-    /// Bytes by which its files may grow; `None`: without bound.
-    room: Option<usize>,
+    /// Folders on filesystems that have bounds, and the bytes by which their files may grow.
+    room: Vec<(String, u64)>,
 }
 
 impl MemoryTree {
@@ -48,16 +48,31 @@ impl MemoryTree {
 
     /// The same tree on a filesystem that is full once its files have grown by `bytes`.
     #[must_use]
-    pub fn with_room(self, bytes: usize) -> Self {
-        Self { room: Some(bytes), ..self }
+    pub fn with_room(self, bytes: u64) -> Self {
+        self.with_room_below("/", bytes)
     }
 
-    /// Takes room for a file that grows from `old` to `new` bytes.
+    /// The same tree with a filesystem of its own below `folder`, which is full once its files have grown by `bytes`.
+    #[must_use]
+    pub fn with_room_below(mut self, folder: &str, bytes: u64) -> Self {
+        self.room.push((folder.trim_end_matches('/').to_owned(), bytes));
+        self
+    }
+
+    /// The filesystem with bounds that holds the file at `path`.
+    fn filesystem(&self, path: &str) -> Option<usize> {
+        let holds =
+            |folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let all = self.room.iter().enumerate().filter(|(_, (folder, _))| holds(folder));
+        all.max_by_key(|(_, (folder, _))| folder.len()).map(|(at, _)| at)
+    }
+
+    /// Takes room for `new` bytes, and gives back that of the `old` ones after they were written.
     fn grow(&mut self, path: &str, old: usize, new: usize) -> Result<()> {
-        if let Some(room) = self.room {
-            let left = (room + old).checked_sub(new);
+        if let Some(at) = self.filesystem(path) {
+            let left = self.room[at].1.checked_sub(new as u64);
             let full = || Error::io("write", io::ErrorKind::StorageFull).at(path);
-            self.room = Some(left.ok_or_else(full)?);
+            self.room[at].1 = left.ok_or_else(full)? + old as u64;
         }
         Ok(())
     }
@@ -161,6 +176,14 @@ impl FileTree for MemoryTree {
             Some((_, Node::Link(target))) => Some(target.clone()),
             _ => None,
         })
+    }
+
+    fn room(&self, path: &str) -> io::Result<Option<Room>> {
+        let path = self.resolve(path, true)?.unwrap_or_else(|| path.to_owned());
+        Ok(self.filesystem(&path).map(|at| {
+            let free = self.room[at].1;
+            Room { filesystem: at as u64, free, size: free, block: 1 }
+        }))
     }
 }
 

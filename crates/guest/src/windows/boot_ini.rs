@@ -1,10 +1,11 @@
-//! `boot.ini` of Windows 2000, XP and Server 2003: what NTLDR starts, by ARC paths; read, and shown.
+//! `boot.ini` of Windows 2000, XP and Server 2003: what NTLDR starts, by ARC paths; read, and shown. What
+//! that means for a conversion is told by the [inspection](super::inspection).
 //!
 //! Source: Microsoft, "Boot INI Options Reference" and KB 102873, "BOOT.INI and ARC Path Naming Conventions and Usage".
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::path;
 use crate::{Error, ErrorKind, FileTree, Result};
@@ -13,7 +14,7 @@ use crate::{Error, ErrorKind, FileTree, Result};
 pub const BOOT_INI_MAX: usize = 64 << 10;
 
 /// What the file says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootIni {
     /// Seconds that the menu waits.
     pub timeout: Option<u32>,
@@ -24,7 +25,7 @@ pub struct BootIni {
 }
 
 /// A line of `[operating systems]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Where it lies, as it is written.
     pub path: String,
@@ -37,7 +38,7 @@ pub struct Entry {
 }
 
 /// How NTLDR reaches a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "snake_case")]
 pub enum Adapter {
     /// By the BIOS: `multi(0)`.
@@ -58,7 +59,7 @@ pub enum Adapter {
 }
 
 /// `multi(0)disk(0)rdisk(0)partition(1)\WINDOWS`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArcPath {
     /// How the disk is reached.
     pub adapter: Adapter,
@@ -166,25 +167,6 @@ impl BootIni {
         let named = |entry: &&Entry| self.default.as_ref().is_some_and(|path| entry.path.eq_ignore_ascii_case(path));
         self.entries.iter().find(named).or(self.entries.first())
     }
-
-    /// What an operator should know: entries that a virtual machine's BIOS does not reach as the source's did.
-    pub fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        for entry in &self.entries {
-            let Some(arc) = &entry.arc else { continue };
-            let why = match arc.adapter {
-                Adapter::Scsi { .. } | Adapter::Signature { .. } => {
-                    "it is read by NTBOOTDD.SYS, a driver of the old SCSI adapter: multi() reads it by the BIOS"
-                }
-                Adapter::Multi { .. } if arc.rdisk > 0 => {
-                    "it needs the disks in the order in which the old BIOS had them"
-                }
-                Adapter::Multi { .. } => continue,
-            };
-            notes.push(format!("boot.ini: {arc}: {why}"));
-        }
-        notes
-    }
 }
 
 impl Entry {
@@ -250,11 +232,6 @@ mod tests {
         for entry in &ini.entries[1..] {
             assert_eq!(entry.arc.as_ref().unwrap().to_string(), entry.path);
         }
-        assert_eq!(ini.notes().len(), 1, "{:?}", ini.notes());
-        assert!(
-            ini.notes()[0]
-                .contains("signature(8b467c12)disk(1)rdisk(0)partition(2)\\WINNT: it is read by NTBOOTDD.SYS")
-        );
         println!("{ini}");
         assert!(
             ini.to_string()
@@ -272,7 +249,6 @@ mod tests {
         assert_eq!(ini.timeout, None);
         let started = ini.default_entry().unwrap();
         assert_eq!((started.title.as_str(), started.options.len()), ("Windows 2000", 1));
-        assert!(ini.notes()[0].ends_with("it needs the disks in the order in which the old BIOS had them"));
         assert_eq!(ini.entries.iter().filter(|entry| entry.arc.is_none()).count(), 3);
         assert!(BootIni::parse(&vec![b'a'; BOOT_INI_MAX + 1]).is_err());
         let wrong =

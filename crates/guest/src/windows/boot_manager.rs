@@ -67,7 +67,8 @@ pub fn plan(
         let of_store: Vec<RegistryEdit> = bcd.plan_rebind(moves).into_iter().chain(bcd.plan_graphics_mode()).collect();
         if !of_store.is_empty() {
             let made = of_store.iter().flat_map(|edit| edit.changes.clone()).collect();
-            changes.push(Change::Registry { path: store.clone(), changes: made });
+            // New data are as long as the old, and take their place.
+            changes.push(Change::Registry { path: store.clone(), changes: made, grows: 0 });
         }
         edits.extend(of_store);
     }
@@ -114,7 +115,7 @@ pub fn plan_fallback_loader(
     };
     let (Some(efi), Some(loader)) = (efi, loader) else {
         if machine.firmware.kind == FirmwareKind::Uefi {
-            warnings.push("no Windows boot manager was found on the EFI system partition".to_owned());
+            warnings.push(fallback_loader::missing("Windows boot manager"));
         }
         return Ok(Vec::new());
     };

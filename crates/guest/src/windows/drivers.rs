@@ -11,7 +11,7 @@ mod library;
 mod package;
 mod rank;
 
-pub use choice::{Choice, Choices, Refusal};
+pub use choice::{Choice, Choices, Refusal, Shelf};
 pub use hypervisor::{Hypervisor, Role, VIRTUAL_DEVICES, VirtualDevice};
 pub use inbox::{INBOX_DRIVERS, InboxDriver};
 pub use injection::{Edit, FilePlacement, Injection, Key, Placement, Scope, plan_injection};

@@ -7,6 +7,7 @@
 mod boot_drivers;
 mod first_boot;
 mod ground;
+mod hive_limit;
 mod platform;
 mod recorder;
 mod registry;
@@ -24,7 +25,7 @@ use super::inspection::{Inspection, Surroundings};
 use super::path::{Paths, resolve};
 use super::volumes::{BOOT, SYSTEM, Subtree};
 use super::{Architecture, Release, Windows};
-use crate::plan::Plan;
+use crate::plan::{HiveLimit, Optional, Plan, fit};
 use crate::{Error, ErrorKind, FileTree, Result, identify};
 use boot_drivers::Drivers;
 use ground::Ground;
@@ -64,16 +65,31 @@ pub struct Script {
     pub timeout_s: u32,
 }
 
+/// Fix-ups that Windows starts without, if there is no room for them, and how often their files lie there in the end: when it
+/// installs a staged driver, it takes a copy into its driver store.
+const OPTIONAL: [Optional; 2] =
+    [Optional { id: "staged-drivers", copies: 2 }, Optional { id: "first-boot", copies: 1 }];
+
 /// Restarts that the program of the first boot may ask for.
 const REBOOTS_MAX: u32 = 3;
 
 /// Plans the fix-ups for the Windows on `tree`, whose filesystems stand as [`volumes`](super::volumes) says and which ran on the
-/// hardware of `machine`. Fix-ups whose ids are in `refused` are listed too; the capabilities are those of a guest without
-/// them.
+/// hardware of `machine`. Fix-ups whose ids are in `refused`, and those for which there is no room, are listed too; the
+/// capabilities are those of a guest without them.
 ///
 /// # Errors
 /// [`ErrorKind::Missing`] where there is no Windows; what is wrong with its hives.
 pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String], additions: &Additions) -> Result<Plan> {
+    fit(tree, refused, &OPTIONAL, |refused| draft(tree, machine, refused, additions))
+}
+
+/// The plan of all fix-ups, whether there is room for them or not; and how long its hives may become.
+fn draft(
+    tree: &dyn FileTree,
+    machine: &Machine,
+    refused: &[String],
+    additions: &Additions,
+) -> Result<(Plan, Vec<HiveLimit>)> {
     let volume = Subtree::new(tree, SYSTEM);
     let windows = Windows::open(&volume)?;
     let mut windows = windows.ok_or_else(|| Error::new(ErrorKind::Missing, "no Windows on this volume").at(SYSTEM))?;
@@ -94,7 +110,12 @@ pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String], addition
     };
     let told = facts.notes.iter().filter(|note| note.severity != Severity::Info);
     let mut warnings: Vec<String> = told.map(|note| format!("{}: {}", note.what, note.meaning)).collect();
+    let is_refused = |id: &str| refused.iter().any(|refused| refused == id);
     let mut drivers = boot_drivers::plan(&ground, &mut registry, &mut warnings)?;
+    if is_refused("staged-drivers") {
+        // What does not lie there is not installed, nor trusted.
+        (drivers.staged, drivers.device_paths) = Default::default();
+    }
     let mut fixups = std::mem::take(&mut drivers.fixups);
     let software = facts.software.clone().unwrap_or_default();
     fixups.extend(services::plan(&ground, &mut registry, &software)?);
@@ -110,7 +131,6 @@ pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String], addition
             }
         }
     }
-    let is_refused = |id: &str| refused.iter().any(|refused| refused == id);
     let mut has_first_boot = false;
     match &additions.first_boot {
         Some(first_boot) if runs_first_boot(&ground.release) => {
@@ -145,7 +165,9 @@ pub fn plan(tree: &dyn FileTree, machine: &Machine, refused: &[String], addition
         tpm: platform::wants_tpm(&release, firmware),
         hyperv: platform::hyperv(&release),
     };
-    Ok(Plan { guest: identify(&volume), fixups, capabilities, warnings })
+    let limit = hive_limit::of(&release, machine.memory, format!("{SYSTEM}{}", windows.system_path));
+    let plan = Plan { guest: identify(&volume), fixups, capabilities, warnings, room: Vec::new() };
+    Ok((plan, vec![limit]))
 }
 
 /// Whether the program of the first boot runs on a release.

@@ -7,7 +7,9 @@
 
 mod boot;
 mod boot_drivers;
+mod boot_ini;
 mod fields;
+mod hal;
 mod letters;
 mod licensing;
 pub mod network;
@@ -20,6 +22,7 @@ pub mod software;
 
 pub use boot::{Boot, Surroundings};
 pub use boot_drivers::{BootDriver, BootDrivers, Filter};
+pub use hal::Hal;
 pub use licensing::Licensing;
 pub use network::Network;
 pub use pending::Pending;
@@ -47,6 +50,8 @@ pub struct Inspection {
     pub identity: Option<Identity>,
     /// Firmware and boot configuration.
     pub boot: Option<Boot>,
+    /// What stands between the kernel and the machine, before Vista.
+    pub hal: Option<Hal>,
     /// Drivers that the boot loader loads.
     pub boot_drivers: Option<BootDrivers>,
     /// Adapters and their settings.
@@ -79,6 +84,7 @@ impl Inspection {
         let mut facts = Self {
             identity: told("identity", Identity::read(&reader), Identity::notes, &mut notes),
             boot: told("boot", Boot::read(&reader, known), |boot| boot.notes(has_bcd), &mut notes),
+            hal: told("hal", Hal::read(&reader), |hal| hal.iter().flat_map(Hal::notes).collect(), &mut notes).flatten(),
             boot_drivers: told("boot drivers", BootDrivers::read(&reader), BootDrivers::notes, &mut notes),
             network: told("network", Network::read(&reader), Network::notes, &mut notes),
             drive_letters: told(
@@ -133,6 +139,9 @@ impl fmt::Display for Inspection {
         }
         theme("identity", shown(&self.identity))?;
         theme("boot", shown(&self.boot))?;
+        if let Some(hal) = &self.hal {
+            theme("hal", Some(hal))?;
+        }
         theme("boot drivers", shown(&self.boot_drivers))?;
         theme("network", shown(&self.network))?;
         theme("drive letters", shown(&self.drive_letters))?;

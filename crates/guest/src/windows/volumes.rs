@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::tree::{Entry, FileTree, Metadata};
+use crate::tree::{Entry, FileTree, Metadata, Room};
 
 /// The volume with Windows on it.
 pub const SYSTEM: &str = "/system";
@@ -49,5 +49,9 @@ impl FileTree for Subtree<'_> {
 
     fn read_link(&self, path: &str) -> io::Result<Option<String>> {
         self.tree.read_link(&self.full(path))
+    }
+
+    fn room(&self, path: &str) -> io::Result<Option<Room>> {
+        self.tree.room(&self.full(path))
     }
 }

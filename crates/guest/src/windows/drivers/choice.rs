@@ -1,10 +1,12 @@
 //! The driver of a library for a device on a release: the best one that can be loaded, the others behind it, and why the
 //! rest is out of the question.
 
+use std::rc::Rc;
+
 use serde::Serialize;
 
 use super::catalog::{Catalog, Said, Signature};
-use super::library::{DriverRelease, Library, StoredPackage};
+use super::library::{Library, StoredPackage};
 use super::rank::{self, Candidate, Device, Match};
 use crate::windows::Release;
 use crate::windows::inf::{Inf, Installation, Target};
@@ -17,6 +19,8 @@ pub struct Choice {
     pub release: String,
     /// The package.
     pub package: StoredPackage,
+    /// Its INF file.
+    pub inf: Rc<Inf>,
     /// How it fits.
     pub found: Match,
     /// What installing it does.
@@ -47,37 +51,50 @@ pub struct Choices {
     pub refused: Vec<Refusal>,
 }
 
+/// The packages of a library for a release of Windows, read once for any number of devices.
+#[derive(Debug)]
+pub struct Shelf<'l> {
+    library: &'l Library,
+    windows: Release,
+    packages: Vec<Shelved>,
+}
+
+/// A package whose INF file and catalog are read.
+#[derive(Debug)]
+struct Shelved {
+    release: String,
+    package: StoredPackage,
+    inf: Rc<Inf>,
+    catalog: Option<Catalog>,
+}
+
 impl Library {
-    /// What is there for a device on a release; of one release of drivers only, if it is named.
+    /// Its packages for a release; of one release of drivers only, if it is named.
     ///
     /// # Errors
     /// Those of [`Library::releases`] and [`Library::content`].
-    pub fn choices(&self, device: &Device, windows: &Release, only: Option<&str>) -> Result<Choices> {
-        let mut choices = Choices::default();
+    pub fn shelf(&self, windows: &Release, only: Option<&str>) -> Result<Shelf<'_>> {
         let releases = match only {
             Some(name) => vec![self.release(name)?],
             None => self.releases()?,
         };
-        let mut candidates = Vec::new();
-        for release in &releases {
-            for package in &release.packages {
-                let inf = self.inf(package)?;
-                let catalog = self.catalog(package, &inf, windows)?;
-                match rank::matches(&inf, catalog.as_ref(), device, windows)? {
-                    Some(found) => candidates.push(Candidate {
-                        driver: Choice {
-                            signature: catalog.map(|catalog| catalog.signature).unwrap_or_default(),
-                            ..self.choice(release, package, &inf, found.clone(), windows)?
-                        },
-                        found,
-                    }),
-                    None => choices.refused.extend(refusal(release, package, &inf, catalog.as_ref(), device, windows)?),
-                }
+        let mut packages = Vec::new();
+        for release in releases {
+            for package in release.packages {
+                let inf = Rc::new(self.inf(&package)?);
+                let catalog = self.catalog(&package, &inf, windows)?;
+                packages.push(Shelved { release: release.name.clone(), package, inf, catalog });
             }
         }
-        choices.fitting = rank::best(candidates).into_iter().map(|candidate| candidate.driver).collect();
-        choices.fitting.sort_by_key(|choice| !choice.obstacles.is_empty());
-        Ok(choices)
+        Ok(Shelf { library: self, windows: *windows, packages })
+    }
+
+    /// What is there for one device: a [`Shelf`] answers for several.
+    ///
+    /// # Errors
+    /// Those of [`Library::shelf`] and [`Shelf::choices`].
+    pub fn choices(&self, device: &Device, windows: &Release, only: Option<&str>) -> Result<Choices> {
+        self.shelf(windows, only)?.choices(device)
     }
 
     fn inf(&self, package: &StoredPackage) -> Result<Inf> {
@@ -92,15 +109,32 @@ impl Library {
         // One that cannot be read was told when the package was added.
         file.map_or(Ok(None), |file| Ok(Catalog::parse(&self.content(file)?).ok()))
     }
+}
 
-    fn choice(
-        &self,
-        release: &DriverRelease,
-        package: &StoredPackage,
-        inf: &Inf,
-        found: Match,
-        windows: &Release,
-    ) -> Result<Choice> {
+impl Shelf<'_> {
+    /// What is there for a device.
+    ///
+    /// # Errors
+    /// What an INF file says; those of [`Library::content`].
+    pub fn choices(&self, device: &Device) -> Result<Choices> {
+        let mut choices = Choices::default();
+        let mut candidates = Vec::new();
+        for shelved in &self.packages {
+            match rank::matches(&shelved.inf, shelved.catalog.as_ref(), device, &self.windows)? {
+                Some(found) => {
+                    candidates.push(Candidate { driver: self.choice(shelved, found.clone())?, found });
+                }
+                None => choices.refused.extend(refusal(shelved, device, &self.windows)),
+            }
+        }
+        choices.fitting = rank::best(candidates).into_iter().map(|candidate| candidate.driver).collect();
+        choices.fitting.sort_by_key(|choice| !choice.obstacles.is_empty());
+        Ok(choices)
+    }
+
+    fn choice(&self, shelved: &Shelved, found: Match) -> Result<Choice> {
+        let Shelved { release, package, inf, .. } = shelved;
+        let windows = &self.windows;
         let installation =
             inf.installation(&found.model.install_section, windows).map_err(|error| error.at(package.name()))?;
         let mut obstacles = Vec::new();
@@ -116,27 +150,22 @@ impl Library {
                 .iter()
                 .find(|copy| copy.destination.path.eq_ignore_ascii_case(&service.binary.path));
             let Some(file) = package.file(copied.map_or(&name, |copy| &copy.source)) else { continue };
-            match pe_machine(&self.content(file)?) {
+            match pe_machine(&self.library.content(file)?) {
                 Some(machine) if machine == windows.architecture.pe_machine() => {}
                 Some(machine) => obstacles
                     .push(format!("{name} is a program for machine 0x{machine:x}, not for {}", windows.architecture)),
                 None => obstacles.push(format!("{name} is no program of Windows")),
             }
         }
-        let (release, package) = (release.name.clone(), package.clone());
-        Ok(Choice { release, package, found, installation, obstacles, signature: Signature::None })
+        let signature = shelved.catalog.as_ref().map(|catalog| catalog.signature).unwrap_or_default();
+        let (release, package, inf) = (release.clone(), package.clone(), Rc::clone(inf));
+        Ok(Choice { release, package, inf, found, installation, obstacles, signature })
     }
 }
 
 /// Why a package that lists the device is not for the release; `None` for one that does not list it.
-fn refusal(
-    release: &DriverRelease,
-    package: &StoredPackage,
-    inf: &Inf,
-    catalog: Option<&Catalog>,
-    device: &Device,
-    windows: &Release,
-) -> Result<Option<Refusal>> {
+fn refusal(shelved: &Shelved, device: &Device, windows: &Release) -> Option<Refusal> {
+    let Shelved { release, package, inf, catalog } = shelved;
     let wanted =
         |id: &str| device.hardware_ids.iter().chain(&device.compatible_ids).any(|own| own.eq_ignore_ascii_case(id));
     let listed = inf
@@ -145,9 +174,10 @@ fn refusal(
         .flat_map(|section| &section.entries)
         .any(|entry| entry.key.is_some() && entry.values.iter().skip(1).any(|value| wanted(&inf.expand(value))));
     if !listed {
-        return Ok(None);
+        return None;
     }
-    let by_catalog = catalog.filter(|catalog| catalog.says_of(windows) == Said::NewerOnly && takes(inf, windows));
+    let by_catalog =
+        catalog.as_ref().filter(|catalog| catalog.says_of(windows) == Said::NewerOnly && takes(inf, windows));
     let why = match by_catalog.and_then(|catalog| catalog.attribute("OSAttr")) {
         Some(versions) => format!("its catalog is for newer releases ({versions})"),
         None if package
@@ -160,7 +190,7 @@ fn refusal(
         None => format!("it is for {}", package.targets.join(", ")),
     };
     let path = package.paths.first().cloned().unwrap_or_default();
-    Ok(Some(Refusal { release: release.name.clone(), path, why }))
+    Some(Refusal { release: release.clone(), path, why })
 }
 
 fn takes(inf: &Inf, windows: &Release) -> bool {

@@ -274,9 +274,10 @@ impl Library {
     /// Those of [`Library::releases`] and [`Library::content`].
     pub fn excerpt(&self, devices: &[Device], releases: &[Release]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut wanted: BTreeSet<(String, Vec<StoredFile>)> = BTreeSet::new();
-        for device in devices {
-            for windows in releases {
-                let fitting = self.choices(device, windows, None)?.fitting;
+        for windows in releases {
+            let shelf = self.shelf(windows, None)?;
+            for device in devices {
+                let fitting = shelf.choices(device)?.fitting;
                 wanted.extend(fitting.into_iter().map(|choice| (choice.release, choice.package.files)));
             }
         }

@@ -10,7 +10,6 @@ use crate::windows::drivers::{
     plan_injection,
 };
 use crate::windows::hive::Data;
-use crate::windows::inf::Inf;
 use crate::{ErrorKind, Result};
 
 /// Numbers of published INF files that are tried.
@@ -150,11 +149,12 @@ fn in_store(ground: &Ground<'_>, file: &str) -> Result<Option<Vec<u8>>> {
 /// The best package of the library for each virtual device, each once.
 fn choose(ground: &Ground<'_>, registry: &Registry<'_>, warnings: &mut Vec<String>) -> Result<Vec<Taken>> {
     let Some(library) = &ground.additions.drivers else { return Ok(Vec::new()) };
+    let shelf = library.shelf(&ground.release, None)?;
     let mut taken: Vec<Taken> = Vec::new();
     let mut published = Vec::new();
     let wanted = VIRTUAL_DEVICES.iter().filter(|device| ground.additions.hypervisors.contains(&device.hypervisor));
     for device in wanted {
-        let choices = library.choices(&device.device(), &ground.release, None)?;
+        let choices = shelf.choices(&device.device())?;
         let Some(choice) = choices.fitting.into_iter().find(|choice| choice.obstacles.is_empty()) else {
             if let Some(refused) = choices.refused.first() {
                 warnings.push(format!("no driver for the {}: {}: {}", device.name, refused.path, refused.why));
@@ -191,13 +191,7 @@ fn inject(
     choice: Choice,
     published: &mut Vec<String>,
 ) -> Result<(Injection, StoredPackage)> {
-    let package = choice.package;
-    let file = package
-        .files
-        .first()
-        .ok_or_else(|| crate::Error::new(ErrorKind::Malformed, "a package of the library without files"))?;
-    let bytes = library.content(file)?;
-    let inf = Inf::parse(&bytes).map_err(|error| error.at(&file.path))?;
+    let Choice { package, inf, .. } = choice;
     let files: Vec<String> = package.files.iter().map(|file| file.path.clone()).collect();
     let windows = ground.windows.trim_start_matches('/').to_owned();
     let plan = |published: &str| {

@@ -14,6 +14,8 @@ pub(super) struct Recorder<'h> {
     path: String,
     edit: Edit<'h>,
     changes: Vec<RegistryChange>,
+    /// Bytes of the hive when its changes were last taken.
+    size: usize,
 }
 
 impl<'h> Recorder<'h> {
@@ -23,13 +25,16 @@ impl<'h> Recorder<'h> {
     /// A hive that cannot be changed.
     pub(super) fn new(path: String, hive: &'h mut Hive) -> Result<Self> {
         let edit = hive.edit(Filetime::now()).map_err(|error| error.at(&path))?;
-        Ok(Self { path, edit, changes: Vec::new() })
+        let size = edit.hive().bins_bytes().len();
+        Ok(Self { path, edit, changes: Vec::new(), size })
     }
 
     /// What was changed since the last call.
     pub(super) fn take(&mut self) -> Option<Change> {
         let changes = std::mem::take(&mut self.changes);
-        (!changes.is_empty()).then(|| Change::Registry { path: self.path.clone(), changes })
+        let before = std::mem::replace(&mut self.size, self.edit.hive().bins_bytes().len());
+        let grows = self.size.saturating_sub(before) as u64;
+        (!changes.is_empty()).then(|| Change::Registry { path: self.path.clone(), changes, grows })
     }
 
     /// The key at `path`, with the changes so far.

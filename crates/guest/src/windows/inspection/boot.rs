@@ -7,12 +7,13 @@
 
 use std::fmt;
 
-use machine::FirmwareKind;
+use machine::{FirmwareKind, Note};
 use serde::{Deserialize, Serialize};
 
+use super::boot_ini;
 use super::fields::{Reader, answer};
 use crate::Result;
-use machine::Note;
+use crate::windows::boot_ini::BootIni;
 
 /// What the caller knows from outside of this filesystem.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +36,7 @@ pub struct Boot {
     /// A BCD store in `\Boot` of this or the active volume.
     pub has_boot_bcd: bool,
     /// `boot.ini` with `ntldr`, on this volume.
-    pub has_boot_ini: bool,
+    pub boot_ini: Option<BootIni>,
     /// ARC path of the volume with Windows at the last start.
     pub system_device: Option<String>,
     /// ARC path of the volume with the loader at the last start.
@@ -57,11 +58,12 @@ pub struct Boot {
 impl Boot {
     pub(super) fn read(reader: &Reader<'_>, known: &Surroundings) -> Result<Self> {
         let control = reader.current("Control")?;
+        let has_loader = reader.is_file("/ntldr")?;
         Ok(Self {
             firmware: known.firmware,
             has_esp_bcd: known.has_esp_bcd,
             has_boot_bcd: known.has_boot_bcd || reader.is_file("/Boot/BCD")?,
-            has_boot_ini: reader.is_file("/boot.ini")? && reader.is_file("/ntldr")?,
+            boot_ini: BootIni::load(reader.tree, "/")?.filter(|_| has_loader),
             system_device: control.text("SystemBootDevice")?,
             firmware_device: control.text("FirmwareBootDevice")?,
             options: control.text("SystemStartOptions")?,
@@ -78,7 +80,7 @@ impl Boot {
         let found = match self.firmware {
             FirmwareKind::Uefi => self.has_esp_bcd,
             _ if has_bcd => self.has_boot_bcd || self.has_esp_bcd,
-            _ => self.has_boot_ini,
+            _ => self.boot_ini.is_some(),
         };
         if !found {
             notes.push(Note::warning(
@@ -86,7 +88,7 @@ impl Boot {
                 "the disk with the loader may not be among those that are converted",
             ));
         }
-        if self.firmware == FirmwareKind::Bios && self.has_esp_bcd && !self.has_boot_bcd && !self.has_boot_ini {
+        if self.firmware == FirmwareKind::Bios && self.has_esp_bcd && !self.has_boot_bcd && self.boot_ini.is_none() {
             notes
                 .push(Note::warning("a boot configuration for UEFI alone on a machine with BIOS", "the VM needs UEFI"));
         }
@@ -102,6 +104,7 @@ impl Boot {
                 "a driver or setting kept it from starting: see that the source itself starts before it is converted",
             ));
         }
+        notes.extend(self.boot_ini.iter().flat_map(boot_ini::notes));
         let options = self.options.as_deref().unwrap_or_default().to_ascii_uppercase();
         for (option, meaning) in [
             ("TESTSIGNING", "drivers with test signatures are loaded: not in a VM with Secure Boot"),
@@ -130,7 +133,7 @@ impl fmt::Display for Boot {
         for (what, found) in [
             ("bcd on the esp", self.has_esp_bcd),
             ("bcd in \\Boot", self.has_boot_bcd),
-            ("boot.ini", self.has_boot_ini),
+            ("boot.ini", self.boot_ini.is_some()),
         ] {
             writeln!(f, "{what}: {}", answer(Some(found)))?;
         }
