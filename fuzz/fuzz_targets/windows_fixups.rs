@@ -40,7 +40,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let first_boot = FirstBoot { program: b"MZ".to_vec(), nonce: "n".into(), scripts: vec![script] };
     // One of them, which is quicker than all; each comes with some inputs.
     let hypervisors = vec![Hypervisor::ALL[bytes.len() % Hypervisor::ALL.len()]];
-    let additions = Additions { drivers: None, hypervisors, first_boot: Some(first_boot) };
+    let additions = Additions { hypervisors, first_boot: Some(first_boot), ..Additions::default() };
     let Ok(planned) = plan(&tree, &Machine::default(), &[], &additions) else { return };
     let shown = planned.to_string();
     assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
@@ -61,7 +61,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         let changes = planned.fixups.iter().flat_map(|fixup| &fixup.changes);
         let of_hive: Vec<RegistryChange> = changes
             .filter_map(|change| match change {
-                Change::Registry { path: own, changes } if own == path => Some(changes.clone()),
+                Change::Registry { path: own, changes, .. } if own == path => Some(changes.clone()),
                 _ => None,
             })
             .flatten()

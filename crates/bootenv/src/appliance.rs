@@ -52,7 +52,7 @@ fn work(reporter: &mut Reporter) -> Result<()> {
     let writable = !matches!(job.mode, Mode::Plan);
     let Some(root) = filesystems::find_root(&volumes, |text| reporter.log(text))? else {
         let result = match windows::find(&volumes, |text| reporter.log(text)) {
-            Ok(Some(found)) => windows::work(&job, &found, writable, reporter),
+            Ok(Some(found)) => windows::work(&job, &found, &disks, writable, reporter),
             Ok(None) => without_root(&job, &volumes, reporter),
             Err(error) => Err(error),
         };

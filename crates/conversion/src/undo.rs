@@ -21,8 +21,9 @@ The fix-ups changed the registry of this guest. Each .reg file here holds every 
 To take all of them back in a running guest: regedit /s SYSTEM.reg (those below ControlSetNNN need no restart of the hive,
 but one of Windows). To take them back in the hive of a disk that does not run: vconverter registry merge SYSTEM SYSTEM.reg
 
-undo.json lists each change by fix-up, and the files that were made (remove them) or replaced. What a removed key
-had besides values, its class and who may do what with it, is not brought back.
+undo.json lists each change by fix-up, and the files that were made (remove them) or replaced; of bytes outside of files it has the
+old and the new ones with their place on the disk. What a removed key had besides values, its class and who may do what with it, is
+not brought back.
 ";
 
 /// A fix-up that was made.
@@ -33,7 +34,7 @@ struct Made<'f> {
     changes: &'f [Change],
 }
 
-/// Writes the bundle into `folder`, which need not exist; nothing where no registry was changed.
+/// Writes the bundle into `folder`, which need not exist; nothing where only files were changed.
 pub(crate) fn write(fixups: &FixUps, folder: &Path) -> Result<()> {
     let is_done = |id: &str| fixups.applied.iter().any(|outcome| outcome.id == id && outcome.state == State::Done);
     let made: Vec<Made<'_>> = fixups
@@ -58,7 +59,8 @@ pub(crate) fn write(fixups: &FixUps, folder: &Path) -> Result<()> {
         }
         _ => {}
     }
-    if hives.is_empty() {
+    let is_patch = |change: &Change| matches!(change, Change::Patch { .. });
+    if hives.is_empty() && !made.iter().flat_map(|made| made.changes).any(is_patch) {
         return Ok(());
     }
     let write = |name: &str, content: &[u8]| {

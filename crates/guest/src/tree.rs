@@ -7,6 +7,7 @@ pub use directory::Directory;
 pub use machine::files::{Entry, FOLDER_ENTRIES_MAX, FileKind, FileTree, Metadata, Room, TEXT_MAX};
 pub use memory::MemoryTree;
 
+use crate::plan::RawPatch;
 use crate::{Error, ErrorKind, Result};
 
 /// Write access to a guest's files.
@@ -24,6 +25,15 @@ pub trait WritableTree: FileTree {
 
     /// Puts a symbolic link to `target` at `path`, in place of a file or link that is there.
     fn symlink(&mut self, path: &str, target: &str) -> Result<()>;
+
+    /// Changes bytes of a disk outside of its files; whether anything was left to be done.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Changed`] where neither the old nor the new bytes are there; [`ErrorKind::Unsupported`] for a tree that
+    /// knows no disks.
+    fn patch(&mut self, patch: &RawPatch) -> Result<bool> {
+        Err(Error::new(ErrorKind::Unsupported, format!("disk {} is not known beneath these files", patch.disk)))
+    }
 
     /// Makes what was changed durable.
     fn sync(&mut self) -> Result<()>;

@@ -21,7 +21,7 @@ mod release;
 pub mod system;
 pub mod volumes;
 
-pub use fixups::{Additions, FirstBoot, Script, plan};
+pub use fixups::{Additions, FirstBoot, Script, SystemVolume, plan};
 pub use guid::Guid;
 pub use loader_signature::LoaderSignature;
 pub use partition::{Partition, PartitionMove};

@@ -6,6 +6,8 @@ mod support;
 mod virtio;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use guest::MemoryTree;
 use guest::windows::drivers::catalog::{Catalog, Said};
@@ -122,6 +124,14 @@ fn a_signed_inf_file_is_the_one_of_its_catalog() {
         assert!(catalog.members.iter().any(|member| member.file.as_deref() == Some(&name)), "{path}: {catalog:?}");
         assert_eq!(catalog.holds(inf), Some(true), "{path}");
         assert_eq!(catalog.holds(&[inf.as_slice(), b"\r\n"].concat()), Some(false), "{path}");
+        let signer = catalog.signer.as_ref().unwrap();
+        let maker = if path.contains("Adafruit") { "Adafruit Industries" } else { "Arduino LLC" };
+        assert_eq!((signer.name.as_str(), signer.is_asked_about()), (maker, true), "{path}");
+        let subject =
+            openssl(&["x509", "-inform", "DER", "-noout", "-subject", "-nameopt", "multiline"], &signer.certificate);
+        assert!(subject.contains(&format!("organizationName          = {maker}")), "{path}: {subject}");
+        let pem = openssl(&["x509", "-inform", "DER"], &signer.certificate);
+        assert!(openssl(&["pkcs7", "-inform", "DER", "-print_certs"], bytes).contains(pem.trim()), "{path}");
         // The catalog names the devices of the INF file; one was made with another file beside it, and names that one's too.
         let of_inf: BTreeSet<String> = device_ids(&Inf::parse(inf).unwrap());
         let of_catalog: BTreeSet<String> = catalog.device_ids().map(str::to_lowercase).collect();
@@ -136,6 +146,39 @@ fn a_signed_inf_file_is_the_one_of_its_catalog() {
         pairs += 1;
     }
     assert_eq!(pairs, 4);
+}
+
+#[test]
+fn a_signed_catalog_with_changed_bytes_is_read_or_refused() {
+    let Some(files) = group() else { return };
+    let (mut read, mut seed) = (0, 0x9e37_79b9_7f4a_7c15_u64);
+    let mut random = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).unwrap() % below
+    };
+    for bytes in files.iter().filter(|(path, _)| path.ends_with(".cat")).map(|(_, bytes)| bytes) {
+        for _ in 0..2000 {
+            let mut changed = bytes.clone();
+            for _ in 0..=random(3) {
+                let at = random(changed.len());
+                changed[at] = u8::try_from(random(256)).unwrap();
+            }
+            changed.truncate(changed.len() - random(2) * random(bytes.len()));
+            read += usize::from(Catalog::parse(&changed).is_ok_and(|catalog| catalog.signer.is_some()));
+        }
+    }
+    println!("{read} of 8000 still have a signer");
+    assert!(read > 0 && read < 8000);
+}
+
+/// What OpenSSL says of a file.
+fn openssl(arguments: &[&str], input: &[u8]) -> String {
+    let mut child =
+        Command::new("openssl").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "openssl {arguments:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn device_ids(inf: &Inf) -> BTreeSet<String> {

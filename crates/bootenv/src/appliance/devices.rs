@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use guest::appliance::Job;
-use machine::Machine;
+use machine::{ByteOffset, Machine};
 use volume::{LinearSegment, LogicalVolume};
 
 use super::device_mapper::{self, Linear};
@@ -34,6 +34,8 @@ pub(super) struct Device {
     /// `vg0/root`.
     pub(super) logical_volume: Option<String>,
     pub(super) partition_uuid: Option<String>,
+    /// Position of its disk and first byte there; `None` for what is spread over several places.
+    pub(super) place: Option<(usize, ByteOffset)>,
 }
 
 /// Nodes of the machine's disks, in order, once all their partitions are there.
@@ -101,7 +103,7 @@ fn partition(disk: &Path, number: Option<u32>) -> PathBuf {
 
 /// The volumes of all disks, logical ones not among them.
 pub(super) fn volumes(machine: &Machine, disks: &[PathBuf]) -> Vec<Device> {
-    let of_disk = |(disk, node): (&machine::Disk, &PathBuf)| -> Vec<Device> {
+    let of_disk = |(at, (disk, node)): (usize, (&machine::Disk, &PathBuf))| -> Vec<Device> {
         let device = |volume: &machine::Volume| Device {
             node: partition(node, volume.number),
             kind: volume.kind.clone(),
@@ -109,10 +111,11 @@ pub(super) fn volumes(machine: &Machine, disks: &[PathBuf]) -> Vec<Device> {
             label: volume.label.clone(),
             logical_volume: None,
             partition_uuid: volume.partition_uuid.clone(),
+            place: Some((at, volume.offset)),
         };
         disk.layout.volumes.iter().map(device).collect()
     };
-    machine.disks.iter().zip(disks).flat_map(of_disk).collect()
+    machine.disks.iter().zip(disks).enumerate().flat_map(of_disk).collect()
 }
 
 /// Maps `logical` volumes; what they hold is known from the inventory.
@@ -135,6 +138,7 @@ pub(super) fn map_logical_volumes(job: &Job, disks: &[PathBuf], logical: &[Logic
             label: part.label.clone(),
             logical_volume: Some(volume.name.clone()),
             partition_uuid: None,
+            place: None,
         });
     }
     Ok(devices)

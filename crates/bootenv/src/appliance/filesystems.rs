@@ -252,6 +252,7 @@ mod tests {
             label: Some("root".into()),
             logical_volume: Some("vg-0/root".into()),
             partition_uuid: None,
+            place: None,
         };
         for name in ["UUID=abcd-1", "UUID=\"ABCD-1\"", "LABEL=root", "/dev/mapper/vg--0-root", "/dev/vg-0/root"] {
             assert!(names(name, &device), "{name}");

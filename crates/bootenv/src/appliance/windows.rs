@@ -5,6 +5,7 @@
 //! that hibernated is refused by the program itself.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use guest::Directory;
 use guest::appliance::{FIRST_BOOT_PATH, Job, Mode, Report, SCRIPTS_PATH, WINDOWS_DRIVERS_PATH};
 use guest::windows::drivers::Library;
 use guest::windows::volumes::{BOOT, SYSTEM, Subtree};
-use guest::windows::{Additions, FirstBoot, Script, path};
+use guest::windows::{Additions, FirstBoot, Script, SystemVolume, path};
 use machine::Family;
 use machine::firstboot::PROGRAM;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -32,6 +33,9 @@ const MOUNT_TIME: Duration = Duration::from_secs(120);
 const END_TIME: Duration = Duration::from_secs(300);
 /// What a boot loader's volume holds, of UEFI and of BIOS.
 const STORES: [&str; 2] = ["/EFI/Microsoft/Boot/BCD", "/Boot/BCD"];
+
+/// Bytes of a boot sector.
+const SECTOR: usize = 512;
 
 /// The volumes of a Windows.
 #[derive(Debug)]
@@ -97,7 +101,7 @@ fn look(device: &Device, place: &str, question: impl FnOnce(&Directory) -> bool)
 }
 
 /// Plans, and applies what is wanted, in a Windows.
-pub(super) fn work(job: &Job, found: &Found, writable: bool, reporter: &mut Reporter) -> Result<()> {
+pub(super) fn work(job: &Job, found: &Found, disks: &[PathBuf], writable: bool, reporter: &mut Reporter) -> Result<()> {
     if let Mode::Proof(_) = &job.mode {
         return Err(Error::new("the boot of a Windows guest is proven by its first boot, not by a probe"));
     }
@@ -108,20 +112,31 @@ pub(super) fn work(job: &Job, found: &Found, writable: bool, reporter: &mut Repo
         None => Ok(()),
     };
     // The tree is closed before anything is unmounted.
-    let result = result.and_then(|()| change(job, reporter));
+    let result = result.and_then(|()| change(job, found, disks, reporter));
     rustix::fs::sync();
     let unmounted = mounted.into_iter().rev().map(Mounted::unmount).fold(Ok(()), Result::and);
     result.and(unmounted)
 }
 
-fn change(job: &Job, reporter: &mut Reporter) -> Result<()> {
-    let mut tree = Directory::open(GUEST).map_err(fault)?;
-    let plan = guest::windows::plan(&tree, &job.source(), &job.refused, &additions(job)?).map_err(fault)?;
+fn change(job: &Job, found: &Found, disks: &[PathBuf], reporter: &mut Reporter) -> Result<()> {
+    let mut tree = Directory::open(GUEST).map_err(fault)?.with_disks(disks.to_vec());
+    let additions = Additions { system: system_volume(job, &found.system)?, ..additions(job)? };
+    let plan = guest::windows::plan(&tree, &job.source(), &job.refused, &additions).map_err(fault)?;
     reporter.send(&Report::Plan { plan: plan.clone() })?;
     match job.mode {
         Mode::Plan => Ok(()),
         _ => apply(&plan, job, &mut tree, reporter),
     }
+}
+
+/// Where Windows is on the appliance's disks, with the first bytes there.
+fn system_volume(job: &Job, device: &Device) -> Result<Option<SystemVolume>> {
+    let Some((disk, offset)) = device.place else { return Ok(None) };
+    let Some(disk_size) = job.facts.disks.get(disk).map(|disk| disk.virtual_size) else { return Ok(None) };
+    let mut sector = vec![0; SECTOR];
+    let read = fs::File::open(&device.node).and_then(|mut file| file.read_exact(&mut sector));
+    read.map_err(|e| Error::path("read", &device.node, e))?;
+    Ok(Some(SystemVolume { disk, disk_size, offset, sector }))
 }
 
 /// What the host put beside the job.
@@ -131,6 +146,8 @@ fn additions(job: &Job) -> Result<Additions> {
         drivers: drivers.exists().then(|| Library::new(drivers)),
         hypervisors: job.windows.hypervisors.clone(),
         first_boot: None,
+        absent: job.absent.clone(),
+        system: None,
     };
     if let Some(wanted) = &job.windows.first_boot {
         let read = |path: PathBuf| fs::read(&path).map_err(|e| Error::path("read", &path, e));

@@ -1,16 +1,16 @@
-//! One change of one file.
+//! One change of one file, or of a disk outside of its files.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, RegistryChange, diff};
+use super::{Digest, RawPatch, RegistryChange, diff};
 use crate::{Error, ErrorKind, FileTree, Result, WritableTree};
 
 /// Longest file that a change replaces as a whole, in bytes. EFI loaders are the longest of them.
 const REPLACED_MAX: u64 = 64 << 20;
 
-/// One change of one file.
+/// One change of one file, or of a disk outside of its files.
 ///
 /// New contents are not part of the printed or stored form (an initramfs has megabytes): a plan that was read back can
 /// be shown and compared, and is made again from the same disk to be applied.
@@ -62,6 +62,13 @@ pub enum Change {
         path: String,
         /// Where it points.
         target: String,
+    },
+    /// Bytes of a disk outside of its files are changed.
+    Patch {
+        /// The disk, for people.
+        path: String,
+        /// What is changed.
+        patch: RawPatch,
     },
     /// Keys and values of a registry hive are changed.
     Registry {
@@ -115,6 +122,7 @@ impl Change {
             | Self::Append { path, .. }
             | Self::Remove { path }
             | Self::Link { path, .. }
+            | Self::Patch { path, .. }
             | Self::Registry { path, .. } => path,
         }
     }
@@ -129,6 +137,7 @@ impl Change {
             }
             Self::Remove { path } => format!("remove {}", path.escape_debug()),
             Self::Link { path, target } => format!("link {} to {}", path.escape_debug(), target.escape_debug()),
+            Self::Patch { patch, .. } => format!("change {patch}"),
             Self::Registry { path, changes, .. } => {
                 let are = if changes.len() == 1 { "change" } else { "changes" };
                 format!("{} {are} in {}", changes.len(), path.escape_debug())
@@ -180,6 +189,7 @@ impl Change {
                 }
                 tree.symlink(path, target).map(|()| true)
             }
+            Self::Patch { patch, .. } => tree.patch(patch),
             Self::Registry { .. } => Ok(false),
         }
     }

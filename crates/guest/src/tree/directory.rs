@@ -10,12 +10,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::{Entry, FOLDER_ENTRIES_MAX, FileKind, FileTree, Metadata, Room, WritableTree, components, split};
+use crate::plan::RawPatch;
 use crate::{Error, ErrorKind, Result};
 
 /// Repeats of a lookup that the kernel could not finish because of a rename elsewhere (EAGAIN).
@@ -28,6 +29,8 @@ const LINKS_MAX: usize = 40;
 #[derive(Debug)]
 pub struct Directory {
     root: OwnedFd,
+    /// The disks that its filesystems are on, in the order of their machine.
+    disks: Vec<PathBuf>,
 }
 
 impl Directory {
@@ -36,7 +39,13 @@ impl Directory {
         let path = path.as_ref();
         let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| Error::io(format!("open {}", path.display()), e))?;
-        Ok(Self { root })
+        Ok(Self { root, disks: Vec::new() })
+    }
+
+    /// The same tree with the disks that its filesystems are on, in the order of their machine.
+    #[must_use]
+    pub fn with_disks(self, disks: Vec<PathBuf>) -> Self {
+        Self { disks, ..self }
     }
 
     /// Opens a guest path; `None` where it leads nowhere.
@@ -318,6 +327,21 @@ impl WritableTree for Directory {
             remove_quietly(&folder, &temporary);
             Error::io("rename", e).at(path)
         })
+    }
+
+    fn patch(&mut self, patch: &RawPatch) -> Result<bool> {
+        let node = self.disks.get(patch.disk).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("disk {} is not known beneath these files", patch.disk))
+        })?;
+        let fault = |what: &'static str| move |error| Error::io(format!("{what} disk {}", patch.disk), error);
+        let disk = File::options().read(true).write(true).open(node).map_err(fault("open"))?;
+        let mut found = vec![0; patch.old.len()];
+        disk.read_exact_at(&mut found, patch.offset.0).map_err(fault("read"))?;
+        if !patch.is_due(&found)? {
+            return Ok(false);
+        }
+        disk.write_all_at(&patch.new, patch.offset.0).and_then(|()| disk.sync_data()).map_err(fault("write"))?;
+        Ok(true)
     }
 
     fn sync(&mut self) -> Result<()> {

@@ -4,12 +4,14 @@
 pub mod catalog;
 mod choice;
 mod database;
+mod der;
 mod hypervisor;
 mod inbox;
 mod injection;
 mod library;
 mod package;
 mod rank;
+mod signer;
 
 pub use choice::{Choice, Choices, Refusal, Shelf};
 pub use hypervisor::{Hypervisor, Role, VIRTUAL_DEVICES, VirtualDevice};
@@ -18,3 +20,4 @@ pub use injection::{Edit, FilePlacement, Injection, Key, Placement, Scope, plan_
 pub use library::{Addition, DriverRelease, LeftOut, Library, StoredFile, StoredPackage};
 pub use package::{Package, PackageFile, Problem};
 pub use rank::{Candidate, Device, Identifier, Match, Ranking, best, matches};
+pub use signer::Signer;

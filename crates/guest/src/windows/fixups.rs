@@ -5,9 +5,11 @@
 //! control sets. Nothing of the guest is run: what only Windows itself can do is left to the program of the first boot.
 
 mod boot_drivers;
+mod boot_sector;
 mod first_boot;
 mod ground;
 mod hive_limit;
+mod left_out;
 mod platform;
 mod recorder;
 mod registry;
@@ -16,7 +18,8 @@ mod settings;
 
 use machine::firstboot::DiskSignature;
 use machine::{
-    Capabilities, Disk, DiskBus, Firmware, FirmwareKind, Machine, NicModel, PartitionTable, Severity, firstboot,
+    Capabilities, Disk, DiskBus, Firmware, FirmwareKind, Machine, NicModel, PartitionTable, Severity, VolumePlace,
+    firstboot,
 };
 
 use super::boot_manager;
@@ -28,11 +31,13 @@ use super::{Architecture, Release, Windows};
 use crate::plan::{HiveLimit, Optional, Plan, fit};
 use crate::{Error, ErrorKind, FileTree, Result, identify};
 use boot_drivers::Drivers;
+pub use boot_sector::SystemVolume;
 use ground::Ground;
+use left_out::LeftOut;
 use recorder::Recorder;
 use registry::Registry;
 
-/// What is brought into a guest.
+/// What is brought into a guest, and what it does not get.
 #[derive(Clone, Debug, Default)]
 pub struct Additions {
     /// Where drivers are taken from.
@@ -41,6 +46,10 @@ pub struct Additions {
     pub hypervisors: Vec<Hypervisor>,
     /// What runs at the first boot.
     pub first_boot: Option<FirstBoot>,
+    /// Volumes that its VM does not have: positions are those of the machine's disks.
+    pub absent: Vec<VolumePlace>,
+    /// Where Windows is, outside of its files; `None` where that is not known.
+    pub system: Option<SystemVolume>,
 }
 
 /// What runs at the first boot.
@@ -110,11 +119,17 @@ fn draft(
     };
     let told = facts.notes.iter().filter(|note| note.severity != Severity::Info);
     let mut warnings: Vec<String> = told.map(|note| format!("{}: {}", note.what, note.meaning)).collect();
+    let left_out = LeftOut::of(machine, &additions.absent);
+    if let Some(letters) = &facts.drive_letters {
+        warnings.extend(left_out.warning(letters));
+    }
+    let system = additions.system.as_ref();
+    let boot_sector = system.and_then(|volume| boot_sector::plan(volume, &ground.release, firmware));
     let is_refused = |id: &str| refused.iter().any(|refused| refused == id);
     let mut drivers = boot_drivers::plan(&ground, &mut registry, &mut warnings)?;
     if is_refused("staged-drivers") {
         // What does not lie there is not installed, nor trusted.
-        (drivers.staged, drivers.device_paths) = Default::default();
+        (drivers.staged, drivers.publishers, drivers.device_paths) = Default::default();
     }
     let mut fixups = std::mem::take(&mut drivers.fixups);
     let software = facts.software.clone().unwrap_or_default();
@@ -131,10 +146,11 @@ fn draft(
             }
         }
     }
+    fixups.extend(boot_sector);
     let mut has_first_boot = false;
     match &additions.first_boot {
         Some(first_boot) if runs_first_boot(&ground.release) => {
-            let plan = first_boot_plan(first_boot, &drivers, &facts, machine);
+            let plan = first_boot_plan(first_boot, &drivers, &facts, machine, &left_out);
             fixups.push(first_boot::plan(&ground, &mut registry, first_boot, &plan)?);
             has_first_boot = !is_refused("first-boot");
         }
@@ -180,14 +196,20 @@ fn first_boot_plan(
     drivers: &Drivers,
     facts: &Inspection,
     machine: &Machine,
+    left_out: &LeftOut,
 ) -> firstboot::Plan {
     let network = facts.network.as_ref().map(|network| network.for_first_boot()).unwrap_or_default();
     firstboot::Plan {
         version: firstboot::PLAN_VERSION,
         nonce: first_boot.nonce.clone(),
+        publishers: drivers.publishers.clone(),
         drivers: drivers.staged.iter().map(|inf| firstboot::StagedDriver { inf: inf.clone() }).collect(),
-        disks: machine.disks.iter().filter_map(disk_signature).collect(),
-        mounts: facts.drive_letters.as_ref().map(|letters| letters.for_first_boot()).unwrap_or_default(),
+        disks: left_out.others(&machine.disks).filter_map(disk_signature).collect(),
+        mounts: facts
+            .drive_letters
+            .as_ref()
+            .map(|letters| left_out.without(letters).for_first_boot())
+            .unwrap_or_default(),
         ghosts: network.adapters.iter().filter_map(|adapter| adapter.instance_id.clone()).collect(),
         network,
         scripts: first_boot
@@ -198,7 +220,6 @@ fn first_boot_plan(
         serial_port: Some("COM1".into()),
         reboots_max: REBOOTS_MAX,
         scaffolding: firstboot::Scaffolding { device_paths: drivers.device_paths.clone(), ..Default::default() },
-        ..firstboot::Plan::default()
     }
 }
 

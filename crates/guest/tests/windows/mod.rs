@@ -141,5 +141,6 @@ pub(crate) fn additions(library: Library) -> Additions {
             nonce: "n-1".into(),
             scripts: vec![script],
         }),
+        ..Additions::default()
     }
 }

@@ -76,7 +76,7 @@ impl Tally {
                     self.replace(Replacement { path, old, new: *size }, tree)?
                 }
                 Change::Append { path, size, added, .. } => self.grow(path, *size, *added, tree)?,
-                Change::Remove { .. } | Change::Link { .. } | Change::Registry { .. } => None,
+                Change::Remove { .. } | Change::Link { .. } | Change::Patch { .. } | Change::Registry { .. } => None,
             };
             let Some(at) = at else { continue };
             let filesystem = &mut self.filesystems[at];
@@ -135,6 +135,9 @@ impl Tally {
             && let Some((_, lack)) = hive(grows)
         {
             return Ok(Some(lack.clone()));
+        }
+        if matches!(change, Change::Patch { .. }) {
+            return Ok(None);
         }
         let Some(room) = tree.room(change.path())? else { return Ok(None) };
         let found = self.filesystems.iter().find(|filesystem| filesystem.room.filesystem == room.filesystem);

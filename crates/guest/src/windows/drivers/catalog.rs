@@ -2,10 +2,12 @@
 //!
 //! A catalog is a certificate trust list in PKCS #7 SignedData (RFC 2315): Microsoft's OIDs 1.3.6.1.4.1.311.10.1 (the
 //! list), 12.1.x (its members) and 12.2.1 (names with values). It is read, its signature is not verified: whether it
-//! holds is decided by the Windows that loads the driver. The walker follows DER (X.690) and knows no other form.
+//! holds is decided by the Windows that loads the driver.
 
 use serde::Serialize;
 
+use super::der::{BMP_STRING, CONTEXT_0, Der, OBJECT_ID, OCTETS, SEQUENCE, SET};
+use super::signer::Signer;
 use crate::windows::{Architecture, Product, Release};
 use crate::{Error, ErrorKind, Result};
 
@@ -50,14 +52,6 @@ const ATTESTED: &[u8] = &[OBJECT_ID, 11, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 10, 3, 5,
 /// 1.3.6.1.4.1.311.12.2.1, a name with a value.
 const NAME_VALUE: &[u8] = &[0x2b, 6, 1, 4, 1, 0x82, 0x37, 12, 2, 1];
 
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
-const OBJECT_ID: u8 = 0x06;
-const OCTETS: u8 = 0x04;
-const BMP_STRING: u8 = 0x1e;
-/// `[0]`, constructed.
-const CONTEXT_0: u8 = 0xa0;
-
 /// What a catalog says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
@@ -65,8 +59,10 @@ pub struct Catalog {
     pub members: Vec<Member>,
     /// Names with values, of the catalog itself.
     pub attributes: Vec<(String, String)>,
-    /// Who signed it.
+    /// Who signed it, by what the certificates are for.
     pub signature: Signature,
+    /// The publisher that it names, where that can be read.
+    pub signer: Option<Signer>,
 }
 
 /// Who signed a catalog, by what its certificates are for.
@@ -160,6 +156,8 @@ impl Catalog {
                 _ => {}
             }
         }
+        // What it says of its files counts without it.
+        catalog.signer = Signer::read(&mut signed.clone()).ok().flatten();
         if let Some((CONTEXT_0, certificates)) = signed.next()? {
             catalog.signature = Signature::of(certificates.bytes);
         }
@@ -352,66 +350,6 @@ fn text(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {
     let units: Vec<u16> =
         bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).take_while(|&unit| unit != 0).collect();
     String::from_utf16_lossy(&units)
-}
-
-/// Values of DER, one after another.
-#[derive(Clone, Copy)]
-struct Der<'b> {
-    bytes: &'b [u8],
-    /// Where they begin in the file.
-    base: usize,
-}
-
-impl<'b> Der<'b> {
-    fn wrong(&self, what: impl std::fmt::Display) -> Error {
-        Error::new(ErrorKind::Malformed, format!("catalog at 0x{:x}: {what}", self.base))
-    }
-
-    /// The next value; `None` at the end.
-    fn next(&mut self) -> Result<Option<(u8, Self)>> {
-        if self.bytes.is_empty() {
-            return Ok(None);
-        }
-        let short = self.wrong("the file ends in the midst of a value");
-        let [tag, first, rest @ ..] = self.bytes else { return Err(short) };
-        if tag & 0x1f == 0x1f {
-            return Err(self.wrong("a tag of several bytes"));
-        }
-        let (length, rest, head) = match *first {
-            length @ ..=0x7f => (usize::from(length), rest, 2),
-            count @ 0x81..=0x84 => {
-                let count = usize::from(count - 0x80);
-                let (digits, rest) = rest.split_at_checked(count).ok_or(short)?;
-                (digits.iter().fold(0, |length, &digit| length << 8 | usize::from(digit)), rest, 2 + count)
-            }
-            _ => return Err(self.wrong("a length that DER has not")),
-        };
-        let short = self.wrong(format_args!("expected {length} bytes, found {}", rest.len()));
-        let (value, behind) = rest.split_at_checked(length).ok_or(short)?;
-        let inner = Self { bytes: value, base: self.base + head };
-        *self = Self { bytes: behind, base: self.base + head + length };
-        Ok(Some((*tag, inner)))
-    }
-
-    /// The next value, which must be there.
-    fn any(&mut self) -> Result<(u8, Self)> {
-        self.next()?.ok_or_else(|| self.wrong("expected a value"))
-    }
-
-    /// What is in the next value, which must have this tag.
-    fn enter(&mut self, tag: u8) -> Result<Self> {
-        match self.any()? {
-            (found, inner) if found == tag => Ok(inner),
-            (found, inner) => {
-                Err(inner.wrong(format_args!("expected a value with tag 0x{tag:02x}, found 0x{found:02x}")))
-            }
-        }
-    }
-
-    fn oid(&mut self, oid: &[u8], what: &str) -> Result<()> {
-        let found = self.enter(OBJECT_ID)?;
-        if found.bytes == oid { Ok(()) } else { Err(found.wrong(format_args!("this is not {what}"))) }
-    }
 }
 
 #[cfg(test)]

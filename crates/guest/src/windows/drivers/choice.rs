@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::catalog::{Catalog, Said, Signature};
 use super::library::{Library, StoredPackage};
 use super::rank::{self, Candidate, Device, Match};
+use super::signer::Signer;
 use crate::windows::Release;
 use crate::windows::inf::{Inf, Installation, Target};
 use crate::{Error, ErrorKind, Result};
@@ -21,6 +22,8 @@ pub struct Choice {
     pub package: StoredPackage,
     /// Its INF file.
     pub inf: Rc<Inf>,
+    /// The publisher that its catalog names.
+    pub signer: Option<Signer>,
     /// How it fits.
     pub found: Match,
     /// What installing it does.
@@ -159,7 +162,8 @@ impl Shelf<'_> {
         }
         let signature = shelved.catalog.as_ref().map(|catalog| catalog.signature).unwrap_or_default();
         let (release, package, inf) = (release.clone(), package.clone(), Rc::clone(inf));
-        Ok(Choice { release, package, inf, found, installation, obstacles, signature })
+        let signer = shelved.catalog.as_ref().and_then(|catalog| catalog.signer.clone());
+        Ok(Choice { release, package, inf, signer, found, installation, obstacles, signature })
     }
 }
 

@@ -3,10 +3,10 @@
 
 use super::ground::Ground;
 use super::registry::Registry;
-use crate::plan::{Change, Fixup};
+use crate::plan::{Change, Digest, Fixup};
 use crate::windows::drivers::catalog::Signature;
 use crate::windows::drivers::{
-    Choice, INBOX_DRIVERS, InboxDriver, Injection, Library, Placement, Role, StoredPackage, VIRTUAL_DEVICES,
+    Choice, INBOX_DRIVERS, InboxDriver, Injection, Library, Placement, Role, Signer, StoredPackage, VIRTUAL_DEVICES,
     plan_injection,
 };
 use crate::windows::hive::Data;
@@ -16,6 +16,8 @@ use crate::{ErrorKind, Result};
 const PUBLISHED_MAX: u32 = 10_000;
 /// Longest catalog or driver that is compared with one of the guest, in bytes.
 const COMPARED_MAX: u64 = 64 << 20;
+/// Folder of the certificates of publishers, in that of the drivers.
+const PUBLISHERS: &str = "publishers";
 /// Where Windows looks for INF files of new hardware.
 const CURRENT_VERSION: &str = "Microsoft\\Windows\\CurrentVersion";
 
@@ -30,6 +32,8 @@ pub(super) struct Drivers {
     pub(super) has_ahci: bool,
     /// Packages that wait for the first boot: INF files from the folder of drivers, with `/`.
     pub(super) staged: Vec<String>,
+    /// Certificates of their publishers whom Windows would ask about: files from the same folder.
+    pub(super) publishers: Vec<String>,
     /// What was added to `DevicePath`.
     pub(super) device_paths: Vec<String>,
     /// Who signed the drivers that start at boot, where one that is refused ends the start, and the one for virtio-net.
@@ -40,6 +44,7 @@ pub(super) struct Drivers {
 struct Taken {
     injection: Injection,
     package: StoredPackage,
+    signer: Option<Signer>,
     roles: Vec<Role>,
     names: Vec<&'static str>,
     signature: Signature,
@@ -74,6 +79,7 @@ pub(super) fn plan(ground: &Ground<'_>, registry: &mut Registry<'_>, warnings: &
     for taken in &taken {
         place_files(ground, taken, &is_staged, &mut changes)?;
     }
+    let publishers = place_publishers(ground, &taken, &mut changes)?;
     let device_paths: Vec<String> = taken.iter().map(|taken| taken.injection.device_path.clone()).collect();
     add_device_paths(registry, &device_paths)?;
     changes.extend(registry.take());
@@ -96,6 +102,7 @@ pub(super) fn plan(ground: &Ground<'_>, registry: &mut Registry<'_>, warnings: &
         has_virtio_network: had_virtio_network || is_for(Role::Network, &others),
         has_ahci: own.iter().any(|driver| ["storahci", "msahci"].contains(&driver.service)),
         staged: taken.iter().map(|taken| format!("{}/{}", taken.injection.package, taken.package.name())).collect(),
+        publishers,
         device_paths,
         signatures: taken
             .iter()
@@ -166,11 +173,11 @@ fn choose(ground: &Ground<'_>, registry: &Registry<'_>, warnings: &mut Vec<Strin
             known.names.push(device.name);
             continue;
         }
-        let signature = choice.signature;
+        let (signature, signer) = (choice.signature, choice.signer.clone());
         match inject(ground, registry, library, choice, &mut published) {
             Ok((injection, package)) => {
                 let (roles, names) = (vec![device.role], vec![device.name]);
-                taken.push(Taken { injection, package, roles, names, signature });
+                taken.push(Taken { injection, package, signer, roles, names, signature });
             }
             Err(error) if error.kind != ErrorKind::Io => {
                 warnings.push(format!("no driver for the {}: {error}", device.name));
@@ -260,6 +267,21 @@ fn place_files(
         changes.extend(ground.write(&placement.destination, &library.content(file)?)?);
     }
     Ok(())
+}
+
+/// Lays the certificates of publishers ready about whom Windows would ask; their files, each once.
+fn place_publishers(ground: &Ground<'_>, taken: &[Taken], changes: &mut Vec<Change>) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    for signer in taken.iter().filter_map(|taken| taken.signer.as_ref()).filter(|signer| signer.is_asked_about()) {
+        let digest = Digest::of(&signer.certificate).to_string();
+        let file = format!("{PUBLISHERS}/{}.cer", &digest[..16]);
+        if !files.contains(&file) {
+            let path = format!("{}/{}/{file}", machine::firstboot::FOLDER, machine::firstboot::DRIVERS_FOLDER);
+            changes.extend(ground.write(&path, &signer.certificate)?);
+            files.push(file);
+        }
+    }
+    Ok(files)
 }
 
 fn add_device_paths(registry: &mut Registry<'_>, folders: &[String]) -> Result<()> {
