@@ -24,7 +24,7 @@ console: setup ## build the console (web/), which goes into the controller; done
 build: setup console ## build the programs
 	cargo build --release --locked --bins
 
-windows: ## build the program for converted Windows guests; once for the same sources
+windows: ## build the programs for converted Windows guests; once for the same sources
 	@tools/setup windows
 	@tools/windows
 

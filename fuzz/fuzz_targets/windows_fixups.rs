@@ -5,7 +5,7 @@
 use guest::windows::drivers::Hypervisor;
 use guest::windows::hive::{Filetime, Hive, KeyPath, Unfinished, file};
 use guest::windows::reg_text::{self, Encoding, Export, export};
-use guest::windows::{Additions, FirstBoot, Script, plan};
+use guest::windows::{Additions, Architecture, FirstBoot, Script, plan};
 use guest::{Change, Direction, MemoryTree, Plan, RegistryChange, State, apply, registration};
 use machine::Machine;
 
@@ -34,10 +34,21 @@ fn contents(hive: &Hive) -> Vec<String> {
     sections.iter().map(|section| format!("{} {:?}", section.key, section.change)).collect()
 }
 
+/// A program as far as its header goes.
+fn program(architecture: Architecture) -> Vec<u8> {
+    let mut program = vec![0; 0x40];
+    program[..2].copy_from_slice(b"MZ");
+    program[0x3c] = 0x40;
+    program.extend(b"PE\0\0");
+    program.extend(architecture.pe_machine().to_le_bytes());
+    program
+}
+
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some(mut tree) = made_windows::made_windows(bytes, "/system") else { return };
     let script = Script { name: "10-hello.cmd".into(), contents: b"echo hello".to_vec(), timeout_s: 60 };
-    let first_boot = FirstBoot { program: b"MZ".to_vec(), nonce: "n".into(), scripts: vec![script] };
+    let programs = FirstBoot::PROGRAMS.map(|(built, _)| (built, program(built))).into();
+    let first_boot = FirstBoot { programs, nonce: "n".into(), scripts: vec![script] };
     // One of them, which is quicker than all; each comes with some inputs.
     let hypervisors = vec![Hypervisor::ALL[bytes.len() % Hypervisor::ALL.len()]];
     let additions = Additions { hypervisors, first_boot: Some(first_boot), ..Additions::default() };

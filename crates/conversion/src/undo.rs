@@ -1,5 +1,5 @@
 //! The bundle that takes the fix-ups of a guest's registry back: a registration file for each hive with every old value, and a
-//! list of the files that were made or replaced. It lies with the VM.
+//! list of the files that were made or replaced; and what the plan leaves to the operator. It lies with the VM.
 
 use std::fs;
 use std::path::Path;
@@ -74,5 +74,26 @@ pub(crate) fn write(fixups: &FixUps, folder: &Path) -> Result<()> {
     }
     let json = serde_json::to_vec_pretty(&made).context(ErrorKind::Internal, || "undo.json".into())?;
     write("undo.json", &json)?;
-    write("README.txt", READ_ME.as_bytes())
+    write("README.txt", read_me(&fixups.plan.warnings).as_bytes())
+}
+
+/// [`READ_ME`], with what the plan warned of.
+fn read_me(warnings: &[String]) -> String {
+    let heading =
+        if warnings.is_empty() { "" } else { "\nWhat no fix-up could do, and is left to you or to be known:\n\n" };
+    let lines: String = warnings.iter().map(|warning| format!("- {warning}\n")).collect();
+    format!("{READ_ME}{heading}{lines}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_to_the_operator_lies_with_the_vm() {
+        assert_eq!(read_me(&[]), READ_ME);
+        let text = read_me(&["nothing runs at its first boot".into(), "by hand: set the addresses".into()]);
+        let end = "left to you or to be known:\n\n- nothing runs at its first boot\n- by hand: set the addresses\n";
+        assert!(text.starts_with(READ_ME) && text.ends_with(end), "{text}");
+    }
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use bootimage::Programs;
 use guest::appliance::{FIRST_BOOT_PATH, FirstBootJob, SCRIPTS_PATH, WINDOWS_DRIVERS_PATH, WindowsJob};
 use guest::windows::drivers::{Device, Hypervisor, Library, VIRTUAL_DEVICES};
-use guest::windows::{Architecture, Release};
-use machine::firstboot::{PROGRAM, Script};
+use guest::windows::{Architecture, FirstBoot, Release};
+use machine::firstboot::Script;
 use machine::{Family, Machine};
 
 use crate::error::Context;
@@ -50,6 +50,8 @@ impl WindowsGuests {
         parcel.job.hypervisors =
             if self.hypervisors.is_empty() { Hypervisor::ALL.to_vec() } else { self.hypervisors.clone() };
         self.add_drivers(machine, &mut parcel)?;
+        let programs = Programs::beside_executable().context(ErrorKind::Refused, || "our own programs".into())?;
+        add_programs(machine, &programs, &mut parcel)?;
         self.add_first_boot(nonce, &mut parcel)?;
         Ok(parcel)
     }
@@ -78,17 +80,6 @@ impl WindowsGuests {
     }
 
     fn add_first_boot(&self, nonce: &str, parcel: &mut Parcel) -> Result<()> {
-        let programs = Programs::beside_executable().context(ErrorKind::Refused, || "our own programs".into())?;
-        let program = programs.path(PROGRAM);
-        if !program.is_file() {
-            parcel.warnings.push(format!(
-                "{} is not here, so nothing is done at the first boot of a Windows: addresses and drive letters are to be set by hand",
-                program.display()
-            ));
-            return Ok(());
-        }
-        let content = fs::read(&program).context(ErrorKind::Refused, || program.display().to_string())?;
-        parcel.files.push((format!("{FIRST_BOOT_PATH}/{PROGRAM}"), content));
         let mut scripts = Vec::new();
         for path in &self.scripts {
             let (name, content) = script(path)?;
@@ -101,6 +92,24 @@ impl WindowsGuests {
         parcel.job.first_boot = Some(FirstBootJob { nonce: nonce.to_owned(), scripts });
         Ok(())
     }
+}
+
+/// The programs of the first boot that may run on the machine's guest. One that is not here is told of; what it would have done,
+/// the plan says.
+fn add_programs(machine: &Machine, programs: &Programs, parcel: &mut Parcel) -> Result<()> {
+    let architecture = architecture(machine);
+    for (built, name) in FirstBoot::PROGRAMS.iter().filter(|(built, _)| architecture.is_none_or(|one| one == *built)) {
+        let path = programs.path(name);
+        if !path.is_file() {
+            let missing =
+                format!("{} is not here: nothing runs at the first boot of a Windows ({built})", path.display());
+            parcel.warnings.push(missing);
+            continue;
+        }
+        let content = fs::read(&path).context(ErrorKind::Refused, || path.display().to_string())?;
+        parcel.files.push((format!("{FIRST_BOOT_PATH}/{name}"), content));
+    }
+    Ok(())
 }
 
 /// A script's name in the guest, and what is in it.
@@ -129,10 +138,15 @@ fn may_be_windows(machine: &Machine) -> bool {
     }
 }
 
+/// The architecture of a machine's guest, where it is known.
+fn architecture(machine: &Machine) -> Option<Architecture> {
+    machine.guest.arch.as_deref().and_then(|arch| arch.parse().ok())
+}
+
 /// The release that a machine's guest is, of every kind; all that there are where that is not known.
 fn releases(machine: &Machine) -> Vec<Release> {
     let guest = &machine.guest;
-    let architecture = guest.arch.as_deref().and_then(|arch| arch.parse::<Architecture>().ok());
+    let architecture = architecture(machine);
     let version = guest.version.as_deref().zip(architecture);
     match version.and_then(|(version, architecture)| Release::parse(version, architecture).ok()) {
         Some(release) => release.of_each_product().to_vec(),
@@ -160,6 +174,34 @@ mod tests {
             assert_eq!(script(&write(name)).unwrap_err().kind, ErrorKind::Refused, "{name}");
         }
         assert!(script(&folder.path().join("gone.cmd")).unwrap_err().to_string().contains("gone.cmd"));
+    }
+
+    #[test]
+    fn a_guest_gets_the_program_of_its_architecture_and_both_where_that_is_not_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let programs = Programs::in_folder(folder.path());
+        let parcel = |architecture: Option<&str>| {
+            let mut machine = Machine::default();
+            machine.guest.arch = architecture.map(Into::into);
+            let mut parcel = Parcel { job: WindowsJob::default(), files: Vec::new(), warnings: Vec::new() };
+            add_programs(&machine, &programs, &mut parcel).unwrap();
+            let names: Vec<String> = parcel.files.into_iter().map(|(path, _)| path).collect();
+            (names, parcel.warnings)
+        };
+        let [x86, amd64] = ["x86", "amd64"].map(|built| format!("vconverter-firstboot-{built}.exe"));
+        fs::write(folder.path().join(&amd64), "MZ").unwrap();
+        let missing = format!(
+            "{} is not here: nothing runs at the first boot of a Windows (x86)",
+            folder.path().join(&x86).display()
+        );
+        assert_eq!(parcel(Some("x86")), (vec![], vec![missing]));
+        fs::write(folder.path().join(&x86), "MZ").unwrap();
+        let [x86, amd64] = [x86, amd64].map(|name| format!("/vconverter/first-boot/{name}"));
+        assert_eq!(parcel(Some("x86_64")), (vec![amd64.clone()], vec![]));
+        assert_eq!(parcel(Some("x86")), (vec![x86.clone()], vec![]));
+        assert_eq!(parcel(None), (vec![x86, amd64], vec![]));
+        // Nothing is built for it, and the plan says so.
+        assert_eq!(parcel(Some("arm64")), (vec![], vec![]));
     }
 
     #[test]

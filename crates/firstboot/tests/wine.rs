@@ -13,17 +13,23 @@ use std::time::{Duration, Instant};
 use machine::firstboot::*;
 
 /// A Windows of Wine's, with the program where the converter puts it. Its processes end with it.
+///
+/// It is one of 64 bits; with `VCONVERTER_WINE=32` one of 32 bits, for which Wine's own 32-bit part is needed (Debian's `wine32`, of
+/// another architecture than the machine's: by hand, `docs/VALIDATION.md`).
 struct Wine {
     folder: tempfile::TempDir,
+    build: support::Build,
     /// Keeps Wine from shutting down while no program of the test runs.
     shell: Option<Child>,
 }
 
 impl Wine {
     fn new(plan: &Plan, scripts: &[(&str, &str)]) -> Self {
-        let program = support::program();
+        let is_32_bit = std::env::var("VCONVERTER_WINE").is_ok_and(|bits| bits == "32");
+        let build = if is_32_bit { support::X86 } else { support::AMD64 };
+        let program = build.program();
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let wine = Self { folder, shell: None };
+        let wine = Self { folder, build, shell: None };
         let said = wine.command("wineboot", &["-i"]).output().expect("wine is installed (tools/setup test)");
         assert!(said.status.success(), "{said:?}");
         wine.wait();
@@ -40,7 +46,12 @@ impl Wine {
         let mut command = Command::new(program);
         let prefix = self.folder.path().join("prefix");
         command.args(arguments).env("WINEPREFIX", prefix).env("HOME", self.folder.path()).env("WINEDEBUG", "-all");
-        command.env("WINEDLLOVERRIDES", "mscoree=;mshtml=").env_remove("DISPLAY").stdin(Stdio::null());
+        let bits = if self.build.machine == support::X86.machine { "win32" } else { "win64" };
+        command
+            .env("WINEARCH", bits)
+            .env("WINEDLLOVERRIDES", "mscoree=;mshtml=")
+            .env_remove("DISPLAY")
+            .stdin(Stdio::null());
         command
     }
 

@@ -9,7 +9,7 @@ use crate::{Outcome, Plan};
 pub const JOB_PATH: &str = "/vconverter/job.json";
 /// Where it finds the drivers for a Windows guest: a [`Library`](crate::windows::drivers::Library) of those that may fit.
 pub const WINDOWS_DRIVERS_PATH: &str = "/vconverter/windows-drivers";
-/// Where it finds the program of the first boot, under its own name.
+/// Where it finds the programs of the first boot, those of [`FirstBoot::PROGRAMS`](crate::windows::FirstBoot::PROGRAMS) that may fit.
 pub const FIRST_BOOT_PATH: &str = "/vconverter/first-boot";
 /// Where it finds the operator's scripts for the first boot.
 pub const SCRIPTS_PATH: &str = "/vconverter/first-boot/scripts";

@@ -15,7 +15,7 @@ use crate::ByteOffset;
 
 /// Folder of everything, from the root of the system volume.
 pub const FOLDER: &str = "/Program Files/vconverter/firstboot";
-/// The program, in [`FOLDER`].
+/// The program, in [`FOLDER`]: under one name on every architecture.
 pub const PROGRAM: &str = "vconverter-firstboot.exe";
 /// The plan, in [`FOLDER`]: [`Plan`] as JSON.
 pub const PLAN_FILE: &str = "plan.json";

@@ -16,7 +16,6 @@ use guest::windows::drivers::Library;
 use guest::windows::volumes::{BOOT, SYSTEM, Subtree};
 use guest::windows::{Additions, FirstBoot, Script, SystemVolume, path};
 use machine::Family;
-use machine::firstboot::PROGRAM;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::devices::Device;
@@ -155,8 +154,10 @@ fn additions(job: &Job) -> Result<Additions> {
             let contents = read(Path::new(SCRIPTS_PATH).join(&script.file))?;
             Ok(Script { name: script.file.clone(), contents, timeout_s: script.timeout_s })
         };
+        let paths = FirstBoot::PROGRAMS.map(|(built, name)| (built, Path::new(FIRST_BOOT_PATH).join(name)));
+        let programs = paths.into_iter().filter(|(_, path)| path.exists());
         additions.first_boot = Some(FirstBoot {
-            program: read(Path::new(FIRST_BOOT_PATH).join(PROGRAM))?,
+            programs: programs.map(|(built, path)| Ok((built, read(path)?))).collect::<Result<_>>()?,
             nonce: wanted.nonce.clone(),
             scripts: wanted.scripts.iter().map(script).collect::<Result<_>>()?,
         });

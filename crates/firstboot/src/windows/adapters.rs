@@ -29,12 +29,11 @@ pub(super) fn adapters() -> Result<Vec<Adapter>> {
     let devices = devices::network_devices().unwrap_or_default();
     let mut found = Vec::new();
     let mut next: *const IP_ADAPTER_ADDRESSES_LH = answer.as_ptr().cast();
-    // SAFETY: Windows wrote the list into `answer`, which is aligned and lives until the end; the last one points nowhere.
-    while let Some(one) = unsafe { next.as_ref() } {
-        if found.len() >= ADAPTERS_MAX {
-            break;
-        }
-        let mut adapter = adapter(one);
+    while !next.is_null() && found.len() < ADAPTERS_MAX {
+        // SAFETY: Windows wrote the list into `answer`, which lives until the end; the last one points nowhere. Where in it the others
+        // lie is its own matter, on 32 bits too.
+        let one = unsafe { next.read_unaligned() };
+        let mut adapter = adapter(&one);
         let braced = format!("{{{}}}", adapter.interface);
         if let Some(device) = devices.iter().find(|device| device.interface.eq_ignore_ascii_case(&braced)) {
             adapter.instance_id = Some(device.instance_id.clone());
@@ -80,12 +79,10 @@ fn adapter(one: &IP_ADAPTER_ADDRESSES_LH) -> Adapter {
     let flags = unsafe { one.Anonymous2.Flags };
     let mut addresses = Vec::new();
     let mut next: *const IP_ADAPTER_UNICAST_ADDRESS_LH = one.FirstUnicastAddress;
-    // SAFETY: the list lies in the same answer as `one`; the last one points nowhere.
-    while let Some(unicast) = unsafe { next.as_ref() } {
-        if addresses.len() >= ADDRESSES_MAX {
-            break;
-        }
-        addresses.extend(address(unicast));
+    while !next.is_null() && addresses.len() < ADDRESSES_MAX {
+        // SAFETY: the list lies in the same answer as `one`; the last one points nowhere.
+        let unicast = unsafe { next.read_unaligned() };
+        addresses.extend(address(&unicast));
         next = unicast.Next;
     }
     let guid = narrow(one.AdapterName);
@@ -103,15 +100,21 @@ fn adapter(one: &IP_ADAPTER_ADDRESSES_LH) -> Adapter {
 
 fn address(unicast: &IP_ADAPTER_UNICAST_ADDRESS_LH) -> Option<IpNet> {
     let socket = unicast.Address.lpSockaddr;
-    // SAFETY: Windows wrote a socket address there, or the pointer is null.
-    let family = unsafe { socket.as_ref() }?.sa_family;
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: Windows wrote a socket address there.
+    let family = unsafe { socket.read_unaligned() }.sa_family;
     let address = match family {
-        // SAFETY: of this family the address is one of this type.
         AF_INET => {
-            IpAddr::V4(Ipv4Addr::from(unsafe { (*socket.cast::<SOCKADDR_IN>()).sin_addr.S_un.S_addr }.to_ne_bytes()))
+            // SAFETY: of this family the address is one of this type, whose bytes have one meaning.
+            let number = unsafe { socket.cast::<SOCKADDR_IN>().read_unaligned().sin_addr.S_un.S_addr };
+            IpAddr::V4(Ipv4Addr::from(number.to_ne_bytes()))
         }
-        // SAFETY: of this family the address is one of this type.
-        AF_INET6 => IpAddr::V6(Ipv6Addr::from(unsafe { (*socket.cast::<SOCKADDR_IN6>()).sin6_addr.u.Byte })),
+        AF_INET6 => {
+            // SAFETY: of this family the address is one of this type, whose bytes have one meaning.
+            IpAddr::V6(Ipv6Addr::from(unsafe { socket.cast::<SOCKADDR_IN6>().read_unaligned().sin6_addr.u.Byte }))
+        }
         _ => return None,
     };
     Some(IpNet { address, prefix_length: unicast.OnLinkPrefixLength })
@@ -120,7 +123,7 @@ fn address(unicast: &IP_ADAPTER_UNICAST_ADDRESS_LH) -> Option<IpNet> {
 fn text(start: *const u16) -> String {
     let units = (0..TEXT_UNITS_MAX).map_while(|at| {
         // SAFETY: the text is one of the answer's, or there is none; it is read to its zero and no further.
-        (!start.is_null()).then(|| unsafe { *start.add(at) }).filter(|unit| *unit != 0)
+        (!start.is_null()).then(|| unsafe { start.add(at).read_unaligned() }).filter(|unit| *unit != 0)
     });
     String::from_utf16_lossy(&units.collect::<Vec<u16>>())
 }

@@ -13,6 +13,7 @@ mod package;
 mod rank;
 mod signer;
 
+pub(in crate::windows) use choice::pe_machine;
 pub use choice::{Choice, Choices, Refusal, Shelf};
 pub use hypervisor::{Hypervisor, Role, VIRTUAL_DEVICES, VirtualDevice};
 pub use inbox::{INBOX_DRIVERS, InboxDriver};

@@ -6,6 +6,7 @@
 
 mod boot_drivers;
 mod boot_sector;
+mod by_hand;
 mod first_boot;
 mod ground;
 mod hive_limit;
@@ -15,6 +16,8 @@ mod recorder;
 mod registry;
 mod services;
 mod settings;
+
+use std::collections::BTreeMap;
 
 use machine::firstboot::DiskSignature;
 use machine::{
@@ -55,12 +58,19 @@ pub struct Additions {
 /// What runs at the first boot.
 #[derive(Clone, Debug, Default)]
 pub struct FirstBoot {
-    /// The program, for 64-bit Windows 7 and later.
-    pub program: Vec<u8>,
+    /// The program, for each architecture of [`FirstBoot::PROGRAMS`] that it is at hand for.
+    pub programs: BTreeMap<Architecture, Vec<u8>>,
     /// Repeated in its report.
     pub nonce: String,
     /// Programs of the operator's, in the order in which they are run.
     pub scripts: Vec<Script>,
+}
+
+impl FirstBoot {
+    /// Architectures that the program is built for, with the name of its file where our programs lie. One of 32 bits does not run
+    /// on a Windows of 64 bits: there it would see other folders and another registry (WOW64).
+    pub const PROGRAMS: [(Architecture, &'static str); 2] =
+        [(Architecture::X86, "vconverter-firstboot-x86.exe"), (Architecture::Amd64, "vconverter-firstboot-amd64.exe")];
 }
 
 /// A program of the operator's.
@@ -147,21 +157,20 @@ fn draft(
         }
     }
     fixups.extend(boot_sector);
-    let mut has_first_boot = false;
-    match &additions.first_boot {
-        Some(first_boot) if runs_first_boot(&ground.release) => {
-            let plan = first_boot_plan(first_boot, &drivers, &facts, machine, &left_out);
-            fixups.push(first_boot::plan(&ground, &mut registry, first_boot, &plan)?);
-            has_first_boot = !is_refused("first-boot");
-        }
-        Some(_) => warnings.push(format!(
-            "{}: the program of the first boot needs a 64-bit Windows 7 or later: addresses, drive letters and drivers are to \
-             be set by hand",
-            ground.release
-        )),
-        None => {}
-    }
     let release = ground.release;
+    let mut has_first_boot = false;
+    if let Some(first_boot) = &additions.first_boot {
+        let plan = first_boot_plan(first_boot, &drivers, &facts, machine, &left_out);
+        let obstacle = match first_boot::program(first_boot, &release) {
+            Ok(program) => {
+                fixups.push(first_boot::plan(&ground, &mut registry, program, &first_boot.scripts, &plan)?);
+                is_refused("first-boot").then(|| "the fix-up first-boot is left out".to_owned())
+            }
+            Err(obstacle) => Some(obstacle),
+        };
+        has_first_boot = obstacle.is_none();
+        warnings.extend(obstacle.into_iter().flat_map(|why| by_hand::warnings(&release, &why, &plan)));
+    }
     let disk_bus = disk_bus(&drivers, is_refused("boot-drivers"), &mut warnings);
     let start = platform::Start {
         release,
@@ -184,11 +193,6 @@ fn draft(
     let limit = hive_limit::of(&release, machine.memory, format!("{SYSTEM}{}", windows.system_path));
     let plan = Plan { guest: identify(&volume), fixups, capabilities, warnings, room: Vec::new() };
     Ok((plan, vec![limit]))
-}
-
-/// Whether the program of the first boot runs on a release.
-fn runs_first_boot(release: &Release) -> bool {
-    release.version() >= (6, 1) && release.architecture == Architecture::Amd64
 }
 
 fn first_boot_plan(

@@ -137,7 +137,7 @@ pub(crate) fn additions(library: Library) -> Additions {
         drivers: Some(library),
         hypervisors: Hypervisor::ALL.to_vec(),
         first_boot: Some(FirstBoot {
-            program: program(Architecture::Amd64, "first boot"),
+            programs: FirstBoot::PROGRAMS.map(|(built, name)| (built, program(built, name))).into(),
             nonce: "n-1".into(),
             scripts: vec![script],
         }),

@@ -202,7 +202,7 @@ fn takes(inf: &Inf, windows: &Release) -> bool {
 }
 
 /// Machine type of a program (PE/COFF).
-fn pe_machine(bytes: &[u8]) -> Option<u16> {
+pub(in crate::windows) fn pe_machine(bytes: &[u8]) -> Option<u16> {
     let at = bytes.get(0x3c..0x40).filter(|_| bytes.starts_with(b"MZ"))?;
     let at = usize::try_from(u32::from_le_bytes(at.try_into().ok()?)).ok()?;
     let header = bytes.get(at..at.checked_add(6)?)?.strip_prefix(b"PE\0\0")?;
