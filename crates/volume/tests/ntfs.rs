@@ -25,6 +25,9 @@ const VARIANTS: [(&str, &str, u64); 9] = [
     ("512M", "-c 2097152 -s 4096", 2 << 20),
 ];
 
+/// Largest real volume whose files are read again, in bytes.
+const VOLUME_MAX: u64 = 2 << 30;
+
 /// Files of several sizes and kinds, some of them gone again.
 const FILL: &str = "mkdir -p Windows/System32 many
     head -c 3000000 /dev/urandom > Windows/System32/ntoskrnl.exe; head -c 700 /dev/urandom > small
@@ -139,7 +142,7 @@ fn joined(data: &Path, file: &str) -> Vec<u8> {
 }
 
 #[test]
-fn real_volumes_have_the_used_clusters_that_the_manifest_has() {
+fn real_volumes_have_the_used_clusters_that_the_manifest_has_and_their_files_in_a_copy() {
     let Some(data) = test_data() else { return };
     let facts = facts(&data);
     assert!(facts.len() >= 14, "{facts:?}");
@@ -164,6 +167,28 @@ fn real_volumes_have_the_used_clusters_that_the_manifest_has() {
         let inside = |at: u64| at.clamp(start, end);
         let total: u64 = found.iter().map(|&(from, to)| inside(to) - inside(from)).sum();
         assert_eq!(total, used * cluster + volume.size.0 - clusters * cluster, "{file}");
+        if volume.size.0 > VOLUME_MAX {
+            println!("{file}: its files are not compared: it has {} GiB", volume.size.0 >> 30);
+            continue;
+        }
+        // The volume, and what is used of it, each as an image of its own.
+        let raw = std::fs::File::open(folder.path().join("raw")).unwrap();
+        let image = |name: &str, ranges: &[(u64, u64)]| {
+            let path = folder.path().join(name);
+            let image = std::fs::File::create(&path).unwrap();
+            image.set_len(volume.size.0).unwrap();
+            for (from, to) in ranges.iter().map(|&(from, to)| (inside(from), inside(to))).filter(|(from, to)| from < to)
+            {
+                let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+                raw.read_exact_at(&mut bytes, from).unwrap();
+                image.write_all_at(&bytes, from - start).unwrap();
+            }
+            path
+        };
+        let sums = checksums(&image("volume", &[(start, end)]));
+        assert_eq!(checksums(&image("copy", &found)), sums, "{file}");
+        println!("{file}: {} files are the same in a copy", sums.lines().count());
+        assert!(!sums.is_empty(), "{file}");
     }
 }
 
