@@ -41,11 +41,11 @@ pub struct WindowsDisk {
 }
 
 impl WindowsDisk {
-    /// Makes `path` of `size` bytes: `system` and `boot` are folders with what the two volumes hold.
+    /// Makes `path` of `size` bytes: `system` and `boot` are folders with what the two volumes hold. Their boot sectors tell of `heads`.
     ///
     /// # Errors
     /// What a tool says.
-    pub fn make(path: &Path, layout: WindowsLayout, size: u64, system: &Path, boot: &Path) -> Result<Self> {
+    pub fn make(path: &Path, layout: WindowsLayout, size: u64, heads: u8, system: &Path, boot: &Path) -> Result<Self> {
         let create = |path: &Path, size: u64| File::create(path).and_then(|file| file.set_len(size));
         create(path, size).map_err(|e| Error::file(path, e))?;
         let system_size = size - SYSTEM_OFFSET - 16 * MIB;
@@ -53,13 +53,13 @@ impl WindowsDisk {
         disk.partition()?;
         let part = path.with_extension("part");
         create(&part, system_size).map_err(|e| Error::file(&part, e))?;
-        make_ntfs(&part, SYSTEM_OFFSET, "Windows")?;
+        make_ntfs(&part, SYSTEM_OFFSET, heads, "Windows")?;
         fill_ntfs(&part, system)?;
         place(&part, path, SYSTEM_OFFSET)?;
         create(&part, BOOT.1).map_err(|e| Error::file(&part, e))?;
         match layout {
             WindowsLayout::Bios => {
-                make_ntfs(&part, BOOT.0, "System Reserved")?;
+                make_ntfs(&part, BOOT.0, heads, "System Reserved")?;
                 fill_ntfs(&part, boot)?;
             }
             WindowsLayout::Uefi => {
@@ -74,6 +74,11 @@ impl WindowsDisk {
         place(&part, path, BOOT.0)?;
         fs::remove_file(&part).map_err(|e| Error::file(&part, e))?;
         Ok(disk)
+    }
+
+    /// First byte of Windows' own volume.
+    pub fn system_offset(&self) -> u64 {
+        SYSTEM_OFFSET
     }
 
     fn partition(&self) -> Result<()> {
@@ -128,9 +133,9 @@ impl WindowsDisk {
     }
 }
 
-fn make_ntfs(part: &Path, offset: u64, label: &str) -> Result<()> {
-    let start = (offset / SECTOR).to_string();
-    let options = ["-F", "-q", "-f", "-s", "512", "-p", &start, "-H", "255", "-S", "63", "-L", label];
+fn make_ntfs(part: &Path, offset: u64, heads: u8, label: &str) -> Result<()> {
+    let (start, heads) = ((offset / SECTOR).to_string(), heads.to_string());
+    let options = ["-F", "-q", "-f", "-s", "512", "-p", &start, "-H", &heads, "-S", "63", "-L", label];
     Tool::new("mkntfs", "ntfs-3g").args(options).arg(part).run().map(drop)
 }
 

@@ -6,6 +6,7 @@
 mod windows;
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use lab::WindowsDisk;
@@ -18,7 +19,8 @@ fn check(case: &Case) {
     let Some(data) = test_data() else { return };
     let folder = tempfile::tempdir().unwrap();
     let (system, boot) = files(&data, case, folder.path());
-    let disk = WindowsDisk::make(&folder.path().join("disk.raw"), case.layout, 512 << 20, &system, &boot).unwrap();
+    let disk =
+        WindowsDisk::make(&folder.path().join("disk.raw"), case.layout, case.size, case.heads, &system, &boot).unwrap();
     let source = lab::hash_file(&disk.path).unwrap();
     let library = library(case, folder.path());
     let told: Value =
@@ -48,6 +50,17 @@ fn check(case: &Case) {
     let definition = fs::read_to_string(folder.path().join("out/first/first.xml")).unwrap();
     assert!(definition.contains(&format!("bus=\"{}\"", case.bus)), "{definition}");
     println!("{}: disks on {}, {} fix-ups", case.name, case.bus, outcome["fixups"].as_array().unwrap().len());
+
+    // Beside files: the heads in the boot sector of Windows, which is read before any file is.
+    let heads_of = |disk: &Path, offset: u64| {
+        let mut heads = [0];
+        fs::File::open(disk).unwrap().read_exact_at(&mut heads, offset + 0x1a).unwrap();
+        heads[0]
+    };
+    let (before_it, after_it) =
+        (heads_of(&disk.path, disk.system_offset()), heads_of(&converted, disk.system_offset()));
+    println!("{}: {before_it} heads in the boot sector, then {after_it}", case.name);
+    assert_eq!((before_it, after_it), (case.heads, 255));
 
     // Again: nothing is left to be done.
     let again = folder.path().join("disk-again.raw");

@@ -114,7 +114,7 @@ fn check(case: &Case) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let (system, boot) = files(&data, case, folder);
-    let disk = WindowsDisk::make(&folder.join("disk.raw"), case.layout, 512 << 20, &system, &boot).unwrap();
+    let disk = WindowsDisk::make(&folder.join("disk.raw"), case.layout, case.size, case.heads, &system, &boot).unwrap();
     let library = library(case, folder);
     let (_, converted) = convert(&disk.path, &library, &folder.join("out"), "ours");
     let mut found = inspected(&converted, folder);

@@ -30,6 +30,9 @@ pub(crate) struct Case {
     pub(crate) software: Software,
     /// `NTx86` or `NTamd64` with the version, of the drivers that fit.
     pub(crate) drivers: &'static str,
+    /// Bytes of its disk, and the heads that its BIOS showed of it.
+    pub(crate) size: u64,
+    pub(crate) heads: u8,
     /// Bus of its disks afterwards.
     pub(crate) bus: &'static str,
 }
@@ -46,6 +49,9 @@ pub(crate) const XP: Case = Case {
     system: "SYSTEM-xpsp3-x86-clean",
     software: Software::Made { build: "2600", version: "5.1", major: None },
     drivers: "none",
+    // Beyond what cylinders reach: there every BIOS of a VM shows 255 heads.
+    size: 9 << 30,
+    heads: 240,
     bus: "ide",
 };
 pub(crate) const SEVEN: Case = Case {
@@ -55,6 +61,8 @@ pub(crate) const SEVEN: Case = Case {
     system: "SYSTEM-win7sp1-x86-clean",
     software: Software::Real("SOFTWARE-win7sp1-x86-clean"),
     drivers: "x86",
+    size: 512 << 20,
+    heads: 255,
     bus: "virtio",
 };
 pub(crate) const TEN: Case = Case {
@@ -64,6 +72,8 @@ pub(crate) const TEN: Case = Case {
     system: "SYSTEM-win10-1709-x64-dirty",
     software: Software::Made { build: "16299", version: "6.3", major: Some(10) },
     drivers: "amd64",
+    size: 512 << 20,
+    heads: 255,
     bus: "virtio",
 };
 
