@@ -5,7 +5,7 @@
 //! that hibernated is refused by the program itself.
 
 use std::fs;
-use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use guest::Directory;
 use guest::appliance::{FIRST_BOOT_PATH, Job, Mode, Report, SCRIPTS_PATH, WINDOWS_DRIVERS_PATH};
 use guest::windows::drivers::Library;
 use guest::windows::volumes::{BOOT, SYSTEM, Subtree};
-use guest::windows::{Additions, FirstBoot, Script, SystemVolume, path};
-use machine::Family;
+use guest::windows::{Additions, FirstBoot, Script, SystemVolume, boot_sector, path};
+use machine::{ByteOffset, Family};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::devices::Device;
@@ -133,9 +133,16 @@ fn system_volume(job: &Job, device: &Device) -> Result<Option<SystemVolume>> {
     let Some((disk, offset)) = device.place else { return Ok(None) };
     let Some(disk_size) = job.facts.disks.get(disk).map(|disk| disk.virtual_size) else { return Ok(None) };
     let mut sector = vec![0; SECTOR];
-    let read = fs::File::open(&device.node).and_then(|mut file| file.read_exact(&mut sector));
-    read.map_err(|e| Error::path("read", &device.node, e))?;
-    Ok(Some(SystemVolume { disk, disk_size, offset, sector }))
+    let failed = |e| Error::path("read", &device.node, e);
+    let node = fs::File::open(&device.node).map_err(failed)?;
+    node.read_exact_at(&mut sector, 0).map_err(failed)?;
+    // A copy that lies elsewhere, or is not equal, is left alone.
+    let copy = boot_sector::copy_offset(&sector).filter(|at| {
+        let mut copy = vec![0; SECTOR];
+        node.read_exact_at(&mut copy, *at).is_ok() && copy == sector
+    });
+    let copy = copy.and_then(|at| offset.0.checked_add(at)).map(ByteOffset);
+    Ok(Some(SystemVolume { disk, disk_size, offset, sector, copy }))
 }
 
 /// What the host put beside the job.

@@ -33,6 +33,7 @@ mod at {
     pub(super) const SECTOR_SIZE: usize = 0x0b;
     pub(super) const SECTORS_PER_TRACK: usize = 0x18;
     pub(super) const HIDDEN: usize = 0x1c;
+    pub(super) const NTFS_SECTORS: usize = 0x28;
     pub(super) const FAT_TYPE: usize = 0x36;
     pub(super) const FAT32_TYPE: usize = 0x52;
     pub(super) const MARK: usize = 0x1fe;
@@ -133,6 +134,14 @@ impl fmt::Display for BootSector {
         };
         write!(f, "{name}, sectors of {} bytes, {}", self.sector_size, self.geometry)
     }
+}
+
+/// Where NTFS has the copy of its boot sector, in bytes from the first one: behind the last sector that it tells of; `None` for another
+/// filesystem.
+pub fn copy_offset(sector: &[u8]) -> Option<u64> {
+    let found = BootSector::parse(sector).ok().filter(|found| found.filesystem == Filesystem::Ntfs)?;
+    let sectors = u64::from_le_bytes(sector[at::NTFS_SECTORS..at::NTFS_SECTORS + 8].try_into().ok()?);
+    sectors.checked_mul(u64::from(found.sector_size))
 }
 
 /// The patch after which the boot sector in `sector`, which lies at `offset` of disk `disk`, says `wanted`; `None` where it

@@ -6,6 +6,7 @@
 
 use machine::{ByteCount, ByteOffset, FirmwareKind};
 
+use crate::Result;
 use crate::plan::{Change, Fixup};
 use crate::windows::Release;
 use crate::windows::boot_sector::{BootSector, Filesystem, Geometry, plan_geometry};
@@ -24,6 +25,8 @@ pub struct SystemVolume {
     pub offset: ByteOffset,
     /// Its first 512 bytes.
     pub sector: Vec<u8>,
+    /// Where on the disk its filesystem keeps an equal copy of them, if it does.
+    pub copy: Option<ByteOffset>,
 }
 
 /// Plans the fix-up `boot-sector`; nothing where the boot code does not look at the geometry, or is none that is known.
@@ -38,13 +41,15 @@ pub(super) fn plan(volume: &SystemVolume, release: &Release, firmware: FirmwareK
         return None;
     }
     let wanted = Geometry::of_bios(sectors, start)?;
-    let patch = plan_geometry(volume.disk, volume.offset, &volume.sector, wanted).ok()?;
+    let places = [Some(volume.offset), volume.copy].into_iter().flatten();
+    let patches = places.map(|place| plan_geometry(volume.disk, place, &volume.sector, wanted));
+    let patches: Vec<_> = patches.collect::<Result<_>>().ok()?;
     let change = |patch| Change::Patch { path: format!("disk {}", volume.disk), patch };
     Some(Fixup::new(
         "boot-sector",
         "geometry of the disk in the boot sector of Windows",
         "by another geometry than the BIOS has, the boot code finds no NTLDR",
-        patch.map(change).into_iter().collect(),
+        patches.into_iter().flatten().map(change).collect(),
     ))
 }
 
@@ -58,6 +63,7 @@ mod tests {
     use crate::windows::Architecture;
 
     const START: u64 = 63 * 512;
+    const COPY: ByteOffset = ByteOffset(900 * 512);
 
     fn sector(heads: u16) -> Vec<u8> {
         let mut sector = vec![0; 512];
@@ -73,7 +79,7 @@ mod tests {
 
     fn planned(heads: u16, gib: u64, release: &str, firmware: FirmwareKind) -> Option<Fixup> {
         let (disk_size, offset) = (ByteCount::gib(gib), ByteOffset(START));
-        let volume = SystemVolume { disk: 0, disk_size, offset, sector: sector(heads) };
+        let volume = SystemVolume { disk: 0, disk_size, offset, sector: sector(heads), copy: Some(COPY) };
         plan(&volume, &Release::parse(release, Architecture::X86).unwrap(), firmware)
     }
 
@@ -98,6 +104,7 @@ mod tests {
         let disk = std::fs::File::create_new(&image).unwrap();
         disk.set_len(1 << 20).unwrap();
         disk.write_all_at(&sector(240), START).unwrap();
+        disk.write_all_at(&sector(240), COPY.0).unwrap();
         let fixups = vec![planned(240, 80, "xp", FirmwareKind::Bios).unwrap()];
         let plan = Plan { fixups, ..Plan::without_fixups(FirmwareKind::Bios, machine::Family::Windows) };
         let mut tree = Directory::open(folder.path()).unwrap();
@@ -107,6 +114,7 @@ mod tests {
         assert_eq!(outcome(&mut tree).state, State::Done);
         let after = std::fs::read(&image).unwrap();
         assert_eq!(after[63 * 512..64 * 512], sector(255));
+        assert_eq!(after[900 * 512..901 * 512], sector(255));
         assert_eq!(outcome(&mut tree).state, State::AlreadySo);
         disk.write_all_at(&sector(16), START).unwrap();
         let failed = outcome(&mut tree);
