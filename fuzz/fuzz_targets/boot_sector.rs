@@ -2,11 +2,11 @@
 //! once it is made nothing is left.
 #![no_main]
 
-use guest::windows::boot_sector::{BootSector, Geometry, disk_signature, plan_geometry, plan_signature};
+use guest::windows::boot_sector::{BootSector, Geometry, copy_offset, disk_signature, plan_geometry, plan_signature};
 use machine::ByteOffset;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let _ = BootSector::parse(bytes).map(|sector| sector.to_string());
+    let _ = (BootSector::parse(bytes).map(|sector| sector.to_string()), copy_offset(bytes));
     let wanted = Geometry { sectors_per_track: 63, heads: 255, hidden: 2048 };
     let patched = |patch: &guest::RawPatch| {
         let mut sector = bytes.to_vec();
