@@ -116,15 +116,17 @@ fn windows(tree: &dyn FileTree, known: Option<Surroundings>) -> Found {
             return found;
         }
     };
-    if let Some(known) = known {
+    let identity = if let Some(known) = known {
         let facts = Inspection::of(&installation, tree, &known);
         let short = |text: &str| text.chars().take(NOTE_MAX).collect();
         let note =
             |note: &Note| Note { severity: note.severity, what: short(&note.what), meaning: short(&note.meaning) };
         found.guest.notes = facts.notes.iter().take(NOTES_MAX).map(note).collect();
-        found.windows = Some(facts);
-    }
-    let Ok(identity) = Identity::of(&installation, tree) else { return found };
+        found.windows.insert(facts).identity.clone()
+    } else {
+        Identity::of(&installation, tree).ok()
+    };
+    let Some(identity) = identity else { return found };
     let words = [Some(identity.product.as_str()), identity.feature_update.as_deref(), identity.service_pack.as_deref()];
     let arch = match identity.release.architecture {
         Architecture::X86 => "i386",
