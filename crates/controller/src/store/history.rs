@@ -100,11 +100,12 @@ impl Store {
     pub fn machine_history(&self, machine: &str, limit: u32) -> Result<Vec<HistoryEntry>> {
         let context = "history cannot be read";
         let connection = self.connection();
-        let sql = "SELECT at, event, detail, id FROM machine_history WHERE machine = ?1
-             UNION ALL SELECT created_at, 'task-created', name || ' (' || id || ')', 0 FROM tasks WHERE machine = ?1
-             UNION ALL SELECT finished_at, 'task-' || state, name || ' (' || id || ')' || coalesce(': ' || error, ''), 1
+        // Of one millisecond: the machine came before its task was asked for, and that before the task ended.
+        let sql = "SELECT at, event, detail, 0, id FROM machine_history WHERE machine = ?1
+             UNION ALL SELECT created_at, 'task-created', name || ' (' || id || ')', 1, 0 FROM tasks WHERE machine = ?1
+             UNION ALL SELECT finished_at, 'task-' || state, name || ' (' || id || ')' || coalesce(': ' || error, ''), 2, 0
                 FROM tasks WHERE machine = ?1 AND finished_at IS NOT NULL AND state IN ('done', 'failed', 'cancelled')
-             ORDER BY 1 DESC, 4 DESC LIMIT ?2";
+             ORDER BY 1 DESC, 4 DESC, 5 DESC LIMIT ?2";
         let mut statement = connection.prepare_cached(sql).map_err(|e| storage(context, e))?;
         let rows = statement
             .query_map(params![machine, limit], |row| {
