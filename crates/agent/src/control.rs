@@ -253,7 +253,15 @@ impl<'a> Session<'a> {
                 self.screen.show(Status::Finished { detail: text });
                 Ok(())
             }
-            ControllerMessage::HeartbeatAck { .. } | ControllerMessage::Unknown => Ok(()),
+            ControllerMessage::Survey
+            | ControllerMessage::PushPiece(_)
+            | ControllerMessage::PlacePush { .. }
+            | ControllerMessage::StartPush { .. }
+            | ControllerMessage::WithdrawPush
+            | ControllerMessage::BootPathKept { .. }
+            | ControllerMessage::RunCommand { .. }
+            | ControllerMessage::HeartbeatAck { .. }
+            | ControllerMessage::Unknown => Ok(()),
         }
     }
 

@@ -7,7 +7,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
-use protocol::driver::{DriverOutcome, DriverPiece, FILE_BYTES_MAX, FILES_MAX, PUSH_BYTES_MAX};
+use protocol::driver::{DriverOutcome, FILE_BYTES_MAX, FILES_MAX, PUSH_BYTES_MAX};
+use protocol::piece::FilePiece;
 
 use crate::Config;
 
@@ -49,7 +50,7 @@ impl Drivers {
     }
 
     /// Takes a piece. The answer to a piece that cannot be taken; further ones of its push are passed over.
-    pub(crate) fn take(&mut self, piece: &DriverPiece) -> Option<Vec<DriverOutcome>> {
+    pub(crate) fn take(&mut self, piece: &FilePiece) -> Option<Vec<DriverOutcome>> {
         if self.coming.as_ref().is_none_or(|coming| coming.push < piece.push) {
             self.abandon();
             self.coming = Some(Coming { push: piece.push, bytes: 0, files: 0, file: None });
@@ -124,7 +125,7 @@ pub(crate) fn refused(text: String) -> Vec<DriverOutcome> {
 }
 
 impl Coming {
-    fn write(&mut self, folder: &std::path::Path, piece: &DriverPiece) -> Result<(), String> {
+    fn write(&mut self, folder: &std::path::Path, piece: &FilePiece) -> Result<(), String> {
         let name = piece.name.as_str();
         let failed = |error: std::io::Error| format!("it cannot be kept: {error}");
         if self.file.as_ref().is_none_or(|(current, ..)| current != name) {
@@ -155,7 +156,7 @@ impl Coming {
 
 #[cfg(test)]
 mod tests {
-    use protocol::driver::DriverName;
+    use protocol::piece::FileName;
 
     use super::*;
 
@@ -174,9 +175,9 @@ mod tests {
         }
     }
 
-    fn piece(push: u64, name: &str, offset: u64, content: &[u8]) -> DriverPiece {
-        let name = DriverName::try_from(name.to_owned()).unwrap();
-        DriverPiece { push, name, offset, content: content.into() }
+    fn piece(push: u64, name: &str, offset: u64, content: &[u8]) -> FilePiece {
+        let name = FileName::try_from(name.to_owned()).unwrap();
+        FilePiece { push, name, offset, content: content.into() }
     }
 
     #[test]

@@ -8,13 +8,13 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use protocol::driver::{DriverName, DriverPiece};
 use protocol::message::ControllerMessage;
+use protocol::piece::{FileName, FilePiece};
 use support::{Agent, Controller, make_disk};
 
 fn piece(push: u64, name: &str, offset: u64, content: &[u8]) -> ControllerMessage {
-    let name = DriverName::try_from(name.to_owned()).unwrap();
-    ControllerMessage::DriverPiece(DriverPiece { push, name, offset, content: content.into() })
+    let name = FileName::try_from(name.to_owned()).unwrap();
+    ControllerMessage::DriverPiece(FilePiece { push, name, offset, content: content.into() })
 }
 
 fn wait_for(path: &Path) {

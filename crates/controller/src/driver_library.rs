@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DataDirectory, Error, ErrorKind, Result, Timestamp};
 
-pub use protocol::driver::{DriverName, DriverOutcome, FILE_BYTES_MAX};
+pub use protocol::driver::{DriverOutcome, FILE_BYTES_MAX};
+pub use protocol::piece::FileName;
 
 /// Files that are kept.
 const FILES_MAX: usize = 1000;
@@ -28,7 +29,7 @@ pub struct DriverLibrary {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Driver {
     /// Its name.
-    pub name: DriverName,
+    pub name: FileName,
     /// Its length in bytes.
     pub size: u64,
     /// When it was added.
@@ -61,7 +62,7 @@ impl DriverLibrary {
     /// # Errors
     /// [`ErrorKind::Invalid`] for what is no driver, [`ErrorKind::Conflict`] where there are too many,
     /// [`ErrorKind::Io`].
-    pub fn add(&self, name: &DriverName, content: &[u8]) -> Result<Driver> {
+    pub fn add(&self, name: &FileName, content: &[u8]) -> Result<Driver> {
         if content.len() as u64 > FILE_BYTES_MAX {
             let context = format!("driver {name}: larger than {} MiB", FILE_BYTES_MAX >> 20);
             return Err(Error::new(ErrorKind::Invalid, context));
@@ -96,7 +97,7 @@ impl DriverLibrary {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::Io`].
-    pub fn load(&self, name: &DriverName) -> Result<(Driver, Vec<u8>)> {
+    pub fn load(&self, name: &FileName) -> Result<(Driver, Vec<u8>)> {
         let path = self.path(name);
         let unread = |e: std::io::Error| match e.kind() {
             std::io::ErrorKind::NotFound => missing(name),
@@ -113,35 +114,35 @@ impl DriverLibrary {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::Io`].
-    pub fn remove(&self, name: &DriverName) -> Result<()> {
+    pub fn remove(&self, name: &FileName) -> Result<()> {
         fs::remove_file(self.path(name)).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => missing(name),
             _ => Error::io(format!("driver {name}: cannot be removed"), e),
         })
     }
 
-    fn path(&self, name: &DriverName) -> PathBuf {
+    fn path(&self, name: &FileName) -> PathBuf {
         self.folder.join(name.as_str())
     }
 
-    fn names(&self) -> Result<Vec<DriverName>> {
+    fn names(&self) -> Result<Vec<FileName>> {
         let entries = match fs::read_dir(&self.folder) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(|e| Error::io("driver library: cannot be read", e))?,
         };
-        let name = |entry: fs::DirEntry| DriverName::try_from(entry.file_name().into_string().ok()?).ok();
-        let mut names: Vec<DriverName> = entries.flatten().filter_map(name).collect();
+        let name = |entry: fs::DirEntry| FileName::try_from(entry.file_name().into_string().ok()?).ok();
+        let mut names: Vec<FileName> = entries.flatten().filter_map(name).collect();
         names.sort();
         Ok(names)
     }
 }
 
-fn missing(name: &DriverName) -> Error {
+fn missing(name: &FileName) -> Error {
     Error::new(ErrorKind::NotFound, format!("no driver {name} in the library: `vconverter drivers list` shows them"))
 }
 
 /// What is in a file.
-fn examine(name: &DriverName, content: &[u8], added_at: Timestamp) -> Result<Driver> {
+fn examine(name: &FileName, content: &[u8], added_at: Timestamp) -> Result<Driver> {
     let mut driver = Driver {
         name: name.clone(),
         size: content.len() as u64,
@@ -170,8 +171,8 @@ fn examine(name: &DriverName, content: &[u8], added_at: Timestamp) -> Result<Dri
 mod tests {
     use super::*;
 
-    fn name(text: &str) -> DriverName {
-        DriverName::try_from(text.to_owned()).unwrap()
+    fn name(text: &str) -> FileName {
+        FileName::try_from(text.to_owned()).unwrap()
     }
 
     #[test]

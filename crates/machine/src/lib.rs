@@ -1,5 +1,5 @@
 //! The words that every other crate shares: a machine, its disks and volumes, its NICs and firmware, the guest found
-//! on it, how its files are shown, what a converted one does at its first start, and newtypes for the units they are measured in.
+//! on it, how its files are shown, how it is started from the boot image once, what a converted one does at its first start, and newtypes for the units they are measured in.
 //!
 //! Types here have no behaviour beyond arithmetic, parsing and printing of themselves; behaviour lives with its owner.
 //! Nothing here opens a file, a socket or a device.
@@ -13,6 +13,7 @@ mod guest;
 mod inventory;
 mod nic;
 mod note;
+pub mod push;
 mod units;
 
 pub use condition::Condition;

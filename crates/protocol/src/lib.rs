@@ -16,6 +16,7 @@ mod error;
 pub mod frame;
 pub mod message;
 pub mod pairing;
+pub mod piece;
 pub mod tls;
 mod version;
 

@@ -7,13 +7,15 @@
 use std::fmt;
 use std::io::{Read, Write};
 
+use machine::push::{BootPathReport, PushOrder, Survey};
 use machine::{ByteCount, ByteOffset, DiskIdentity, Machine};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::driver::{DriverOutcome, DriverPiece};
+use crate::driver::DriverOutcome;
 use crate::enrolment::EnrolmentSecret;
 use crate::pairing::{Commitment, Nonce};
+use crate::piece::FilePiece;
 use crate::tls::Fingerprint;
 use crate::{Error, ErrorKind, Result, Version, VersionRange};
 
@@ -88,6 +90,8 @@ pub enum BootMedium {
     Pxe,
     /// HTTP boot of UEFI.
     UefiHttp,
+    /// An automated Remote Cold Cloning put it on the machine.
+    Push,
     /// Something that this revision does not know.
     #[serde(other)]
     Unknown,
@@ -168,7 +172,7 @@ pub enum ControllerMessage {
         stream: StreamToken,
     },
     /// A piece of a driver's file, for a machine in the boot image. Since revision 2.
-    DriverPiece(DriverPiece),
+    DriverPiece(FilePiece),
     /// All files are there: install them. Since revision 2.
     InstallDrivers {
         /// As in the pieces.
@@ -194,6 +198,42 @@ pub enum ControllerMessage {
         /// Why, one line for the machine's screen and log.
         text: String,
     },
+    /// For a machine that runs its own system: say how it could be started from the boot image once. Nothing is changed for it. Since
+    /// revision 4.
+    Survey,
+    /// A piece of a file of a push. Since revision 4.
+    PushPiece(FilePiece),
+    /// All files of a push are there: put them in place, after what is there was written down. Since revision 4.
+    PlacePush {
+        /// As in the pieces.
+        push: u64,
+        /// What is to be done with them.
+        order: PushOrder,
+    },
+    /// What was placed is to be started now, and only now is anything changed that the firmware or a boot loader looks at; the
+    /// connection ends with the machine's restart. Since revision 4.
+    StartPush {
+        /// Said to everybody who is logged in.
+        text: String,
+        /// Between that and the restart.
+        warning_seconds: u32,
+    },
+    /// Undo what was placed. Since revision 4.
+    WithdrawPush,
+    /// Answer to [`AgentMessage::BootPath`]: it was kept. Since revision 4.
+    BootPathKept {
+        /// As told.
+        task: String,
+    },
+    /// Run a command of an operator's, by the shell of the machine's own system. Since revision 4.
+    RunCommand {
+        /// Comes back with the answer.
+        id: u64,
+        /// For `/bin/sh -c`.
+        command: String,
+        /// After so long it is ended; at most [`COMMAND_SECONDS_MAX`].
+        seconds: u32,
+    },
     /// Answer to [`AgentMessage::Heartbeat`].
     HeartbeatAck {
         /// As sent.
@@ -203,6 +243,13 @@ pub enum ControllerMessage {
     #[serde(other)]
     Unknown,
 }
+
+/// Longest command in bytes.
+pub const COMMAND_BYTES_MAX: usize = 8 << 10;
+/// Longest time of a command.
+pub const COMMAND_SECONDS_MAX: u32 = 3600;
+/// Bytes of what a command printed last that are told.
+pub const COMMAND_OUTPUT_MAX: usize = 8 << 10;
 
 /// What an agent says on a control connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -254,6 +301,33 @@ pub enum AgentMessage {
     PowerFailed {
         /// Why, for a person.
         reason: String,
+    },
+    /// Answer to [`ControllerMessage::Survey`]. Since revision 4.
+    Surveyed(Box<Survey>),
+    /// Answer to [`ControllerMessage::PlacePush`]. Since revision 4.
+    PushPlaced {
+        /// As asked.
+        push: u64,
+        /// What was done, a line each.
+        done: Vec<String>,
+    },
+    /// Answer to a message about a push that cannot be done; everything that was done for it is undone. Since revision 4.
+    PushFailed {
+        /// Why, for a person.
+        reason: String,
+    },
+    /// The boot path of the machine was looked at: in the boot image, after it was restored and before anything else; on its own
+    /// system, where there is a record of a push, or as the answer to [`ControllerMessage::WithdrawPush`]. Said until it is
+    /// answered by [`ControllerMessage::BootPathKept`]. Since revision 4.
+    BootPath(BootPathReport),
+    /// Answer to [`ControllerMessage::RunCommand`]. Since revision 4.
+    CommandEnded {
+        /// As asked.
+        id: u64,
+        /// How it ended; `None` where it did not end well by itself, and the output says why.
+        status: Option<i32>,
+        /// What it printed last, at most [`COMMAND_OUTPUT_MAX`] bytes.
+        output: String,
     },
     /// Every [`HEARTBEAT_SECONDS`].
     Heartbeat {

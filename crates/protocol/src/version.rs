@@ -16,8 +16,11 @@ use serde::{Deserialize, Serialize};
 ///   that ever kept a certificate is not served without it any more, whichever revision it says that it speaks. Of a disk
 ///   parts are asked for or left out, and swap is kept ([`crate::message::Scope`]); a machine is given back or switched off
 ///   ([`crate::message::ControllerMessage::Power`]).
+/// * **4**, automated Remote Cold Cloning: a live machine says how it could be started from the boot image once
+///   ([`machine::push::Survey`]), is sent what that needs, starts it, and says whether its boot path is as it was; commands of
+///   an operator's run before and after.
 ///
-/// A program speaks its newest revision and the one before.
+/// A program speaks its newest revision and, still, those from 2 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub u16);
@@ -36,11 +39,13 @@ impl Version {
     pub const V2: Self = Self(2);
     /// Tokens enrol, certificates are shown, parts of a disk are left out.
     pub const V3: Self = Self(3);
+    /// The boot image is pushed to a live machine.
+    pub const V4: Self = Self(4);
 }
 
 impl VersionRange {
     /// What this build speaks.
-    pub const SPOKEN: Self = Self { oldest: Version::V2, newest: Version::V3 };
+    pub const SPOKEN: Self = Self { oldest: Version::V2, newest: Version::V4 };
 
     /// The newest revision that both speak.
     pub fn common(self, other: Self) -> Option<Version> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use controller::api::NewPush;
-use controller::driver_library::{Driver, DriverName, DriverOutcome, FILE_BYTES_MAX};
+use controller::driver_library::{Driver, DriverOutcome, FILE_BYTES_MAX, FileName};
 use guest::windows::drivers::Library;
 use machine::ByteCount;
 
@@ -116,6 +116,6 @@ fn show(drivers: &[Driver], json: bool) -> Result<()> {
     crate::print(&if table.is_empty() { none.to_owned() } else { table.to_string() })
 }
 
-fn parse_name(name: &str) -> Result<DriverName> {
-    DriverName::try_from(name.to_owned()).map_err(|what| Failure::new(Code::Usage, what))
+fn parse_name(name: &str) -> Result<FileName> {
+    FileName::try_from(name.to_owned()).map_err(|what| Failure::new(Code::Usage, what))
 }

@@ -6,7 +6,8 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use protocol::driver::{DriverName, DriverOutcome, FILE_BYTES_MAX, FILES_MAX};
+use protocol::driver::{DriverOutcome, FILE_BYTES_MAX, FILES_MAX};
+use protocol::piece::FileName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,7 @@ use crate::{Error, ErrorKind, Result};
 #[serde(deny_unknown_fields)]
 pub struct NewPush {
     /// Names of files of the library; none means all that are for the machine's kernel.
-    pub names: Vec<DriverName>,
+    pub names: Vec<FileName>,
 }
 
 /// The routes below `/drivers`, and `/machines/{machine}/drivers`.
@@ -100,7 +101,7 @@ async fn push(
     blocking(move || push_to(&api, &at.machine, &wish.names, &caller.actor)).await
 }
 
-fn push_to(api: &Api, machine: &str, names: &[DriverName], actor: &str) -> Result<Vec<DriverOutcome>> {
+fn push_to(api: &Api, machine: &str, names: &[FileName], actor: &str) -> Result<Vec<DriverOutcome>> {
     let id = machine_id(api, machine)?;
     let names = if names.is_empty() { names_for(api, &id)? } else { names.to_vec() };
     if names.len() > FILES_MAX {
@@ -122,11 +123,11 @@ fn push_to(api: &Api, machine: &str, names: &[DriverName], actor: &str) -> Resul
 }
 
 /// All files that are of use to a machine.
-fn names_for(api: &Api, machine: &str) -> Result<Vec<DriverName>> {
+fn names_for(api: &Api, machine: &str) -> Result<Vec<FileName>> {
     let offline = || Error::new(ErrorKind::Conflict, format!("machine {machine}: it is not connected"));
     let kernel = api.sessions.kernel(machine).ok_or_else(offline)?;
     let all = api.drivers.list()?;
-    let names: Vec<DriverName> =
+    let names: Vec<FileName> =
         all.iter().filter(|driver| driver.is_for(&kernel)).map(|driver| driver.name.clone()).collect();
     if names.is_empty() {
         let context = format!("the library has no driver for Linux {kernel} of machine {machine}");
@@ -135,8 +136,8 @@ fn names_for(api: &Api, machine: &str) -> Result<Vec<DriverName>> {
     Ok(names)
 }
 
-fn parse_name(name: String) -> Answer<DriverName> {
-    DriverName::try_from(name).map_err(|what| invalid(&what))
+fn parse_name(name: String) -> Answer<FileName> {
+    FileName::try_from(name).map_err(|what| invalid(&what))
 }
 
 fn describe(driver: &Driver) -> String {

@@ -254,6 +254,11 @@ impl Control<'_> {
                 self.sessions.end_refused(self.caller.key, self.id, &reason);
                 Ok(())
             }
+            AgentMessage::Surveyed(_)
+            | AgentMessage::PushPlaced { .. }
+            | AgentMessage::PushFailed { .. }
+            | AgentMessage::BootPath(_)
+            | AgentMessage::CommandEnded { .. } => Ok(()),
             AgentMessage::PairingCommit { .. } | AgentMessage::PairingReveal { .. } | AgentMessage::Enrol { .. } => {
                 Err(unexpected("a message of an approved agent"))
             }

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use protocol::driver::{DriverName, DriverOutcome, DriverPiece, FILES_MAX, PIECE_BYTES_MAX, PUSH_BYTES_MAX};
+use protocol::driver::{DriverOutcome, FILES_MAX, PUSH_BYTES_MAX};
 use protocol::message::{AgentKind, ControllerMessage, write_message};
+use protocol::piece::{FileName, FilePiece, PIECE_BYTES_MAX};
 use protocol::tls::Fingerprint;
 
 use super::{Error, ErrorKind, Link, Result, SessionId, Sessions};
@@ -40,7 +41,7 @@ impl Sessions {
     /// # Errors
     /// [`ErrorKind::Conflict`] where it is not connected, not in the boot image, or in one that is too old;
     /// [`ErrorKind::Invalid`] for too much; [`ErrorKind::Network`] where it does not answer.
-    pub fn push_drivers(&self, machine: &str, files: &[(DriverName, Vec<u8>)]) -> Result<Vec<DriverOutcome>> {
+    pub fn push_drivers(&self, machine: &str, files: &[(FileName, Vec<u8>)]) -> Result<Vec<DriverOutcome>> {
         static ONE: Mutex<()> = Mutex::new(());
         let total: usize = files.iter().map(|(_, content)| content.len()).sum();
         if files.len() > FILES_MAX || total as u64 > PUSH_BYTES_MAX {
@@ -85,14 +86,14 @@ impl Sessions {
         Ok((session.caller.key, session.id, session.link.clone()))
     }
 
-    fn send_files(&self, link: &Link, push: u64, files: &[(DriverName, Vec<u8>)]) -> Result<()> {
+    fn send_files(&self, link: &Link, push: u64, files: &[(FileName, Vec<u8>)]) -> Result<()> {
         let lost = |e| Error::with(ErrorKind::Network, "the drivers did not reach the machine", e);
         for (name, content) in files {
             let mut offset = 0;
             // A file without content is a file, too.
             let pieces = content.chunks(PIECE_BYTES_MAX).chain(content.is_empty().then_some([].as_slice()));
             for bytes in pieces {
-                let piece = DriverPiece { push, name: name.clone(), offset, content: bytes.into() };
+                let piece = FilePiece { push, name: name.clone(), offset, content: bytes.into() };
                 write_message(&**link, &ControllerMessage::DriverPiece(piece)).map_err(lost)?;
                 offset += bytes.len() as u64;
             }

@@ -324,12 +324,14 @@ fn medium_name(medium: BootMedium) -> Option<&'static str> {
         BootMedium::Iso => Some("iso"),
         BootMedium::Pxe => Some("pxe"),
         BootMedium::UefiHttp => Some("uefi-http"),
+        BootMedium::Push => Some("push"),
         BootMedium::Unknown => None,
     }
 }
 
 fn parse_medium(name: &str) -> Option<BootMedium> {
-    [BootMedium::Iso, BootMedium::Pxe, BootMedium::UefiHttp].into_iter().find(|one| medium_name(*one) == Some(name))
+    let known = [BootMedium::Iso, BootMedium::Pxe, BootMedium::UefiHttp, BootMedium::Push];
+    known.into_iter().find(|one| medium_name(*one) == Some(name))
 }
 
 /// The id of the last seen machine whose identity is the same; candidates are few, so they are compared here and not in SQL.
