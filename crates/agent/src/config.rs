@@ -19,7 +19,8 @@ pub struct Config {
     /// too (see `paired`).
     #[serde(default)]
     pub ca_fingerprint: Option<Fingerprint>,
-    /// File with a one-time token that approves this machine; `-` is standard input.
+    /// File with a one-time token that approves this machine; `-` is standard input. One in the state folder is the agent's
+    /// own: it goes when it was used, and from then on needs not be there.
     #[serde(default)]
     pub enrol: Option<PathBuf>,
     /// The token itself. It names the CA: no other controller is told of it.
@@ -30,6 +31,9 @@ pub struct Config {
     /// File with the facts about the guest on the disks (JSON of [`machine::Guest`]); may appear later.
     #[serde(default)]
     pub guest_facts: Option<PathBuf>,
+    /// File that the last status is kept in, instead of a screen.
+    #[serde(default)]
+    pub status_file: Option<PathBuf>,
     /// Serve these devices or raw images instead of the machine's disks.
     #[serde(default)]
     pub disks: Option<Vec<PathBuf>>,
@@ -93,6 +97,7 @@ impl Config {
         let mut config: Self = serde_json::from_value(serde_json::Value::Object(settings))
             .map_err(|e| wrong(format!("configuration: {e}")))?;
         config.enrolment = match (&config.enrol, std::env::var(VARIABLE)) {
+            (Some(path), _) if path.starts_with(&config.state_dir) && !path.exists() => None,
             (Some(path), _) => Some(load_token(path)?),
             (None, Ok(text)) => Some(parse_token(&text)?),
             (None, Err(_)) => None,
@@ -109,6 +114,13 @@ impl Config {
     /// The CA that the controller must have, where somebody said it.
     pub(crate) fn authority(&self) -> Option<Fingerprint> {
         self.enrolment.as_ref().map(EnrolmentToken::authority).or(self.ca_fingerprint)
+    }
+
+    /// The token was used: its file goes, where it is the agent's own.
+    pub(crate) fn forget_token(&self) {
+        if let Some(path) = self.enrol.as_ref().filter(|path| path.starts_with(&self.state_dir)) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     /// Whether this is the boot image: told, or else by where the state lives.
@@ -173,6 +185,22 @@ mod tests {
         assert!(refused.to_string().contains("expected mode 0600"), "{refused}");
         std::fs::remove_file(&file).unwrap();
         assert_eq!(parse(&arguments).unwrap_err().kind, ErrorKind::Config);
+    }
+
+    #[test]
+    fn a_token_in_the_state_folder_goes_when_it_was_used_and_is_not_missed() {
+        use std::os::unix::fs::OpenOptionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (state, file) = (folder.path().to_str().unwrap(), folder.path().join("token"));
+        let token = EnrolmentToken::random(Fingerprint(protocol::message::Bytes32([7; 32]))).unwrap();
+        let mut made = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&file).unwrap();
+        std::io::Write::write_all(&mut made, token.expose().as_bytes()).unwrap();
+        let arguments = ["--controller", "a:1", "--state-dir", state, "--enrol", file.to_str().unwrap()];
+        let config = parse(&arguments).unwrap();
+        assert_eq!(config.enrolment.as_ref(), Some(&token));
+        crate::paired::Paired::remember_enrolled(&config, token.authority()).unwrap();
+        assert!(!file.exists());
+        assert_eq!(parse(&arguments).unwrap().enrolment, None);
     }
 
     #[test]

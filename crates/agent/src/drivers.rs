@@ -168,6 +168,7 @@ mod tests {
             enrolment: None,
             state_dir: folder.to_owned(),
             guest_facts: None,
+            status_file: None,
             machine_disks: None,
             disks: None,
             boot_image: Some(true),

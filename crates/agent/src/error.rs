@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Refused,
     /// A disk cannot be read or understood.
     Disk,
+    /// The agent cannot be installed or removed here.
+    Service,
 }
 
 /// A failure of the agent.

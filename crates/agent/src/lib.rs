@@ -13,10 +13,13 @@ pub mod inventory;
 mod pace;
 mod paired;
 mod power;
+pub mod service;
 mod status;
+mod status_file;
 mod stream;
 
 pub use config::Config;
 pub use control::run;
 pub use error::{Error, ErrorKind, Result};
 pub use status::{Screen, Status};
+pub use status_file::StatusFile;

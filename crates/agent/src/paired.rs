@@ -71,7 +71,9 @@ impl Paired {
     /// Keeps that a token of this controller enrolled the machine: the token named its CA, so nobody is asked.
     pub(crate) fn remember_enrolled(config: &Config, ca_fingerprint: Fingerprint) -> Result<()> {
         let (controller, pairing_code) = (config.controller.clone(), String::new());
-        store(config, Self { controller, ca_fingerprint, pairing_code, confirmed: true })
+        store(config, Self { controller, ca_fingerprint, pairing_code, confirmed: true })?;
+        config.forget_token();
+        Ok(())
     }
 
     /// Whether the file `confirmed` holds this controller's code; if so that is kept, and the file goes.
