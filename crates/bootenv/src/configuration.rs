@@ -13,6 +13,13 @@ pub const PATH: &str = "/vconverter.toml";
 /// Longer ones are no configuration.
 const LENGTH_MAX: u64 = 64 << 10;
 
+/// Longer ones name no task.
+const TASK_LENGTH_MAX: usize = 256;
+/// A switch needs half a minute to let a card speak; nobody waits for longer than a day.
+const CONTACT_SECONDS: std::ops::RangeInclusive<u32> = 30..=86_400;
+/// What is fed every few seconds, and the longest time of a BMC (IPMI 2.0, section 27.6).
+const WATCHDOG_SECONDS: std::ops::RangeInclusive<u32> = 20..=6553;
+
 /// Argument by which the builder has a file checked.
 pub const CHECK: &str = "--check-configuration";
 
@@ -31,9 +38,48 @@ pub struct Configuration {
     /// The public key that the rescue shell's SSH server accepts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rescue_key: Option<String>,
+    /// What an image is told that was pushed onto its machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push: Option<Push>,
     /// How the network comes up.
     #[serde(default)]
     pub network: Network,
+}
+
+/// The section `[push]`: nobody stands in front of the machine, which is to be back in its own system whatever happens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Push {
+    /// Which task it is for.
+    pub task: String,
+    /// Seconds without the controller after which the machine's own system is started again.
+    #[serde(default = "default_contact_seconds")]
+    pub contact_seconds: u32,
+    /// Seconds after which the watchdog resets a machine that hangs; none where no watchdog is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchdog_seconds: Option<u32>,
+}
+
+fn default_contact_seconds() -> u32 {
+    900
+}
+
+impl Push {
+    fn check(&self) -> Result<()> {
+        let wrong = |name: &str, range: &std::ops::RangeInclusive<u32>, found: u32| {
+            let (least, most) = (range.start(), range.end());
+            Err(Error::new(format!("push.{name}: expected seconds from {least} to {most}, found {found}")))
+        };
+        if self.task.len() > TASK_LENGTH_MAX {
+            return Err(Error::new(format!("push.task: expected at most {TASK_LENGTH_MAX} bytes")));
+        }
+        if !CONTACT_SECONDS.contains(&self.contact_seconds) {
+            return wrong("contact_seconds", &CONTACT_SECONDS, self.contact_seconds);
+        }
+        match self.watchdog_seconds.filter(|seconds| !WATCHDOG_SECONDS.contains(seconds)) {
+            Some(found) => wrong("watchdog_seconds", &WATCHDOG_SECONDS, found),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Reads the file at `path`; without one everything is left to DHCP and the screen.
@@ -78,6 +124,11 @@ fn unread(within: &str, given: &Table, read: &Table) -> Option<String> {
             (Value::Array(list), None) if list.is_empty() => None,
             (_, None) => Some(name_within),
             (Value::Table(given), Some(Value::Table(read))) => unread(&inner, given, read),
+            // One bond alone is written as a table.
+            (Value::Array(given), Some(Value::Table(read))) => match given.as_slice() {
+                [Value::Table(given)] => unread(&inner, given, read),
+                _ => None,
+            },
             (Value::Array(given), Some(Value::Array(read))) => given.iter().zip(read).find_map(|pair| match pair {
                 (Value::Table(given), Value::Table(read)) => unread(&inner, given, read),
                 _ => None,
@@ -104,6 +155,7 @@ pub fn parse_configuration(text: &str) -> Result<Configuration> {
     {
         return Err(Error::new("configuration: ca_fingerprint: expected 64 hexadecimal digits"));
     }
+    configuration.push.as_ref().map_or(Ok(()), Push::check)?;
     configuration.network.check()?;
     Ok(configuration)
 }
@@ -144,7 +196,7 @@ mod tests {
         assert_eq!(configuration.controller.as_deref(), Some("c.example:8443"));
         let mac = |text: &str| text.parse().unwrap();
         let settings = configuration.network.settings_of("eth3", mac("52:54:00:12:34:56")).unwrap();
-        assert_eq!(settings.addresses().unwrap()[0].to_string(), "192.0.2.7/24");
+        assert_eq!(settings.static_addresses().unwrap()[0].to_string(), "192.0.2.7/24");
         assert_eq!(configuration.network.settings_of("eth3", mac("52:54:00:12:34:57")), None);
     }
 
@@ -171,6 +223,27 @@ mod tests {
         ] {
             assert_eq!(check(wrong), Err(format!("{name}: there is no such setting")), "{wrong}");
         }
+        for (wrong, said) in [
+            ("[push]\ntask = \"t\"\ncontact = 1", "push.contact: there is no such setting"),
+            (
+                "[push]\ntask = \"t\"\ncontact_seconds = 1",
+                "push.contact_seconds: expected seconds from 30 to 86400, found 1",
+            ),
+            (
+                "[push]\ntask = \"t\"\nwatchdog_seconds = 7000",
+                "push.watchdog_seconds: expected seconds from 20 to 6553, found 7000",
+            ),
+            (
+                "[[network.bond]]\npolicy = \"balance-xor\"\nmembers = [\"52:54:00:12:34:01\"]\nx = 1",
+                "network.bond.x: there is no such setting",
+            ),
+            (
+                "[[network.nic]]\nmac = \"52:54:00:12:34:56\"\n[[network.nic.routes]]\nto = \"0.0.0.0/0\"\nvia = \"192.0.2.1\"\nmetrik = 1",
+                "network.nic.routes.metrik: there is no such setting",
+            ),
+        ] {
+            assert_eq!(check(wrong), Err(said.to_owned()), "{wrong}");
+        }
         assert!(check("[network]\nvlan = 4095").unwrap_err().starts_with("network.vlan: expected"));
     }
 
@@ -186,7 +259,7 @@ mod tests {
         assert!(error("controller = \"c\"").contains("HOST:PORT"));
         assert!(error("ca_fingerprint = \"c\"").contains("ca_fingerprint"));
         assert!(error("[network]\nmode = \"static\"").contains("network.address"));
-        assert!(error("[network]\nmode = \"manual\"").contains("expected `dhcp` or `static`"));
+        assert!(error("[network]\nmode = \"manual\"").contains("expected one of `dhcp`, `static`, `off`"));
         assert!(error("=").starts_with("configuration"));
     }
 

@@ -8,7 +8,9 @@ use crate::Result;
 use crate::configuration::parse_controller;
 use crate::form::{self, Field, Form, Reaction};
 use crate::keys::Key;
-use crate::network::settings::{Bond, BondPolicy, LinkSettings, Mode, Network, NicSettings, check_hostname};
+use crate::network::settings::{
+    Bond, BondPolicy, LinkSettings, Mode, Network, NicSettings, RouteSettings, check_hostname,
+};
 use crate::screen::{Line, wrap};
 use crate::status::{NicStatus, Picture};
 
@@ -18,6 +20,15 @@ const NICS_MAX: usize = 10;
 const MESSAGE_WIDTH: usize = 80;
 /// Speeds that can be set; the first is to negotiate it.
 const SPEEDS: [&str; 6] = ["negotiated", "10/half", "10/full", "100/half", "100/full", "1000/full"];
+
+/// Policies of a bond, in words.
+const POLICIES: [(BondPolicy, &str); 3] = [
+    (BondPolicy::ActiveBackup, "of all interfaces, one works (active-backup)"),
+    (BondPolicy::Lacp, "of all interfaces, LACP (802.3ad)"),
+    (BondPolicy::BalanceXor, "of all interfaces, as the switch is set (balance-xor)"),
+];
+/// Where addresses come from, in words.
+const MODES: [(Mode, &str); 3] = [(Mode::Dhcp, "DHCP"), (Mode::Static, "static"), (Mode::Off, "off")];
 
 /// What is wished.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +65,8 @@ enum Link {
     Vlan,
     Mtu,
     Speed,
+    Addresses,
+    Routes,
     Keep,
     Leave,
 }
@@ -79,9 +92,9 @@ impl Configurator {
         fields.push(Field::text(Main::Dns, "Name servers", dns, "192.0.2.53 (empty: those of DHCP)"));
         let hostname = network.hostname.clone().unwrap_or_default();
         fields.push(Field::text(Main::Hostname, "Computer name", hostname, "vconverter"));
-        let bond = network.bond.as_ref().map_or(0, |bond| if bond.policy == BondPolicy::Lacp { 2 } else { 1 });
-        let policies = ["none", "of all interfaces, one works (active-backup)", "of all interfaces, LACP (802.3ad)"];
-        fields.push(Field::choice(Main::Bond, "Bond", policies.map(str::to_owned).to_vec(), bond));
+        let bond = network.bond.first().and_then(|bond| POLICIES.iter().position(|(policy, _)| *policy == bond.policy));
+        let policies = std::iter::once("none").chain(POLICIES.map(|(_, text)| text)).map(str::to_owned);
+        fields.push(Field::choice(Main::Bond, "Bond", policies.collect(), bond.map_or(0, |at| at + 1)));
         fields.push(Field::button(Main::Apply, "[ Apply and test ]"));
         fields.push(Field::button(Main::Save, "[ Save to a USB stick for the next machine ]"));
         fields.push(Field::button(Main::Leave, "[ Leave ]"));
@@ -130,9 +143,9 @@ impl Configurator {
 
     /// The settings of an interface as they would be now.
     fn settings(&self, mac: MacAddress) -> LinkSettings {
-        match &self.network.bond {
-            Some(bond) if bond.members.contains(&mac) => bond.link.clone(),
-            _ => {
+        match self.network.bond.iter().find(|bond| bond.members.contains(&mac)) {
+            Some(bond) => bond.link.clone(),
+            None => {
                 let own = self.network.nic.iter().find(|nic| nic.mac == mac);
                 own.map_or(&self.network.all, |own| &own.link).clone()
             }
@@ -142,17 +155,18 @@ impl Configurator {
     /// Takes the link's form over, unless something in it is wrong.
     fn keep_link(&mut self) {
         let Some((mac, form)) = &self.link else { return };
-        match link_settings(form) {
+        match link_settings(form, &self.settings(*mac)) {
             Ok(link) => {
                 let mac = *mac;
-                match &mut self.network.bond {
-                    Some(bond) if bond.members.contains(&mac) => bond.link = link,
-                    _ => {
-                        self.network.nic.retain(|nic| nic.mac != mac);
-                        if link != self.network.all {
-                            self.network.nic.push(NicSettings { mac, link });
-                        }
-                    }
+                let Network { all, nic, bond, .. } = &mut self.network;
+                let first = nic.iter().position(|nic| nic.mac == mac);
+                // What is in further VLANs of it stays as it is.
+                match (bond.iter_mut().find(|bond| bond.members.contains(&mac)), first) {
+                    (Some(bond), _) => bond.link = link,
+                    (None, Some(at)) if link == *all => drop(nic.remove(at)),
+                    (None, Some(at)) => nic.splice(at..=at, [NicSettings { mac, link }]).for_each(drop),
+                    (None, None) if link == *all => {}
+                    (None, None) => nic.push(NicSettings { mac, link }),
                 }
                 self.link = None;
                 self.complaint.clear();
@@ -206,16 +220,20 @@ impl Configurator {
             .iter()
             .filter_map(|field| if let Main::Nic(mac) = field.name { Some(mac) } else { None })
             .collect();
-        network.bond = match (self.main.chosen(Main::Bond), network.bond.take()) {
-            (0, _) => None,
+        let policy = self.main.chosen(Main::Bond).checked_sub(1).and_then(|at| POLICIES.get(at));
+        match (policy, network.bond.first().map(|bond| bond.members.clone())) {
+            (None, _) => network.bond.clear(),
             // One that was configured keeps its members and settings.
-            (n, Some(bond)) => Some(Bond { policy: policy(n), ..bond }),
-            (n, None) => {
+            (Some((policy, _)), Some(members)) => {
+                let same = network.bond.iter_mut().filter(|bond| bond.members == members);
+                same.for_each(|bond| bond.policy = *policy);
+            }
+            (Some((policy, _)), None) => {
                 // What was set for its first member is the bond's now.
                 let link = members.first().map_or_else(|| network.all.clone(), |&mac| self.settings(mac));
-                Some(Bond { policy: policy(n), members, link })
+                network.bond.push(Bond { policy: *policy, members, link });
             }
-        };
+        }
         network.check()?;
         Ok(network)
     }
@@ -254,10 +272,6 @@ fn plain(text: &str) -> impl Iterator<Item = Line> {
     wrap(text, MESSAGE_WIDTH).into_iter().map(Line::Plain)
 }
 
-fn policy(chosen: usize) -> BondPolicy {
-    if chosen == 2 { BondPolicy::Lacp } else { BondPolicy::ActiveBackup }
-}
-
 fn nics(picture: &Picture) -> impl Iterator<Item = &NicStatus> {
     picture.nics.values().take(NICS_MAX)
 }
@@ -277,10 +291,11 @@ fn nic_line(nic: &NicStatus) -> String {
 fn link_form(settings: &LinkSettings) -> Form<Link> {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let number = |value: Option<u32>| value.map(|number| number.to_string()).unwrap_or_default();
-    let modes = vec!["DHCP".to_owned(), "static".to_owned()];
+    let modes = MODES.map(|(_, text)| text.to_owned()).to_vec();
+    let mode = MODES.iter().position(|(mode, _)| *mode == settings.mode).unwrap_or(0);
     let speed = settings.speed.as_deref().and_then(|speed| SPEEDS.iter().position(|known| *known == speed));
     Form::new(vec![
-        Field::choice(Link::Mode, "IPv4", modes, usize::from(settings.mode == Mode::Static)),
+        Field::choice(Link::Mode, "IPv4", modes, mode),
         Field::text(Link::Address, "Address", text(&settings.address), "192.0.2.7/24 (static)"),
         Field::text(Link::Gateway, "Gateway", display(settings.gateway), "192.0.2.1 (static)"),
         Field::text(
@@ -293,6 +308,8 @@ fn link_form(settings: &LinkSettings) -> Form<Link> {
         Field::text(Link::Vlan, "VLAN", number(settings.vlan.map(u32::from)), "12"),
         Field::text(Link::Mtu, "MTU", number(settings.mtu), "1500"),
         Field::choice(Link::Speed, "Speed/duplex", SPEEDS.map(str::to_owned).to_vec(), speed.unwrap_or(0)),
+        Field::text(Link::Addresses, "More addresses", settings.addresses.join(" "), "192.0.2.8/24 2001:db8::8/64"),
+        Field::text(Link::Routes, "Routes", routes_text(&settings.routes), "198.51.100.0/24>192.0.2.2"),
         Field::button(Link::Keep, "[ Keep ]"),
         Field::button(Link::Leave, "[ Back ]"),
     ])
@@ -302,10 +319,30 @@ fn display(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-fn link_settings(form: &Form<Link>) -> Result<LinkSettings> {
+/// `198.51.100.0/24>192.0.2.2`, with `*METRIC` behind where there is one.
+fn routes_text(routes: &[RouteSettings]) -> String {
+    let metric = |route: &RouteSettings| if route.metric == 0 { String::new() } else { format!("*{}", route.metric) };
+    let texts = routes.iter().map(|route| format!("{}>{}{}", route.to, route.via, metric(route)));
+    texts.collect::<Vec<_>>().join(" ")
+}
+
+fn parse_route(text: &str) -> Result<RouteSettings> {
+    let wrong = || crate::Error::new(format!("routes: expected one as 198.51.100.0/24>192.0.2.2, found {text:?}"));
+    let (to, rest) = text.split_once('>').ok_or_else(wrong)?;
+    let (via, metric) = rest.split_once('*').unwrap_or((rest, "0"));
+    let (via, metric) = (via.parse().map_err(|_| wrong())?, metric.parse().map_err(|_| wrong())?);
+    Ok(RouteSettings { to: to.to_owned(), via, metric })
+}
+
+/// The settings on the form; `before` were there.
+fn link_settings(form: &Form<Link>, before: &LinkSettings) -> Result<LinkSettings> {
+    let words = |name: Link| {
+        let text = form.text(name).unwrap_or_default().to_owned();
+        text.split([' ', ',']).filter(|word| !word.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
     let speed = form.chosen(Link::Speed);
     let settings = LinkSettings {
-        mode: if form.chosen(Link::Mode) == 1 { Mode::Static } else { Mode::Dhcp },
+        mode: MODES.get(form.chosen(Link::Mode)).map_or(before.mode, |(mode, _)| *mode),
         address: form.text(Link::Address).map(str::to_owned),
         gateway: parse(form, Link::Gateway, "gateway: expected an address")?,
         address6: form.text(Link::Address6).map(str::to_owned),
@@ -313,6 +350,8 @@ fn link_settings(form: &Form<Link>) -> Result<LinkSettings> {
         vlan: parse(form, Link::Vlan, "VLAN: expected a number")?,
         mtu: parse(form, Link::Mtu, "MTU: expected a number")?,
         speed: (speed > 0).then(|| SPEEDS.get(speed).map(|&speed| speed.to_owned())).flatten(),
+        addresses: words(Link::Addresses),
+        routes: words(Link::Routes).iter().map(|word| parse_route(word)).collect::<Result<_>>()?,
     };
     settings.check()?;
     Ok(settings)
@@ -389,7 +428,7 @@ mod tests {
         let mut configurator = Configurator::new(Network::default(), &picture());
         press(&mut configurator, &[Key::Down, Key::Down, Key::Down, Key::Right, Key::Down]);
         let Wish::Network(network) = press(&mut configurator, &[Key::Enter]) else { panic!("{}", text(&configurator)) };
-        assert_eq!(network.bond.as_ref().unwrap().members.len(), 2);
+        assert_eq!(network.bond[0].members.len(), 2);
         assert_eq!(network.settings_of("eth0", MacAddress([0x52, 0x54, 0, 0, 0, 2])), None);
     }
 
@@ -436,14 +475,50 @@ mod tests {
         configurator.main.focus_on(Main::Bond);
         press(&mut configurator, &[Key::Right]);
         let Wish::Network(bonded) = configurator.apply() else { panic!("{}", text(&configurator)) };
-        assert_eq!(bonded.bond.as_ref().unwrap().link, own, "what was set before");
+        assert_eq!(bonded.bond[0].link, own, "what was set before");
 
         configurator.open(second);
         let vlan = LinkSettings { vlan: Some(12), ..LinkSettings::default() };
         configurator.link = Some((second, link_form(&vlan)));
         configurator.keep_link();
         let Wish::Network(bonded) = configurator.apply() else { panic!("{}", text(&configurator)) };
-        assert_eq!((bonded.bond.unwrap().link, bonded.nic.len()), (vlan, 1));
+        assert_eq!((bonded.bond[0].link.clone(), bonded.nic.len()), (vlan, 1));
+    }
+
+    #[test]
+    fn what_a_push_brought_is_shown_and_kept() {
+        let mac = MacAddress([0x52, 0x54, 0, 0, 0, 2]);
+        let route = RouteSettings { to: "0.0.0.0/0".into(), via: [192, 0, 2, 1].into(), metric: 100 };
+        let link = LinkSettings {
+            mode: Mode::Static,
+            addresses: vec!["192.0.2.7/24".into(), "2001:db8::7/64".into()],
+            routes: vec![route],
+            ..LinkSettings::default()
+        };
+        let tagged = LinkSettings { vlan: Some(12), ..link.clone() };
+        let nic = [link, tagged].map(|link| NicSettings { mac, link }).to_vec();
+        let network =
+            Network { all: LinkSettings { mode: Mode::Off, ..LinkSettings::default() }, nic, ..Network::default() };
+        let mut configurator = Configurator::new(network.clone(), &picture());
+        type_in(&mut configurator, "198.51.100.1:7770");
+        configurator.open(mac);
+        let shown = text(&configurator);
+        for wanted in ["192.0.2.7/24 2001:db8::7/64", "0.0.0.0/0>192.0.2.1*100", "static"] {
+            assert!(shown.contains(wanted), "{wanted} in {shown}");
+        }
+        configurator.keep_link();
+        let Wish::Network(kept) = configurator.apply() else { panic!("{}", text(&configurator)) };
+        assert_eq!(*kept, network, "nothing was changed");
+        configurator.open(mac);
+        configurator.link.as_mut().unwrap().1.focus_on(Link::Mtu);
+        type_in(&mut configurator, "9000");
+        configurator.keep_link();
+        let Wish::Network(kept) = configurator.apply() else { panic!("{}", text(&configurator)) };
+        let mtus: Vec<_> = kept.nic.iter().map(|nic| (nic.link.vlan, nic.link.mtu, nic.link.routes.len())).collect();
+        assert_eq!(mtus, [(None, Some(9000), 1), (Some(12), None, 1)]);
+        for wrong in ["198.51.100.0/24", "198.51.100.0/24>x", "::/0>192.0.2.1*x"] {
+            assert!(parse_route(wrong).unwrap_err().context.contains(wrong));
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub fn run(wanted: &Arc<Wanted>, status: &Arc<Status>) -> ! {
         let mut bonded = Bonded::default();
         while wanted.number() == number {
             let mut interfaces = list_interfaces();
-            if let Some(bond) = &network.bond {
+            if let Some(bond) = network.bond.first() {
                 interfaces.extend(bonded.gather(bond, &interfaces));
             }
             for interface in interfaces {
@@ -66,7 +66,7 @@ pub fn run(wanted: &Arc<Wanted>, status: &Arc<Status>) -> ! {
                     continue;
                 }
                 log(format!("network: {} {} {}", interface.name, interface.driver, interface.mac));
-                let settings = match &network.bond {
+                let settings = match network.bond.first() {
                     Some(bond) if interface.name == BOND => Some(&bond.link),
                     _ => network.settings_of(&interface.name, interface.mac),
                 };
@@ -166,5 +166,6 @@ fn mode(policy: BondPolicy) -> BondMode {
     match policy {
         BondPolicy::ActiveBackup => BondMode::ActiveBackup,
         BondPolicy::Lacp => BondMode::Ieee8023Ad,
+        BondPolicy::BalanceXor => BondMode::BalanceXor,
     }
 }

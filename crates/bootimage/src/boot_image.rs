@@ -2,22 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::added::{Added, load_added};
+use crate::assembly::{DriverChoice, Parts, check, choose_drivers, make_initramfs};
 use crate::configuration::Configuration;
 use crate::cpio::{Archive, append_archive};
-use crate::firmware::{Firmware, FirmwareFile, FirmwareSources, collect};
-use crate::initramfs::{Plan, firmware_of, write_initramfs};
+use crate::firmware::{FirmwareFile, FirmwareSources};
 use crate::iso::{Contents, write_iso};
 use crate::kernel::{Kernel, KernelChoice, load_kernel};
 use crate::keymap::compile_keymap;
-use crate::modules::{Selection, Wanted, load_index};
-use crate::names::device_names;
-use crate::network::{Network, check_configuration};
-use crate::program::{Programs, copy_stripped};
+use crate::modules::Wanted;
+use crate::network::Network;
+use crate::program::Programs;
 use crate::rescue::find_programs;
 use crate::{Error, Result, drivers, netboot};
 
@@ -118,6 +115,7 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
         ca_fingerprint: options.ca_fingerprint.clone(),
         keymap: options.keymap.clone(),
         rescue_key: options.ssh_key.clone(),
+        push: None,
         network: options.network.clone(),
     };
     let configuration = configuration.to_toml()?;
@@ -135,35 +133,24 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
     let write =
         |name: &str, bytes: &[u8]| fs::write(made(name), bytes).map_err(|e| Error::path("write", &made(name), e));
 
-    let drivers = choose_drivers(options, &kernel, work.path(), progress)?;
+    let wanted = match &options.devices {
+        Some(devices) => {
+            Wanted { starts: drivers::ONE_MACHINE, device_starts: drivers::BOOT_IMAGE, devices, ..Wanted::default() }
+        }
+        None => Wanted { starts: drivers::BOOT_IMAGE, ..Wanted::default() },
+    };
+    let wanted = Wanted { without: drivers::BOOT_IMAGE_WITHOUT, without_names: &options.without, ..wanted };
+    let choice = DriverChoice { files: &options.drivers, firmware: &options.firmware, wanted };
+    let drivers = choose_drivers(&choice, &kernel, work.path(), progress)?;
     fs::copy(&kernel.vmlinuz, made("vmlinuz")).map_err(|e| Error::path("copy", &kernel.vmlinuz, e))?;
     write("vconverter.toml", configuration.as_bytes())?;
     progress(&format!("making the initramfs with Linux {}", kernel.release));
-    copy_stripped(&bootenv, &made("bootenv"), progress)?;
-    copy_stripped(&agent, &made("agent"), progress)?;
     let rescue = match options.ssh_key {
         Some(_) => find_programs(progress)?,
         None => BTreeMap::new(),
     };
-    let plan = Plan {
-        kernel: &kernel,
-        bootenv: &made("bootenv"),
-        agent: Some(&made("agent")),
-        selection: &drivers.selection,
-        added: &drivers.added,
-        firmware: &drivers.firmware.contents,
-        names: &device_names(progress),
-        programs: &BTreeMap::new(),
-        rescue: &rescue,
-    };
-    let sizes = write_initramfs(&plan, &made("initramfs.img"))?;
-    progress(&format!(
-        "initramfs: {} modules, {} firmware files, {} MiB, compressed {} MiB",
-        drivers.selection.paths.len(),
-        drivers.firmware.contents.len(),
-        sizes.unpacked >> 20,
-        sizes.compressed >> 20
-    ));
+    let parts = Parts { kernel: &kernel, bootenv: &bootenv, agent: &agent, drivers: &drivers, rescue: &rescue };
+    make_initramfs(&parts, work.path(), &made("initramfs.img"), progress)?;
     write("vconverter.keymap", keymap.as_deref().unwrap_or_default())?;
     let files = ["vmlinuz", "initramfs.img", "vconverter.toml", "vconverter.keymap"].map(made);
     let identity = identity(&files.each_ref().map(PathBuf::as_path))?;
@@ -214,49 +201,6 @@ pub fn build_boot_image(options: &BuildOptions, progress: &mut dyn FnMut(&str)) 
         firmware: drivers.firmware.files,
         unknown_packages: drivers.firmware.unknown_packages,
     })
-}
-
-/// The modules and the firmware of a boot image.
-struct Drivers {
-    selection: Selection,
-    added: Added,
-    firmware: Firmware,
-}
-
-fn choose_drivers(
-    options: &BuildOptions,
-    kernel: &Kernel,
-    work: &Path,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Drivers> {
-    let added = load_added(&options.drivers, kernel, work, progress)?;
-    let mut index = load_index(&kernel.modules)?;
-    added.add_to(&mut index)?;
-    let wanted = match &options.devices {
-        Some(devices) => Wanted { starts: drivers::ONE_MACHINE, devices, ..Wanted::default() },
-        None => Wanted { starts: drivers::BOOT_IMAGE, without: drivers::BOOT_IMAGE_WITHOUT, ..Wanted::default() },
-    };
-    let selection = index.select(&Wanted { without_names: &options.without, ..wanted })?;
-    let mut sources = options.firmware.clone();
-    sources.folders.extend(added.firmware_folders.iter().cloned());
-    let mut firmware = collect(&firmware_of(kernel, &selection, &added)?, &sources, work, progress)?;
-    // Many files are of one module.
-    let mut dependents: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for file in &mut firmware.files {
-        for module in &file.modules {
-            let found = dependents.entry(module.clone()).or_insert_with(|| selection.dependents(module));
-            file.needed_by.extend(found.iter().cloned());
-        }
-    }
-    Ok(Drivers { selection, added, firmware })
-}
-
-/// Has the text of a configuration checked.
-fn check(bootenv: &Path, configuration: &str) -> Result<()> {
-    let failed = |e| Error::io("write a temporary file", e);
-    let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
-    file.write_all(configuration.as_bytes()).map_err(failed)?;
-    check_configuration(bootenv, file.path())
 }
 
 /// A name for the medium that follows from what is on it.

@@ -47,6 +47,26 @@ pub(crate) fn entry(cache: &Path, name: &str, make: impl FnOnce(&Path) -> Result
     Ok(finished)
 }
 
+/// Removes all entries but the `kept` that were changed last. One that another process has just found may be among them, so
+/// there is to be room for many more than are used at one time.
+pub(crate) fn forget_oldest(cache: &Path, kept: usize) -> Result<()> {
+    let mut entries: Vec<_> = children(cache)?
+        .into_iter()
+        .filter(|path| path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b".")))
+        .filter_map(|path| Some((fs::metadata(&path).and_then(|metadata| metadata.modified()).ok()?, path)))
+        .collect();
+    entries.sort();
+    for (_, path) in entries.iter().take(entries.len().saturating_sub(kept)) {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::path("remove", path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Removes what a process left that was killed while it held the lock.
 fn remove_partial(cache: &Path) -> Result<()> {
     for path in children(cache)? {
@@ -92,6 +112,20 @@ mod tests {
         let left: Vec<_> = children(cache.path()).unwrap();
         let left: Vec<_> = left.iter().map(|path| path.file_name().unwrap().to_string_lossy()).collect();
         assert_eq!(left, [".lock", ".partial-driver_0123456789abcdef", "new_1", "old_1"]);
+    }
+
+    #[test]
+    fn the_latest_entries_are_kept() {
+        let cache = tempfile::tempdir().unwrap();
+        for (age, name) in ["new", "old", "older", ".lock"].into_iter().enumerate() {
+            fs::create_dir(cache.path().join(name)).unwrap();
+            let time = std::time::SystemTime::now() - std::time::Duration::from_secs(60 * age as u64);
+            File::open(cache.path().join(name)).unwrap().set_modified(time).unwrap();
+        }
+        forget_oldest(cache.path(), 2).unwrap();
+        let left = children(cache.path()).unwrap();
+        let left: Vec<_> = left.iter().map(|path| path.file_name().unwrap().to_string_lossy()).collect();
+        assert_eq!(left, [".lock", "new", "old"]);
     }
 
     #[test]

@@ -22,9 +22,25 @@ pub struct Configuration {
     /// The public key that the rescue shell's SSH server accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rescue_key: Option<String>,
+    /// What a boot image is told that was pushed onto its machine; a section of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push: Option<PushSettings>,
     /// How the machine gets its address.
     #[serde(default, skip_serializing_if = "Network::is_empty")]
     pub network: Network,
+}
+
+/// The section `[push]`: nobody stands in front of the machine, which is to be back in its own system whatever happens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushSettings {
+    /// Which task it is for.
+    pub task: String,
+    /// Seconds without the controller after which the machine's own system is started again.
+    pub contact_seconds: u32,
+    /// Seconds after which the watchdog resets a machine that hangs; none where no watchdog is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog_seconds: Option<u32>,
 }
 
 impl Configuration {
@@ -77,6 +93,7 @@ mod tests {
             ca_fingerprint: Some("ab".repeat(32)),
             keymap: Some("de-latin1".into()),
             rescue_key: None,
+            push: Some(PushSettings { task: "t-1".into(), contact_seconds: 900, watchdog_seconds: Some(300) }),
             network: Network::parse_words("address=192.0.2.7/24,gateway=192.0.2.1,dns=192.0.2.53").unwrap(),
         };
         let text = configuration.to_toml().unwrap();

@@ -209,3 +209,41 @@ pub(crate) const ONE_MACHINE: &[&str] = &[
     "fs/nls/nls_utf8",
     "net/8021q/",
 ];
+
+/// What a pushed boot image has besides those of one machine: it writes to the filesystems that its machine starts from, to
+/// undo what it was started by, and it has what resets a machine that hangs.
+pub(crate) const PUSHED: &[&str] = &[
+    "drivers/char/ipmi/ipmi_devintf",
+    "drivers/char/ipmi/ipmi_si",
+    // What finds the timer of Intel's chipsets, on whose devices iTCO_wdt waits.
+    "drivers/i2c/busses/i2c-i801",
+    "drivers/mfd/lpc_ich",
+    "drivers/watchdog/hpwdt",
+    "drivers/watchdog/i6300esb",
+    "drivers/watchdog/iTCO_",
+    "drivers/watchdog/sp5100_tco",
+    "drivers/watchdog/wdat_wdt",
+    "fs/ext4/",
+    "fs/xfs/",
+    "lib/libcrc32c",
+];
+
+/// Drivers that kernels had in the place of those of ours: by the name there, by the name here.
+pub(crate) const RENAMED: &[(&str, &str)] = &[
+    // The IDE drivers before libata; they went with Linux 5.14.
+    ("ide_generic", "ata_generic"),
+    ("ide_pci_generic", "ata_generic"),
+    ("piix", "ata_piix"),
+    ("amd74xx", "pata_amd"),
+    ("atiixp", "pata_atiixp"),
+    ("via82cxxx", "pata_via"),
+    ("serverworks", "pata_serverworks"),
+    ("siimage", "pata_sil680"),
+    // Smart Arrays are hpsa's since Linux 4.14.
+    ("cciss", "hpsa"),
+    ("mpt2sas", "mpt3sas"),
+    // Makers' own, of devices that the kernel's drives too.
+    ("r8125", "r8169"),
+    ("r8168", "r8169"),
+    ("r8101", "r8169"),
+];

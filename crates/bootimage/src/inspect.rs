@@ -320,6 +320,11 @@ impl Inspection {
         ModuleSupport { module: module.to_owned(), present: self.named.contains_key(module), firmware }
     }
 
+    /// Whether the module `name` is in.
+    pub fn has_module(&self, name: &str) -> bool {
+        self.named.contains_key(name)
+    }
+
     /// Whether UEFI firmware with Secure Boot on starts it: everything in the chain is signed, and who signed the kernel
     /// signed the GRUB before it. `None` where there is no chain to look at.
     pub fn starts_under_secure_boot(&self) -> Option<bool> {

@@ -13,7 +13,7 @@ use crate::{Error, Result, package};
 
 pub(crate) const SHIM: &str = "/usr/lib/shim/shimx64.efi.signed";
 pub(crate) const MOK_MANAGER: &str = "/usr/lib/shim/mmx64.efi.signed";
-const SIGNED_GRUB: &str = "/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed";
+pub(crate) const SIGNED_GRUB: &str = "/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed";
 /// By this label the boot image knows the filesystem for its settings.
 const SETTINGS_LABEL: &str = "VCSETTINGS";
 const SETTINGS_BYTES: u64 = 1 << 20;

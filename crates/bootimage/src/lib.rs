@@ -7,6 +7,7 @@
 
 mod added;
 mod appliance;
+mod assembly;
 mod boot_image;
 mod cache;
 mod configuration;
@@ -26,8 +27,10 @@ mod modules;
 mod names;
 mod netboot;
 mod network;
+mod network_identity;
 mod package;
 mod program;
+mod push;
 mod rescue;
 mod tool;
 mod uki;
@@ -35,7 +38,7 @@ mod unpack;
 
 pub use appliance::{Appliance, ApplianceOptions, build_appliance};
 pub use boot_image::{BootImage, BuildOptions, Media, build_boot_image};
-pub use configuration::Configuration;
+pub use configuration::{Configuration, PushSettings};
 pub use devices::{Device, PciId, devices, devices_of, find_device};
 pub use error::{Error, ErrorKind, Result};
 pub use firmware::{FirmwareFile, FirmwareSources, Packages, is_vital};
@@ -44,4 +47,5 @@ pub use kernel::{Kernel, KernelChoice, load_kernel};
 pub use machine_report::parse_report;
 pub use network::Network;
 pub use program::Programs;
+pub use push::{COMMAND_LINE as PUSH_COMMAND_LINE, Push, PushOptions, build_push};
 pub use rescue::load_ssh_key;

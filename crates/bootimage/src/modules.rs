@@ -91,8 +91,12 @@ pub(crate) struct Wanted<'a> {
     pub(crate) without: &'a [&'a str],
     /// The same by name.
     pub(crate) without_names: &'a [String],
-    /// Devices by their modalias: all modules that serve them.
+    /// Devices by their modalias: all modules that serve them, as far as they are in one of `device_starts`.
     pub(crate) devices: &'a [String],
+    /// Starts of paths below `kernel/` of drivers that a device may bring.
+    pub(crate) device_starts: &'a [&'a str],
+    /// Modules by name; those that the kernel does not have are passed over ([`ModuleIndex::has`]).
+    pub(crate) names: &'a [String],
 }
 
 impl ModuleIndex {
@@ -143,11 +147,13 @@ impl ModuleIndex {
             return Err(Error::new(ErrorKind::NoKernel, "the kernel package has none of the modules that are needed"));
         }
         for device in wanted.devices {
-            let served = self.aliases.iter().filter(|(pattern, _)| kernel_modules::matches(pattern, device));
-            open.extend(
-                served.filter_map(|(_, module)| self.by_name.get(&module.replace('-', "_"))).map(String::as_str),
-            );
+            let served = self.serving(device).into_iter();
+            let paths = served.filter_map(|module| self.by_name.get(&module).map(String::as_str));
+            open.extend(paths.filter(|path| {
+                path.starts_with(ADDED) || begins(path, wanted.device_starts) && !begins(path, wanted.without)
+            }));
         }
+        open.extend(wanted.names.iter().flat_map(|name| self.resolve(name)));
         let mut paths = BTreeSet::new();
         while let Some(path) = open.pop() {
             if !paths.insert(path.to_owned()) {
@@ -159,6 +165,17 @@ impl ModuleIndex {
             }
         }
         Ok(self.describe(paths))
+    }
+
+    /// Whether the kernel has the module `name`, or one that answers to it, as a file.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        !self.resolve(name).is_empty()
+    }
+
+    /// Names of the modules that serve the device of a modalias.
+    pub(crate) fn serving(&self, modalias: &str) -> BTreeSet<String> {
+        let served = self.aliases.iter().filter(|(pattern, _)| kernel_modules::matches(pattern, modalias));
+        served.map(|(_, module)| module.replace('-', "_")).filter(|name| self.by_name.contains_key(name)).collect()
     }
 
     /// The paths that a module name or a plain alias stands for; none for what is built in.
@@ -215,18 +232,18 @@ mod tests {
         parse_index(DEP, ALIAS, SOFT).select(&Wanted { starts: wanted, ..Wanted::default() }).unwrap()
     }
 
-    fn names(selection: &Selection) -> Vec<String> {
+    fn names_of(selection: &Selection) -> Vec<String> {
         selection.paths.iter().map(|path| module_name(path)).collect()
     }
 
     #[test]
     fn soft_dependencies_by_alias_bring_every_provider() {
-        assert_eq!(names(&selected(&["fs/ext4/"])), ["crc32c_intel", "crc32c_generic", "ext4", "jbd2", "crc16"]);
+        assert_eq!(names_of(&selected(&["fs/ext4/"])), ["crc32c_intel", "crc32c_generic", "ext4", "jbd2", "crc16"]);
     }
 
     #[test]
     fn needs_of_needs_are_brought() {
-        let brought = names(&selected(&["drivers/scsi/"]));
+        let brought = names_of(&selected(&["drivers/scsi/"]));
         assert_eq!(brought, ["t10_pi", "crct10dif_generic", "sd_mod", "crc_t10dif"]);
     }
 
@@ -242,7 +259,7 @@ mod tests {
 
     #[test]
     fn words_of_pre_and_post_are_both_wanted() {
-        let brought = names(&selected(&["sound/"]));
+        let brought = names_of(&selected(&["sound/"]));
         assert!(brought.contains(&"ext4".into()) && brought.contains(&"sd_mod".into()), "{brought:?}");
     }
 
@@ -253,7 +270,7 @@ mod tests {
         assert_eq!(index.select(&wanted).unwrap().left_out, "");
         let without_names = ["sd_mod".to_owned()];
         let selection = index.select(&Wanted { without_names: &without_names, ..wanted }).unwrap();
-        assert!(!names(&selection).contains(&"sd_mod".to_owned()), "{:?}", selection.paths);
+        assert!(!names_of(&selection).contains(&"sd_mod".to_owned()), "{:?}", selection.paths);
         assert_eq!(selection.left_out, "alias scsi:t-0x00* sd_mod\n");
     }
 
@@ -269,9 +286,29 @@ mod tests {
     #[test]
     fn a_device_brings_its_driver() {
         let devices = ["scsi:t-0x00".to_owned(), "pci:v1".to_owned()];
-        let wanted = Wanted { starts: &["lib/crc16"], devices: &devices, ..Wanted::default() };
+        let wanted =
+            Wanted { starts: &["lib/crc16"], devices: &devices, device_starts: &["drivers/"], ..Wanted::default() };
         let selection = parse_index(DEP, ALIAS, SOFT).select(&wanted).unwrap();
-        assert_eq!(names(&selection), ["t10_pi", "crct10dif_generic", "sd_mod", "crc_t10dif", "crc16"]);
+        assert_eq!(names_of(&selection), ["t10_pi", "crct10dif_generic", "sd_mod", "crc_t10dif", "crc16"]);
+    }
+
+    #[test]
+    fn a_device_brings_no_driver_of_another_kind() {
+        let devices = ["scsi:t-0x00".to_owned(), "snd".to_owned()];
+        let names = ["jbd2".to_owned(), "no-such".to_owned()];
+        let wanted = Wanted {
+            starts: &["lib/crc16"],
+            devices: &devices,
+            device_starts: &["drivers/"],
+            names: &names,
+            ..Wanted::default()
+        };
+        let index = parse_index(DEP, ALIAS, SOFT);
+        let selection = index.select(&wanted).unwrap();
+        let found = names_of(&selection);
+        assert!(found.contains(&"sd_mod".to_owned()) && found.contains(&"jbd2".to_owned()), "{found:?}");
+        assert!(!found.contains(&"x".to_owned()), "sound is of no use: {found:?}");
+        assert!(index.has("crypto-crc32c") && index.has("crc32c-intel") && !index.has("no-such"));
     }
 
     #[test]

@@ -24,6 +24,12 @@ const CHECK: &str = "--check-configuration";
 #[serde(transparent)]
 pub struct Network(Table);
 
+impl From<Table> for Network {
+    fn from(table: Table) -> Self {
+        Self(table)
+    }
+}
+
 impl Network {
     /// What an operator gave: settings as `address=192.0.2.7/24,vlan=12`, or else the path of a file.
     ///

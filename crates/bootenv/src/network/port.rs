@@ -89,6 +89,7 @@ impl Port {
                     match self.settings.mode {
                         Mode::Static => self.run_static(),
                         Mode::Dhcp => self.run_dhcp(),
+                        Mode::Off => {}
                     }
                     break;
                 }
@@ -201,7 +202,7 @@ impl Port {
     }
 
     fn set_static(&mut self) -> Result<()> {
-        for net in self.settings.addresses()? {
+        for net in self.settings.static_addresses()? {
             self.add_address(net)?;
         }
         for gateway in self.settings.gateways() {

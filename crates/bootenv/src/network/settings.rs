@@ -15,6 +15,8 @@ const VLAN_MAX: u16 = 4094;
 const MTU_RANGE: std::ops::RangeInclusive<u32> = 1280..=9710;
 /// Per-NIC tables, members of a bond and name servers that a file may hold.
 const ENTRIES_MAX: usize = 64;
+/// Addresses and routes that a link may have.
+const PER_LINK_MAX: usize = 256;
 /// Longest name of a computer (RFC 1035, 2.3.4).
 const LABEL_LENGTH_MAX: usize = 63;
 
@@ -36,12 +38,13 @@ pub struct Network {
     /// For every interface that has no settings of its own.
     #[serde(flatten)]
     pub all: LinkSettings,
-    /// Settings of single interfaces, `[[network.nic]]`.
+    /// Settings of single interfaces, `[[network.nic]]`; several of one interface are in different VLANs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nic: Vec<NicSettings>,
-    /// Several interfaces as one, `[network.bond]`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bond: Option<Bond>,
+    /// Several interfaces as one, `[network.bond]`; where there is more than one, `[[network.bond]]`. Several of the same members are
+    /// one in different VLANs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "one_or_many")]
+    pub bond: Vec<Bond>,
 }
 
 /// Settings of one interface.
@@ -76,6 +79,9 @@ pub enum BondPolicy {
     /// IEEE 802.3ad (LACP); the switch is set up for it.
     #[serde(rename = "802.3ad")]
     Lacp,
+    /// All work, for a switch that takes their ports as one without LACP.
+    #[serde(rename = "balance-xor")]
+    BalanceXor,
 }
 
 /// How a link gets its addresses, and what else is set on it.
@@ -105,6 +111,49 @@ pub struct LinkSettings {
     /// Speed and duplex, `100/full`; negotiated where it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speed: Option<String>,
+    /// Static: further addresses of either kind, or all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// Static: routes through gateways, default ones too, beside those of `gateway` and `gateway6`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteSettings>,
+}
+
+/// A route through a gateway. One that is in none of the link's networks is on the link all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteSettings {
+    /// Where to: `198.51.100.0/24`; `0.0.0.0/0` is everywhere.
+    pub to: String,
+    /// The gateway.
+    pub via: IpAddr,
+    /// Of two routes to one place the one with the smaller metric is taken.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub metric: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl RouteSettings {
+    /// Where to.
+    ///
+    /// # Errors
+    /// A text that says no network, or one of another kind than the gateway.
+    pub fn destination(&self) -> Result<IpNet> {
+        let net = self.to.trim().split_once('/').and_then(|(address, prefix)| {
+            let address: IpAddr = address.parse().ok()?;
+            let longest = if address.is_ipv4() { 32 } else { 128 };
+            let prefix_length = prefix.parse().ok().filter(|bits| *bits <= longest)?;
+            Some(IpNet { address, prefix_length })
+        });
+        net.filter(|net| net.address.is_ipv4() == self.via.is_ipv4()).ok_or_else(|| {
+            Error::new(format!(
+                "routes: expected a network of the kind of its gateway {} as 198.51.100.0/24, found {:?}",
+                self.via, self.to
+            ))
+        })
+    }
 }
 
 /// Where IPv4 addresses come from.
@@ -116,6 +165,8 @@ pub enum Mode {
     Dhcp,
     /// The settings.
     Static,
+    /// Nowhere: the interface is left alone.
+    Off,
 }
 
 /// Speed and duplex of a link that does not negotiate them.
@@ -150,13 +201,16 @@ impl LinkSettings {
     ///
     /// # Errors
     /// The first setting that is of no use, by its name.
-    pub fn addresses(&self) -> Result<Vec<IpNet>> {
+    pub fn static_addresses(&self) -> Result<Vec<IpNet>> {
         let mut addresses = Vec::new();
         if self.mode == Mode::Static {
             let text = self.address.as_deref().unwrap_or_default();
             // Whoever has IPv6 only needs no IPv4 address.
-            if !(text.is_empty() && self.address6.is_some()) {
+            if !(text.is_empty() && (self.address6.is_some() || !self.addresses.is_empty())) {
                 addresses.push(parse_net("address", text, false)?);
+            }
+            for text in &self.addresses {
+                addresses.push(parse_net("addresses", text, false)?);
             }
         }
         if let Some(text) = &self.address6 {
@@ -184,7 +238,13 @@ impl LinkSettings {
     /// # Errors
     /// The first one that is of no use, by its name.
     pub fn check(&self) -> Result<()> {
-        let addresses = self.addresses()?;
+        for (what, count) in [("addresses", self.addresses.len()), ("routes", self.routes.len())] {
+            if count > PER_LINK_MAX {
+                return Err(Error::new(format!("{what}: expected at most {PER_LINK_MAX}, found {count}")));
+            }
+        }
+        self.routes.iter().try_for_each(|route| route.destination().map(drop))?;
+        let addresses = self.static_addresses()?;
         for gateway in self.gateways() {
             let reachable = addresses.iter().any(|net| contains(net, gateway));
             let link_local = matches!(gateway, IpAddr::V6(address) if address.is_unicast_link_local());
@@ -209,22 +269,41 @@ impl LinkSettings {
 impl Network {
     /// The settings of an interface; `None` where it is to be left alone, or is a bond's member.
     pub fn settings_of(&self, name: &str, mac: MacAddress) -> Option<&LinkSettings> {
-        if self.bond.as_ref().is_some_and(|bond| bond.members.contains(&mac)) {
-            return None;
+        self.links_of(name, mac).into_iter().next()
+    }
+
+    /// All settings of an interface, each in another VLAN.
+    pub fn links_of(&self, name: &str, mac: MacAddress) -> Vec<&LinkSettings> {
+        if self.bond.iter().any(|bond| bond.members.contains(&mac)) {
+            return Vec::new();
         }
-        if let Some(own) = self.nic.iter().find(|nic| nic.mac == mac) {
-            return Some(&own.link);
-        }
+        let mut own: Vec<&LinkSettings> = self.nic.iter().filter(|nic| nic.mac == mac).map(|nic| &nic.link).collect();
         let wanted =
             self.interface.as_ref().is_none_or(|wanted| wanted == name) && self.mac.is_none_or(|wanted| wanted == mac);
-        wanted.then_some(&self.all)
+        if own.is_empty() && wanted {
+            own.push(&self.all);
+        }
+        own.retain(|link| link.mode != Mode::Off);
+        own
+    }
+
+    /// The bonds, each with its settings in all of its VLANs.
+    pub fn bonds(&self) -> Vec<(&Bond, Vec<&LinkSettings>)> {
+        let mut bonds: Vec<(&Bond, Vec<&LinkSettings>)> = Vec::new();
+        for bond in &self.bond {
+            match bonds.iter_mut().find(|(other, _)| other.members == bond.members) {
+                Some((_, links)) => links.push(&bond.link),
+                None => bonds.push((bond, vec![&bond.link])),
+            }
+        }
+        bonds
     }
 
     /// The settings for another machine, whose interfaces have other addresses: where one was set here, every one is to be
     /// set so there. The name is this computer's own.
     pub fn for_next_machine(&self) -> Self {
         let mut next = Self { hostname: None, ..self.clone() };
-        if let ([only], None) = (self.nic.as_slice(), &self.bond) {
+        if let ([only], []) = (self.nic.as_slice(), self.bond.as_slice()) {
             next.all = only.link.clone();
             next.nic.clear();
             (next.interface, next.mac) = (None, None);
@@ -234,7 +313,7 @@ impl Network {
 
     /// What to think of before another machine uses these.
     pub fn caution_for_next_machine(&self) -> Option<&'static str> {
-        if self.bond.is_some() || !self.nic.is_empty() {
+        if !self.bond.is_empty() || !self.nic.is_empty() {
             return Some("what is set for a bond or a single interface is for these cards only");
         }
         (self.all.mode == Mode::Static || self.all.address6.is_some())
@@ -250,8 +329,10 @@ impl Network {
         if let Some(name) = &self.hostname {
             check_hostname(name).map_err(named)?;
         }
-        let members = self.bond.as_ref().map_or(0, |bond| bond.members.len());
-        for (what, count) in [("dns", self.dns.len()), ("nic", self.nic.len()), ("bond.members", members)] {
+        let members = self.bond.iter().map(|bond| bond.members.len()).max().unwrap_or(0);
+        let counts =
+            [("dns", self.dns.len()), ("nic", self.nic.len()), ("bond", self.bond.len()), ("bond.members", members)];
+        for (what, count) in counts {
             if count > ENTRIES_MAX {
                 return Err(Error::new(format!("network.{what}: expected at most {ENTRIES_MAX}, found {count}")));
             }
@@ -260,13 +341,65 @@ impl Network {
         for nic in &self.nic {
             nic.link.check().map_err(|e| Error::new(format!("network.nic {}: {}", nic.mac, e.context)))?;
         }
-        if let Some(bond) = &self.bond {
+        for bond in &self.bond {
             if bond.members.is_empty() {
                 return Err(Error::new("network.bond.members: expected MAC addresses, found none"));
             }
             bond.link.check().map_err(|e| Error::new(format!("network.bond.{}", e.context)))?;
         }
+        self.check_apart()
+    }
+
+    /// What has one place is said once: a VLAN of an interface or a bond, the members and the policy of a bond.
+    fn check_apart(&self) -> Result<()> {
+        for (at, nic) in self.nic.iter().enumerate() {
+            if self.nic.iter().take(at).any(|other| other.mac == nic.mac && other.link.vlan == nic.link.vlan) {
+                let what = format!("network.nic {}: expected each of its settings in another vlan", nic.mac);
+                return Err(Error::new(what));
+            }
+        }
+        for (at, bond) in self.bond.iter().enumerate() {
+            let shares = |other: &&Bond| other.members.iter().any(|mac| bond.members.contains(mac));
+            for other in self.bond.iter().take(at).filter(shares) {
+                if other.members != bond.members || other.policy != bond.policy {
+                    let what =
+                        "network.bond: expected bonds that share members to be one, with the same members and policy";
+                    return Err(Error::new(what));
+                }
+                if other.link.vlan == bond.link.vlan {
+                    return Err(Error::new("network.bond: expected each of its settings in another vlan"));
+                }
+            }
+        }
         Ok(())
+    }
+}
+
+/// One value as a table, several as a list of tables.
+mod one_or_many {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Bond;
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        One(Bond),
+        Many(Vec<Bond>),
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Bond>, D::Error> {
+        Ok(match Given::deserialize(deserializer)? {
+            Given::One(bond) => vec![bond],
+            Given::Many(bonds) => bonds,
+        })
+    }
+
+    pub(super) fn serialize<S: Serializer>(bonds: &[Bond], serializer: S) -> Result<S::Ok, S::Error> {
+        match bonds {
+            [one] => one.serialize(serializer),
+            many => many.serialize(serializer),
+        }
     }
 }
 
@@ -397,7 +530,7 @@ mod tests {
         let mac = |text: &str| text.parse().unwrap();
         let own = network.settings_of("eth0", mac("52:54:00:12:34:56")).unwrap();
         assert_eq!(
-            (own.vlan, own.mtu, own.addresses().unwrap()[0].to_string()),
+            (own.vlan, own.mtu, own.static_addresses().unwrap()[0].to_string()),
             (Some(12), Some(9000), "192.0.2.7/24".into())
         );
         assert_eq!(own.speed().unwrap(), Some(LinkSpeed { megabits: 100, full_duplex: true }));
@@ -434,6 +567,56 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_may_be_in_several_vlans_and_a_bond_too() {
+        let members = "members = [\"52:54:00:12:34:01\", \"52:54:00:12:34:02\"]\nmode = \"static\"\n";
+        let network = network(&format!(
+            "mode = \"off\"\n\
+             [[nic]]\nmac = \"52:54:00:12:34:56\"\nmode = \"static\"\naddresses = [\"192.0.2.7/24\", \"2001:db8::7/64\"]\n\
+             [[nic.routes]]\nto = \"0.0.0.0/0\"\nvia = \"192.0.2.1\"\nmetric = 100\n\
+             [[nic]]\nmac = \"52:54:00:12:34:56\"\nvlan = 12\nmode = \"static\"\naddresses = [\"198.51.100.7/24\"]\n\
+             [[bond]]\npolicy = \"balance-xor\"\n{members}address = \"203.0.113.7/24\"\n\
+             [[bond]]\npolicy = \"balance-xor\"\n{members}addresses = [\"203.0.113.130/25\"]\nvlan = 7\n\
+             [[bond]]\npolicy = \"active-backup\"\nmembers = [\"52:54:00:12:34:03\"]\n",
+        ));
+        network.check().unwrap();
+        let mac = |text: &str| text.parse().unwrap();
+        let links = network.links_of("eth0", mac("52:54:00:12:34:56"));
+        assert_eq!(links.iter().map(|link| link.vlan).collect::<Vec<_>>(), [None, Some(12)]);
+        assert_eq!(links[0].static_addresses().unwrap().len(), 2);
+        assert_eq!(links[0].routes[0].destination().unwrap().prefix_length, 0);
+        assert_eq!(network.settings_of("eth1", mac("52:54:00:12:34:57")), None, "the others are left alone");
+        let bonds: Vec<_> = network.bonds().iter().map(|(bond, links)| (bond.members.len(), links.len())).collect();
+        assert_eq!(bonds, [(2, 2), (1, 1)]);
+        let again: Network = toml::from_str(&toml::to_string(&network).unwrap()).unwrap();
+        assert_eq!(again, network, "what is saved is what is read");
+    }
+
+    #[test]
+    fn what_has_one_place_is_said_once() {
+        let bond = |policy: &str, members: &str, vlan: u16| {
+            format!("[[bond]]\npolicy = \"{policy}\"\nmembers = [{members}]\nvlan = {vlan}\n")
+        };
+        let (one, two) = ("\"52:54:00:12:34:01\"", "\"52:54:00:12:34:02\"");
+        let nic = "[[nic]]\nmac = \"52:54:00:12:34:56\"\nvlan = 1\n";
+        let route = |to: &str| format!("[[routes]]\nto = \"{to}\"\nvia = \"192.0.2.1\"\n");
+        for (text, wanted) in [
+            (nic.repeat(2), "network.nic 52:54:00:12:34:56: expected each"),
+            (bond("802.3ad", one, 1) + &bond("802.3ad", one, 1), "network.bond: expected each"),
+            (bond("802.3ad", one, 1) + &bond("active-backup", one, 2), "network.bond: expected bonds"),
+            (bond("802.3ad", one, 1) + &bond("802.3ad", &format!("{one}, {two}"), 2), "network.bond: expected bonds"),
+            (route("198.51.100.0"), "network.routes: expected a network"),
+            (route("198.51.100.0/33"), "network.routes: expected a network"),
+            (route("::/0"), "network.routes: expected a network of the kind of its gateway"),
+            (route("198.51.100.0/24").repeat(257), "network.routes: expected at most 256"),
+            ("mode = \"static\"\naddresses = [\"192.0.2.7\"]".into(), "network.addresses: expected"),
+        ] {
+            let error = network(&text).check().unwrap_err();
+            assert!(error.context.starts_with(wanted), "{text}: {}", error.context);
+        }
+        network(&(bond("802.3ad", one, 1) + &bond("802.3ad", one, 2) + &bond("802.3ad", two, 1))).check().unwrap();
+    }
+
+    #[test]
     fn the_next_machine_has_other_interfaces() {
         let nic = "[[nic]]\nmac = \"52:54:00:12:34:56\"\nmode = \"static\"\naddress = \"192.0.2.7/24\"\nvlan = 12\n";
         let one = network(&format!("hostname = \"web1\"\ndns = [\"192.0.2.53\"]\n{nic}"));
@@ -451,7 +634,7 @@ mod tests {
     fn an_ipv6_machine_needs_no_ipv4_address() {
         let network = network("mode = \"static\"\naddress6 = \"2001:db8::7/64\"\ngateway6 = \"fe80::1\"");
         network.check().unwrap();
-        assert_eq!(network.all.addresses().unwrap().len(), 1);
+        assert_eq!(network.all.static_addresses().unwrap().len(), 1);
         assert_eq!(network.all.gateways(), ["fe80::1".parse::<IpAddr>().unwrap()]);
     }
 }
