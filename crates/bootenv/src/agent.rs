@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::console::log;
 use crate::status::Status;
-use crate::{Error, Result, conversation, medium, reaper};
+use crate::{Error, Result, conversation, medium, reaper, restore};
 
 const PROGRAM: &str = "/usr/bin/vconverter-agent";
 const FOLDER: &str = "/run/vconverter";
@@ -70,7 +70,7 @@ impl AgentLine {
 
     /// Whether the controller took this machine in: it may be copied at any time.
     pub fn is_at_work(&self) -> bool {
-        matches!(self.status.as_str(), "ready" | "copying" | "verifying" | "finished")
+        matches!(self.status.as_str(), "ready" | "copying" | "verifying" | "staying" | "finished")
     }
 
     /// How the controller's operator wants the machine to be ended, and in words.
@@ -110,6 +110,11 @@ impl Place {
 
     fn state(&self) -> PathBuf {
         self.folder.join("agent")
+    }
+
+    /// Where the agent takes an enrolment token from; it removes it when it was used.
+    pub fn token(&self) -> PathBuf {
+        self.state().join("token")
     }
 
     fn machine_disks(&self) -> PathBuf {
@@ -243,6 +248,10 @@ struct AgentConfiguration<'a> {
     guest_facts: &'a str,
     machine_disks: &'a Path,
     boot_medium: Option<&'a str>,
+    /// Where the token is, until it was used.
+    enrol: Option<PathBuf>,
+    /// Where the report of what was restored is.
+    boot_path: Option<PathBuf>,
 }
 
 /// Keeps an agent running; for a thread of its own. Waits until the controller is known and there is an address.
@@ -303,6 +312,8 @@ fn run_once(place: &Place, address: &Address, controller: &Controller, status: &
         guest_facts: GUEST_FACTS,
         machine_disks: &place.machine_disks(),
         boot_medium: medium::started_from(),
+        enrol: Some(place.token()).filter(|path| path.exists()),
+        boot_path: Some(PathBuf::from(restore::REPORT)).filter(|path| path.exists()),
     };
     let json = serde_json::to_vec(&configuration).map_err(|e| Error::io("agent configuration", e))?;
     fs::write(&path, json).map_err(|e| Error::path("write", &path, e))?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::agent::Controller;
-use crate::configuration::{self, Configuration, load_configuration};
+use crate::configuration::{self, Configuration, Push, load_configuration};
 use crate::console::log;
 use crate::disks::{is_disk, list_disks, set_all_read_only, set_read_only};
 use crate::network::settings::Wanted;
@@ -15,8 +15,8 @@ use crate::status::Status;
 use crate::uevent::{Event, Events};
 use crate::unclaimed::{Places, list_unclaimed};
 use crate::{
-    agent, conversation, inspection, keymap, medium, memory, modules, mounts, network, pushed, reaper, rescue, screen,
-    stick,
+    agent, conversation, deadline, inspection, keymap, medium, memory, modules, mounts, network, push, pushed, reaper,
+    rescue, restore, screen, stick, watchdog,
 };
 
 /// Disks behind slow controllers come late; nobody waits longer for the first inspection.
@@ -33,6 +33,17 @@ pub fn run() -> ! {
     log(format!("started from: {}", medium::started_from().unwrap_or("the boot loader does not say")));
     quieten_kernel();
     start(reaper::run);
+    let mut configuration = load_configuration(Path::new(configuration::PATH)).unwrap_or_else(|error| {
+        log(error.chain());
+        Configuration::default()
+    });
+    if medium::started_from() == Some("push") {
+        // One whose configuration is damaged goes back all the same.
+        configuration.push.get_or_insert_default();
+    }
+    if let Some(push) = &configuration.push {
+        begin_push(push, &status);
+    }
     let settled = Settled::default();
     // Before any driver is loaded, so that a disk is read-only as soon as it is there.
     match Events::open() {
@@ -43,11 +54,10 @@ pub fn run() -> ! {
         Err(error) => log(error.chain()),
     }
     load_drivers();
+    if let Some(seconds) = configuration.push.as_ref().and_then(|push| push.watchdog_seconds) {
+        watchdog::arm(seconds);
+    }
     protect_disks(&status);
-    let configuration = load_configuration(Path::new(configuration::PATH)).unwrap_or_else(|error| {
-        log(error.chain());
-        Configuration::default()
-    });
     match keymap::load() {
         Some(Ok(())) => log(format!("keymap: {}", configuration.keymap.as_deref().unwrap_or("of the image"))),
         Some(Err(error)) => log(error.chain()),
@@ -81,12 +91,17 @@ pub fn run() -> ! {
         start(move || screen::run_serial(&serial));
     }
     {
-        let (controller, status) = (Arc::clone(&controller), Arc::clone(&status));
+        let (controller, status, push) = (Arc::clone(&controller), Arc::clone(&status), configuration.push.clone());
         start(move || {
             settled.wait();
             protect_disks(&status);
             let disks = status.picture().disks;
             log(format!("disks: {} found, {} read-only", disks.len(), disks.iter().filter(|d| d.read_only).count()));
+            // Before anything looks at the disks for longer, and before anything is copied.
+            if let Some(push) = push {
+                restore::run(&push.task, &status);
+                show_disks(&status);
+            }
             look_for_guest(&status);
             log(format!("memory: {}, {} of it available", memory::total(), memory::available()));
             {
@@ -101,6 +116,16 @@ pub fn run() -> ! {
         });
     }
     conversation::run(&configuration, &controller, &wanted, &status)
+}
+
+/// First of all: whatever hangs from here on, the machine goes back to its own system.
+fn begin_push(push: &Push, status: &Arc<Status>) {
+    push::restart_on_panic();
+    let (contact_seconds, status) = (push.contact_seconds, Arc::clone(status));
+    start(move || deadline::run(contact_seconds, &status));
+    if let Err(error) = push::take_token(Path::new(push::TOKEN), &agent::Place::default().token()) {
+        log(error.chain());
+    }
 }
 
 fn start<T>(work: impl FnOnce() -> T + Send + 'static) {

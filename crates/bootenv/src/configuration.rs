@@ -59,6 +59,12 @@ pub struct Push {
     pub watchdog_seconds: Option<u32>,
 }
 
+impl Default for Push {
+    fn default() -> Self {
+        Self { task: String::new(), contact_seconds: default_contact_seconds(), watchdog_seconds: None }
+    }
+}
+
 fn default_contact_seconds() -> u32 {
     900
 }

@@ -19,7 +19,7 @@ use crate::rescue;
 use crate::screens::{Choice, Screens};
 use crate::status::{Picture, Reachability, Status};
 use crate::stick::{self, Saved};
-use crate::{Result, boot_image, download, media};
+use crate::{Result, boot_image, deadline, download, media, watchdog};
 
 /// Without an address for so long, the Network Configurator is offered.
 const OFFER_AFTER: Duration = Duration::from_secs(25);
@@ -40,7 +40,8 @@ pub fn run(configuration: &Configuration, controller: &Controller, wanted: &Arc<
         status,
         dialog: Dialog::default(),
         screens: Screens::new(rescue::is_built_in()),
-        settled: false,
+        // Whoever pushed the image knows this machine: no stick that lies in it has a say.
+        settled: configuration.push.is_some(),
     };
     match &configuration.controller {
         Some(address) => {
@@ -58,6 +59,7 @@ pub fn run(configuration: &Configuration, controller: &Controller, wanted: &Arc<
     let (started, mut offered) = (Instant::now(), false);
     conversation.show_question(true);
     loop {
+        status.sign();
         let before = conversation.question();
         match inputs.recv_timeout(TICK) {
             Ok(input) => conversation.take(input),
@@ -106,6 +108,12 @@ impl Conversation<'_> {
             }
             Input::Key(_, Key::Function(1)) => self.screens.open_menu(),
             Input::Key(_, Key::Character('m' | 'M')) if self.dialog.question().is_none() => self.screens.open_menu(),
+            // Noise on a serial port is no answer to the question that follows.
+            Input::Key(_, Key::Character('s' | 'S'))
+                if self.dialog.question().is_none() && self.status.picture().deadline.is_some() =>
+            {
+                self.dialog.ask_stay();
+            }
             input => {
                 if !matches!(input, Input::Key(..) | Input::Confirmation(None)) {
                     // What is asked now is asked on the status screen.
@@ -148,6 +156,7 @@ impl Conversation<'_> {
             Outcome::Nothing => {}
             Outcome::Restart => end(self.status, "restarting", RebootCommand::Restart),
             Outcome::PowerOff => end(self.status, "switching off", RebootCommand::PowerOff),
+            Outcome::Stay => deadline::stay(),
             Outcome::Confirmed(code) => {
                 log(format!(
                     "controller: its operator sees the code {code}, as answered here; it is trusted until the restart"
@@ -336,6 +345,8 @@ pub(crate) fn end(status: &Status, what: &str, command: RebootCommand) -> ! {
     log(format!("{what}, as asked"));
     status.update(|picture| picture.agent.detail = Some(what.into()));
     console::drain(Duration::from_secs(2));
+    // Of a timer that counts through the restart the machine's own system knows nothing.
+    watchdog::disarm();
     loop {
         if let Err(errno) = rustix::system::reboot(command) {
             log(format!("{what}: {errno}"));

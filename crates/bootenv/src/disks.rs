@@ -2,7 +2,8 @@
 //!
 //! Read-only is a flag of the kernel for whole disks and partitions (BLKROSET); every write to them then fails, whoever
 //! tries. CD drives, loop and memory devices are no disks of the machine. A stick for settings is made writable for the
-//! time of saving ([`Held`]), and nothing else ever is.
+//! time of saving ([`Held`]); so are the filesystems by which a pushed boot image was started, for the time of undoing that
+//! (`restore`). Nothing else ever is.
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -63,6 +64,21 @@ pub fn partitions(disk: &str) -> Vec<String> {
     partitions_in(&Path::new("/sys/block").join(disk))
 }
 
+/// Number of a partition as the kernel counts it; `None` for a disk.
+pub fn partition_number(name: &str) -> Option<u32> {
+    read(&Path::new("/sys/class/block").join(name).join("partition")).parse().ok()
+}
+
+/// Size of a block device.
+pub fn size(name: &str) -> Option<ByteCount> {
+    size_in(&Path::new("/sys/class/block").join(name))
+}
+
+/// Whether the kernel refuses writes to the block device `name`.
+pub fn is_read_only(name: &str) -> bool {
+    read(&Path::new("/sys/class/block").join(name).join("ro")) == "1"
+}
+
 /// Sets the block device `name` read-only, unless it is a [`Writable`].
 ///
 /// # Errors
@@ -121,6 +137,30 @@ impl Held {
     }
 }
 
+impl Writable {
+    /// Has the devices keep what was written, and forgets what is known of their content: a filesystem writes past that.
+    ///
+    /// # Errors
+    /// One of them could not keep it.
+    pub fn flush(&self) -> Result<()> {
+        for (name, device) in &self.0.0 {
+            device.sync_all().map_err(|e| Error::path("flush", &device_path(name), e))?;
+            flush_buffers(name, device)?;
+        }
+        Ok(())
+    }
+}
+
+#[allow(unsafe_code)]
+fn flush_buffers(name: &str, device: &File) -> Result<()> {
+    const BLKFLSBUF: libc::Ioctl = 0x1261;
+    // SAFETY: BLKFLSBUF takes no argument.
+    if unsafe { libc::ioctl(device.as_raw_fd(), BLKFLSBUF, 0) } != 0 {
+        return Err(Error::path("flush the buffers of", &device_path(name), std::io::Error::last_os_error()));
+    }
+    Ok(())
+}
+
 impl Drop for Writable {
     fn drop(&mut self) {
         for (name, device) in &self.0.0 {
@@ -155,8 +195,7 @@ pub fn list_disks() -> Vec<DiskFacts> {
 }
 
 fn disk_facts(folder: &Path, name: String) -> Option<DiskFacts> {
-    // sysfs counts in units of 512 bytes, whatever the disk's sector size is.
-    let size = read(&folder.join("size")).parse::<u64>().ok()?.checked_mul(512).filter(|size| *size > 0)?;
+    let size = size_in(folder)?;
     let is_set = |folder: PathBuf| read(&folder.join("ro")) == "1";
     let read_only =
         is_set(folder.to_owned()) && partitions_in(folder).into_iter().all(|part| is_set(folder.join(part)));
@@ -165,7 +204,13 @@ fn disk_facts(folder: &Path, name: String) -> Option<DiskFacts> {
     };
     let serial = either("device/serial", "serial");
     let serial = if serial.is_empty() { serial_page(&folder.join("device/vpd_pg80")) } else { serial };
-    Some(DiskFacts { size: ByteCount(size), model: either("device/model", "device/name"), serial, read_only, name })
+    Some(DiskFacts { size, model: either("device/model", "device/name"), serial, read_only, name })
+}
+
+/// sysfs counts in units of 512 bytes, whatever the disk's sector size is.
+fn size_in(folder: &Path) -> Option<ByteCount> {
+    let sectors = read(&folder.join("size")).parse::<u64>().ok()?;
+    sectors.checked_mul(512).filter(|size| *size > 0).map(ByteCount)
 }
 
 fn partitions_in(folder: &Path) -> Vec<String> {

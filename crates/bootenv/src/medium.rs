@@ -18,7 +18,7 @@ const NAME: &str = "/vconverter.medium";
 const DESCRIPTOR_OFFSET: u64 = 16 * 2048;
 const VOLUME_SET: std::ops::Range<usize> = 190..318;
 
-/// What the boot loader says that it came from: `iso` or `pxe`.
+/// What the boot loader says that it came from: `iso`, `pxe`, or `push` where a running system was started into it.
 pub fn started_from() -> Option<&'static str> {
     said(&fs::read_to_string("/proc/cmdline").unwrap_or_default())
 }
@@ -26,7 +26,7 @@ pub fn started_from() -> Option<&'static str> {
 /// The last word counts, as for the kernel itself; one that is not known says nothing.
 fn said(command_line: &str) -> Option<&'static str> {
     let word = command_line.split_ascii_whitespace().filter_map(|word| word.strip_prefix(WORD)).next_back()?;
-    ["iso", "pxe"].into_iter().find(|known| *known == word)
+    ["iso", "pxe", "push"].into_iter().find(|known| *known == word)
 }
 
 /// Whether disk `name` is the medium that we came from. What cannot be read is none.
@@ -55,6 +55,7 @@ mod tests {
     fn the_boot_loader_says_what_it_came_from() {
         assert_eq!(said("console=tty0 vconverter.boot=iso loglevel=5\n"), Some("iso"));
         assert_eq!(said("vconverter.boot=iso vconverter.boot=pxe"), Some("pxe"));
+        assert_eq!(said("panic=10 oops=panic vconverter.boot=push"), Some("push"));
         assert_eq!([said(""), said("vconverter.boot=toaster"), said("xvconverter.boot=iso")], [None; 3]);
     }
 

@@ -1,4 +1,5 @@
-//! The kernel's own filesystems. A source's filesystems are never mounted in the boot image.
+//! The kernel's own filesystems. Of a source's filesystems only those are mounted that a pushed boot image was started from, by
+//! `restore`.
 
 use std::ffi::CString;
 use std::fs;
@@ -84,6 +85,21 @@ pub fn mount_firmware_variables() -> Result<()> {
         Ok(()) | Err(Errno::BUSY) => Ok(()),
         Err(errno) => Err(Error::path("mount efivarfs on", target, errno)),
     }
+}
+
+/// Makes the firmware's variables writable, or read-only again; where there are none there is nothing to do.
+///
+/// # Errors
+/// They are not mounted, or the kernel refuses.
+pub fn set_firmware_variables_writable(writable: bool) -> Result<()> {
+    let target = Path::new("/sys/firmware/efi/efivars");
+    if !target.is_dir() {
+        return Ok(());
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let flags = if writable { flags } else { flags | MountFlags::RDONLY };
+    let what = if writable { "make writable" } else { "set read-only" };
+    rustix::mount::mount_remount(target, flags, c"").map_err(|e| Error::path(what, target, e))
 }
 
 #[cfg(test)]

@@ -47,6 +47,8 @@ pub enum Outcome {
     Restart,
     /// Switch the machine off.
     PowerOff,
+    /// Stay in the boot image, whatever its deadline.
+    Stay,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,7 @@ enum Asked {
     Controller,
     Restart,
     PowerOff,
+    Stay,
     Confirmation,
 }
 
@@ -84,6 +87,11 @@ impl Dialog {
     /// Asks whether the machine shall be switched off.
     pub fn ask_power_off(&mut self) {
         self.ask(Asked::PowerOff);
+    }
+
+    /// Asks whether the machine shall stay in the boot image.
+    pub fn ask_stay(&mut self) {
+        self.ask(Asked::Stay);
     }
 
     /// Takes back the question for the controller: it was given elsewhere.
@@ -119,6 +127,7 @@ impl Dialog {
             Asked::Controller => "Controller (HOST:PORT):".into(),
             Asked::Restart => "Restart this machine? A copy in progress stops. Type yes:".into(),
             Asked::PowerOff => "Switch this machine off? A copy in progress stops. Type yes:".into(),
+            Asked::Stay => "Stay here until somebody restarts this machine? Type yes:".into(),
             Asked::Confirmation => {
                 let code = self.code.as_deref().unwrap_or_default();
                 format!("Does the controller's operator see the code {code}? yes / no:")
@@ -175,10 +184,11 @@ impl Dialog {
         let typed = std::mem::take(&mut self.typed[console]);
         match asked {
             Asked::Confirmation => self.answer_confirmation(&typed),
-            Asked::Restart | Asked::PowerOff => {
+            Asked::Restart | Asked::PowerOff | Asked::Stay => {
                 self.end_question();
                 match (typed.trim().eq_ignore_ascii_case("yes"), asked) {
                     (true, Asked::Restart) => Outcome::Restart,
+                    (true, Asked::Stay) => Outcome::Stay,
                     (true, _) => Outcome::PowerOff,
                     (false, _) => Outcome::Nothing,
                 }
@@ -339,6 +349,21 @@ mod tests {
         let mut decoder = Decoder::default();
         let keys = text.bytes().filter_map(|byte| decoder.take(byte));
         keys.map(|key| dialog.take(Input::Key(console, key))).last().unwrap()
+    }
+
+    #[test]
+    fn a_machine_stays_only_after_a_yes() {
+        let type_in = |dialog: &mut Dialog, text: &str| {
+            text.chars().for_each(|c| drop(dialog.take(Input::Key(1, Key::Character(c)))));
+            dialog.take(Input::Key(1, Key::Enter))
+        };
+        for (answer, expected) in [("yes", Outcome::Stay), ("", Outcome::Nothing), ("s", Outcome::Nothing)] {
+            let mut dialog = Dialog::default();
+            dialog.ask_stay();
+            assert!(dialog.question().unwrap().text.starts_with("Stay here"));
+            assert_eq!(type_in(&mut dialog, answer), expected, "{answer:?}");
+            assert_eq!(dialog.question(), None);
+        }
     }
 
     #[test]

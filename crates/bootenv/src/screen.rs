@@ -121,8 +121,14 @@ pub fn draw(picture: &Picture, log: &[String], columns: usize, rows: usize) -> V
         n if n > DISKS_MAX => field("", &format!("and {} more", n - DISKS_MAX)),
         _ => {}
     }
+    if let Some(boot_path) = &picture.boot_path {
+        field("Boot path", boot_path);
+    }
     field("Controller", &picture.controller);
     field("State", &picture.agent.describe());
+    if let Some(deadline) = &picture.deadline {
+        field("Own system", deadline);
+    }
     if let Some(question) = &picture.question {
         lines.push(Line::Plain(String::new()));
         if !question.complaint.is_empty() {
@@ -294,6 +300,15 @@ mod tests {
         let lines = draw(&picture, &log, 80, 24);
         assert_eq!(text(&lines[22]), " line 39");
         assert_eq!(text(&lines[21]), " line 38");
+    }
+
+    #[test]
+    fn a_pushed_boot_image_shows_what_it_restored_and_when_it_goes_back() {
+        let deadline = "is started in 14:59: no contact with the controller; S stays here";
+        let pushed = Picture { boot_path: Some("as it was".into()), deadline: Some(deadline.into()), ..picture(1, 1) };
+        let lines = draw(&pushed, &[], 80, 24);
+        let shown = |wanted: &str| lines.iter().any(|line| text(line) == wanted);
+        assert!(shown(" Boot path  as it was") && shown(&format!(" Own system {deadline}")), "{lines:?}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use machine::{IpNet, MacAddress};
 
@@ -53,6 +53,10 @@ pub struct Picture {
     pub controller: String,
     /// The agent's last word.
     pub agent: AgentLine,
+    /// How the boot path of the machine's own system is, where the boot image was pushed.
+    pub boot_path: Option<String>,
+    /// When the machine's own system is started again, and why, where the boot image was pushed.
+    pub deadline: Option<String>,
     /// What was read of the copy, by disk.
     pub copies: BTreeMap<String, (u64, u64)>,
     /// Whether the controller can be reached, as far as that was tried.
@@ -90,6 +94,8 @@ pub struct Question {
 pub struct Status {
     state: Mutex<(u64, Picture)>,
     changed: Condvar,
+    /// When the main loop last gave a sign of life.
+    sign: Mutex<Option<Instant>>,
 }
 
 impl Status {
@@ -112,6 +118,16 @@ impl Status {
                 None => picture.nics.remove(&index),
             };
         });
+    }
+
+    /// The main loop is alive.
+    pub fn sign(&self) {
+        *self.sign.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long ago the main loop gave a sign of life; before its first, how long ago this was asked first.
+    pub fn silent(&self) -> Duration {
+        self.sign.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now).elapsed()
     }
 
     /// The picture as it is.
