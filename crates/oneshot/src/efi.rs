@@ -220,6 +220,16 @@ fn node(kind: u8, subtype: u8, data: &[u8]) -> Vec<u8> {
     [&[kind, subtype, length[0], length[1]], data].concat()
 }
 
+/// Signature of the partition that a boot entry's file is on.
+pub(crate) fn drive_signature(option: &[u8]) -> Option<[u8; 16]> {
+    const HARD_DRIVE: [u8; 4] = [4, 1, 42, 0];
+    let description = option.get(6..)?.chunks_exact(2).position(|word| word == [0, 0])?;
+    let path = option.get(6 + 2 * description + 2..)?;
+    // Firmware begins the paths of its own entries with the disk's controller.
+    let at = path.windows(4).position(|node| node == HARD_DRIVE)?;
+    path.get(at + 24..at + 40)?.try_into().ok()
+}
+
 /// A boot entry's description and the last file path of its device path.
 pub(crate) fn parse_load_option(option: &[u8]) -> Option<(String, Option<String>)> {
     let path_length = usize::from(u16::from_le_bytes([*option.get(4)?, *option.get(5)?]));
@@ -242,7 +252,7 @@ pub(crate) fn parse_load_option(option: &[u8]) -> Option<(String, Option<String>
 
 /// For the fuzzer.
 pub fn fuzz_load_option(bytes: &[u8]) {
-    let _ = parse_load_option(bytes);
+    let _ = (parse_load_option(bytes), drive_signature(bytes));
 }
 
 #[cfg(test)]
@@ -264,6 +274,7 @@ mod tests {
             0401 2a00 0f000000 0028000000000000 00e0030000000000 28732ac11ff8d211ba4b00a0c93ec93b 02 02 \
             0404 0a00 5c0061000000 7fff0400";
         assert_eq!(crate::record::to_hex(&bytes), expected.replace(' ', ""));
+        assert_eq!(drive_signature(&bytes), Some(drive.signature));
         assert_eq!(parse_load_option(&bytes), Some(("x".to_owned(), Some("\\a".to_owned()))));
     }
 

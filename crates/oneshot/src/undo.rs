@@ -17,7 +17,6 @@ use machine::push::BootPathReport;
 use crate::efi::{self, Variables};
 use crate::environment_block::{self, BLOCK_BYTES, NEXT_ENTRY};
 use crate::record::{self, Change, Filesystem, Record};
-use crate::steps::sync_filesystem;
 use crate::system::{System, read_bounded};
 use crate::{Error, ErrorKind, Result, snapshot};
 
@@ -303,7 +302,7 @@ impl Undoing<'_> {
     fn sync(&mut self) {
         let bases: Vec<PathBuf> = self.known.iter().filter_map(|(_, base)| base.clone().ok()).collect();
         for base in bases {
-            if let Err(e) = sync_filesystem(&base) {
+            if let Err(e) = self.system.steps().sync_filesystem(&base) {
                 self.differs(format!("may not last: {}", e.chain()));
             }
         }
