@@ -4,7 +4,7 @@ use controller::api::{AgentView, MadeEnrolment, NewEnrolment, RevokedAgent};
 use controller::store::EnrolmentRecord;
 use serde_json::json;
 
-use crate::arguments::{AgentsAction, TokenAction};
+use crate::arguments::TokenAction;
 use crate::client::{Client, segment};
 use crate::failure::Result;
 use crate::table::Table;
@@ -12,18 +12,20 @@ use crate::table::Table;
 /// Digits of a fingerprint that a list shows: enough to name the key with.
 const KEY_DIGITS: usize = 16;
 
-pub(crate) fn agents(client: &Client, action: Option<AgentsAction>, json: bool) -> Result<()> {
+/// Ends an agent's key for ever.
+pub(crate) fn revoke(client: &Client, key: &str, json: bool) -> Result<()> {
+    let revoked: RevokedAgent = client.delete(&format!("/agents/{}", segment(&key.to_ascii_lowercase())))?;
+    if json {
+        return crate::print_json(&revoked);
+    }
+    crate::print(&format!("{} is revoked\n", revoked.key))
+}
+
+/// `vconverter agents token`.
+pub(crate) fn tokens(client: &Client, action: TokenAction, json: bool) -> Result<()> {
     match action {
-        None => list(client, json),
-        Some(AgentsAction::Revoke { key }) => {
-            let revoked: RevokedAgent = client.delete(&format!("/agents/{}", segment(&key.to_ascii_lowercase())))?;
-            if json {
-                return crate::print_json(&revoked);
-            }
-            crate::print(&format!("{} is revoked\n", revoked.key))
-        }
-        Some(AgentsAction::Token { action: TokenAction::List }) => list_tokens(client, json),
-        Some(AgentsAction::Token { action: TokenAction::Create { label, expires } }) => {
+        TokenAction::List => list_tokens(client, json),
+        TokenAction::Create { label, expires } => {
             let new = NewEnrolment { label, minutes: Some(expires.minutes) };
             let made: MadeEnrolment = client.post("/enrolment-tokens", &new)?;
             if json {
@@ -32,7 +34,7 @@ pub(crate) fn agents(client: &Client, action: Option<AgentsAction>, json: bool) 
             // The token alone: it goes into a file.
             crate::print(&format!("{}\n", made.token))
         }
-        Some(AgentsAction::Token { action: TokenAction::Revoke { id } }) => {
+        TokenAction::Revoke { id } => {
             client.delete::<()>(&format!("/enrolment-tokens/{}", segment(&id)))?;
             if json {
                 return crate::print_json(&json!({ "revoked": id }));
@@ -42,7 +44,8 @@ pub(crate) fn agents(client: &Client, action: Option<AgentsAction>, json: bool) 
     }
 }
 
-fn list(client: &Client, json: bool) -> Result<()> {
+/// All agents.
+pub(crate) fn list(client: &Client, json: bool) -> Result<()> {
     let agents: Vec<AgentView> = client.list("/agents")?;
     if json {
         return crate::print_json(&agents);

@@ -21,7 +21,7 @@ use crate::profiles::Profiles;
 use crate::registry::Registry;
 use crate::windows_guests::WindowsArguments;
 
-pub(crate) use agents::{Agents, AgentsAction, TokenAction};
+pub(crate) use agents::{Agents, AgentsAction, InstallAgent, ReachAgent, TokenAction};
 pub(crate) use drivers::{Drivers, DriversAction, MatchDriver};
 pub(crate) use machines::{AddMachines, GroupsAction, Import, Machines, MachinesAction, Search, SetMachines};
 pub(crate) use tasks::{ScheduleTask, Tasks, TasksAction};
@@ -81,7 +81,8 @@ pub(crate) enum Command {
     Status,
     /// Show the machines that wait for approval, and those that are known
     Machines(Machines),
-    /// Agents that were approved, their certificates, and one-time tokens that approve one
+    /// Install agents over SSH; agents that were approved, their certificates, and one-time tokens that approve one
+    #[command(visible_alias = "agent")]
     Agents(Agents),
     /// Convert a machine of the controller, or local disk images and block devices, into a VM
     Convert(Convert),

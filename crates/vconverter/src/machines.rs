@@ -86,6 +86,7 @@ fn medium(machine: &MachineView) -> &'static str {
         Some(BootMedium::Iso) => "ISO",
         Some(BootMedium::Pxe) => "PXE",
         Some(BootMedium::UefiHttp) => "UEFI HTTP boot",
+        Some(BootMedium::Push) => "push",
         Some(BootMedium::Unknown) | None => "unknown",
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Results go to standard output, everything else to standard error. Each error is printed once, with all its causes.
 
+mod agent_install;
 mod agents;
 mod arguments;
 mod backup;
@@ -57,8 +58,8 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use arguments::{
-    Arguments, BootImageAction, Command, Config, ConfigAction, DriversAction, MachinesAction, PxeAction, Serve,
-    TasksAction,
+    AgentsAction, Arguments, BootImageAction, Command, Config, ConfigAction, DriversAction, MachinesAction, PxeAction,
+    Serve, TasksAction,
 };
 use client::Client;
 use configuration::Configuration;
@@ -68,6 +69,10 @@ use profiles::ProfilesAction;
 use settings::{PxeSettings, Settings};
 
 fn main() -> ExitCode {
+    // Started by OpenSSH, for a password or a host key.
+    if let Some(answered) = agent_install::answer() {
+        return answered;
+    }
     let arguments = match Arguments::from_arg_matches(&help::command().get_matches()) {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
@@ -147,7 +152,17 @@ fn run(arguments: Arguments) -> Result<()> {
                 Some(MachinesAction::Search(search)) => search::search(&client, &search, json),
             }
         }
-        Command::Agents(agents) => agents::agents(&connect()?, agents.action, json),
+        Command::Agents(agents) => match agents.action {
+            Some(AgentsAction::Install(wish)) => {
+                let place = Place::of(&arguments.remote, &directory)?;
+                agent_install::install(&Client::new(&place)?, &wish, place.network_host(), json)
+            }
+            Some(AgentsAction::Remove { reach, dry_run }) => agent_install::remove(&reach, dry_run, json),
+            Some(AgentsAction::Status { reach }) => agent_install::status(&reach, json),
+            Some(AgentsAction::Revoke { key }) => agents::revoke(&connect()?, &key, json),
+            Some(AgentsAction::Token { action }) => agents::tokens(&connect()?, action, json),
+            None => agents::list(&connect()?, json),
+        },
         Command::Convert(convert) => convert::convert(&convert, &directory, &connect, json),
         Command::Tasks(tasks) => {
             let client = connect()?;

@@ -98,6 +98,14 @@ impl Place {
         }
     }
 
+    /// The host of a controller on the network.
+    pub(crate) fn network_host(&self) -> Option<&str> {
+        match self {
+            Self::Socket(_) => None,
+            Self::Url(site) => Some(&site.host),
+        }
+    }
+
     pub(crate) fn unreachable(&self, why: &str) -> Failure {
         let place = match self {
             Self::Socket(path) => path.display().to_string(),
