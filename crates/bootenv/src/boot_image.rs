@@ -288,7 +288,8 @@ fn see_device(event: &Event, status: &Status, settled: &Settled) {
 fn watch_hardware(settled: &Settled, status: &Arc<Status>) {
     let identities = || {
         let picture = status.picture();
-        let nics: Vec<_> = picture.nics.values().map(|nic| nic.mac).collect();
+        // VLANs have the address of their card.
+        let nics: std::collections::BTreeSet<_> = picture.nics.values().map(|nic| nic.mac.0).collect();
         (picture.disks, nics)
     };
     let (mut told, mut seen) = (identities(), None);

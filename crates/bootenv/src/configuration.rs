@@ -189,8 +189,30 @@ pub fn parse_controller(text: &str) -> Result<String> {
     }
 }
 
+/// For the fuzzer: of a text that is taken every setting is of use, and what is saved of it is the same when it is read again.
+pub fn fuzz_configuration(bytes: &[u8]) {
+    let Ok(configuration) = std::str::from_utf8(bytes).map_err(drop).and_then(|t| parse_configuration(t).map_err(drop))
+    else {
+        return;
+    };
+    let network = &configuration.network;
+    let nics = network.nic.iter().map(|nic| &nic.link);
+    let links = nics.chain(network.bond.iter().map(|bond| &bond.link)).chain([&network.all]);
+    for link in links {
+        assert!(link.static_addresses().is_ok() && link.routes.iter().all(|route| route.destination().is_ok()));
+    }
+    for nic in &network.nic {
+        assert!(network.links_of("eth0", nic.mac).len() <= network.nic.len());
+    }
+    assert!(network.bonds().len() <= network.bond.len());
+    let again = toml::to_string(&configuration).map(|text| parse_configuration(&text));
+    assert!(again.is_ok_and(|again| again.is_ok_and(|again| again == configuration)));
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -251,6 +273,43 @@ mod tests {
             assert_eq!(check(wrong), Err(said.to_owned()), "{wrong}");
         }
         assert!(check("[network]\nvlan = 4095").unwrap_err().starts_with("network.vlan: expected"));
+    }
+
+    /// One with every setting that there is.
+    const WHOLE: &str = "controller = \"[2001:db8::1]:8443\"\nca_fingerprint = \"\
+        00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"\nkeymap = \"de\"\n\
+        [push]\ntask = \"t\"\ncontact_seconds = 600\nwatchdog_seconds = 300\n\
+        [network]\nhostname = \"web1\"\ndns = [\"192.0.2.53\"]\nmode = \"off\"\n\
+        [[network.nic]]\nmac = \"52:54:00:12:34:56\"\nmode = \"static\"\naddresses = [\"192.0.2.7/24\", \"2001:db8::7/64\"]\n\
+        mtu = 9000\nspeed = \"100/full\"\n[[network.nic.routes]]\nto = \"0.0.0.0/0\"\nvia = \"192.0.2.1\"\nmetric = 100\n\
+        [[network.nic]]\nmac = \"52:54:00:12:34:56\"\nvlan = 12\naddress6 = \"2001:db8:1::7/64\"\ngateway6 = \"fe80::1\"\n\
+        [[network.bond]]\npolicy = \"balance-xor\"\nmembers = [\"52:54:00:12:34:01\"]\n\
+        [[network.bond]]\npolicy = \"802.3ad\"\nmembers = [\"52:54:00:12:34:02\"]\nvlan = 7\n";
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_is_of_use(mut bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            fuzz_configuration(&bytes);
+            bytes.retain(|byte| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\n'));
+            fuzz_configuration(&bytes);
+        }
+
+        #[test]
+        fn a_whole_one_that_was_meddled_with_is_of_use_or_refused(
+            changes in prop::collection::vec((0..WHOLE.len(), any::<prop::sample::Index>(), 0_usize..40), 0..4),
+        ) {
+            prop_assert!(parse_configuration(WHOLE).is_ok());
+            let mut bytes = WHOLE.as_bytes().to_vec();
+            // A piece from elsewhere in it takes the place of another.
+            for (at, from, length) in changes {
+                let from = from.index(WHOLE.len());
+                let piece = WHOLE.as_bytes()[from..(from + length).min(WHOLE.len())].to_vec();
+                let at = at.min(bytes.len());
+                let end = (at + length / 2).min(bytes.len());
+                bytes.splice(at..end, piece);
+            }
+            fuzz_configuration(&bytes);
+        }
     }
 
     #[test]

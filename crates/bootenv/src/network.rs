@@ -1,6 +1,6 @@
 //! The machine's network: every interface is brought up at once, by DHCP or as told; one that is dead holds up none.
 //!
-//! Each interface has a thread. What is wanted may change at any time ([`settings::Wanted`]); then each takes away what
+//! Each interface has a thread, and each of its VLANs. What is wanted may change at any time ([`settings::Wanted`]); then each takes away what
 //! it set and all begin anew.
 
 pub mod interface;
@@ -22,11 +22,11 @@ use crate::Result;
 use crate::console::log;
 use crate::status::Status;
 use interface::{Interface, find_interface, list_interfaces};
-use port::{INTERVAL, Port};
+use port::{INTERVAL, Part, Port};
 use resolver::Resolver;
 use settings::{Bond, BondPolicy, Wanted};
 
-/// The bond's interface. Not `bond0`: the kernel makes one of that name by itself when bonding is loaded.
+/// The first bond's interface; others have a number behind. Not `bond0`: the kernel makes one of that name by itself when bonding is loaded.
 const BOND: &str = "bond.vc";
 /// The name of the machine in the boot image where none is set.
 const HOSTNAME: &str = "vconverter";
@@ -53,30 +53,31 @@ pub fn run(wanted: &Arc<Wanted>, status: &Arc<Status>) -> ! {
             log(error.chain());
         }
         wanted.take_effect(number);
-        let mut ports: HashMap<(String, u32), Option<JoinHandle<()>>> = HashMap::new();
-        let mut bonded = Bonded::default();
+        let mut ports: HashMap<(String, u32), Vec<JoinHandle<()>>> = HashMap::new();
+        let bonds = network.bonds();
+        let mut bonded: Vec<Bonded> = (0..bonds.len()).map(Bonded::new).collect();
         while wanted.number() == number {
-            let mut interfaces = list_interfaces();
-            if let Some(bond) = network.bond.first() {
-                interfaces.extend(bonded.gather(bond, &interfaces));
+            let interfaces = list_interfaces();
+            let mut found: Vec<_> =
+                interfaces.iter().map(|one| (one.clone(), network.links_of(&one.name, one.mac))).collect();
+            for ((bond, links), bonded) in bonds.iter().zip(&mut bonded) {
+                found.extend(bonded.gather(bond, &interfaces).map(|interface| (interface, links.clone())));
             }
-            for interface in interfaces {
+            for (interface, links) in found {
                 let key = (interface.name.clone(), interface.index);
-                if ports.get(&key).is_some_and(|port| port.as_ref().is_none_or(|port| !port.is_finished())) {
+                if ports.get(&key).is_some_and(|parts| parts.is_empty() || parts.iter().any(|part| !part.is_finished()))
+                {
                     continue;
                 }
                 log(format!("network: {} {} {}", interface.name, interface.driver, interface.mac));
-                let settings = match network.bond.first() {
-                    Some(bond) if interface.name == BOND => Some(&bond.link),
-                    _ => network.settings_of(&interface.name, interface.mac),
-                };
-                let Some(settings) = settings.cloned() else {
+                if links.is_empty() {
                     log(format!("network: {} is left alone, as configured", interface.name));
-                    ports.insert(key, None);
-                    continue;
-                };
-                let mut port = Port::new(interface, settings, hostname, wanted, number, status, &resolver);
-                ports.insert(key, Some(std::thread::spawn(move || port.run())));
+                }
+                let parts = Part::list(&interface, &links).into_iter().map(|part| {
+                    let mut port = Port::new(interface.clone(), part, hostname, wanted, number, status, &resolver);
+                    std::thread::spawn(move || port.run())
+                });
+                ports.insert(key, parts.collect());
             }
             if ports.is_empty() && !missed && started.elapsed() > DISCOVERY {
                 missed = true;
@@ -92,13 +93,14 @@ pub fn run(wanted: &Arc<Wanted>, status: &Arc<Status>) -> ! {
             let _ = port.join();
         }
         status.update(|picture| picture.nics.clear());
-        bonded.dissolve();
+        bonded.iter_mut().for_each(Bonded::dissolve);
     }
 }
 
-/// The bond, as far as it is made.
-#[derive(Default)]
+/// A bond, as far as it is made.
 struct Bonded {
+    /// Of its interface.
+    name: String,
     index: Option<u32>,
     members: Vec<u32>,
     /// What went wrong, each said once.
@@ -106,6 +108,12 @@ struct Bonded {
 }
 
 impl Bonded {
+    /// The bond of this number, which is not made yet.
+    fn new(number: usize) -> Self {
+        let name = if number == 0 { BOND.to_owned() } else { format!("{BOND}{number}") };
+        Self { name, index: None, members: Vec::new(), failed: BTreeSet::new() }
+    }
+
     /// Makes the bond and takes in the members that are there; the bond's interface.
     fn gather(&mut self, bond: &Bond, interfaces: &[Interface]) -> Option<Interface> {
         match self.try_gather(bond, interfaces) {
@@ -119,18 +127,18 @@ impl Bonded {
 
     fn complain(&mut self, failed: String) {
         if !self.failed.contains(&failed) {
-            log(format!("network: {BOND}: {failed}"));
+            log(format!("network: {}: {failed}", self.name));
             self.failed.insert(failed);
         }
     }
 
     fn try_gather(&mut self, bond: &Bond, interfaces: &[Interface]) -> Result<Option<Interface>> {
         if self.index.is_none() {
-            if let Some(old) = find_interface(BOND) {
+            if let Some(old) = find_interface(&self.name) {
                 rtnetlink::delete_link(old.index)?;
             }
-            rtnetlink::create_bond(BOND, mode(bond.policy))?;
-            self.index = find_interface(BOND).map(|interface| interface.index);
+            rtnetlink::create_bond(&self.name, mode(bond.policy))?;
+            self.index = find_interface(&self.name).map(|interface| interface.index);
         }
         let Some(index) = self.index else { return Ok(None) };
         for member in interfaces.iter().filter(|interface| bond.members.contains(&interface.mac)) {
@@ -139,7 +147,7 @@ impl Bonded {
             }
             match rtnetlink::switch(member.index, false).and_then(|()| rtnetlink::set_bond(member.index, index)) {
                 Ok(()) => {
-                    log(format!("network: {} is a member of {BOND}", member.name));
+                    log(format!("network: {} is a member of {}", member.name, self.name));
                     self.members.push(member.index);
                 }
                 // The others do without it.
@@ -147,7 +155,7 @@ impl Bonded {
             }
         }
         // Without a member it has no address yet, and a DHCP client none to tell.
-        Ok(find_interface(BOND).filter(|_| !self.members.is_empty()))
+        Ok(find_interface(&self.name).filter(|_| !self.members.is_empty()))
     }
 
     fn dissolve(&mut self) {

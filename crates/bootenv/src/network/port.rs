@@ -29,13 +29,40 @@ const SILENT_TRIES: u32 = 4;
 /// Between two tries of what failed.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// What is set on an interface, in one of its VLANs or in none.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    settings: LinkSettings,
+    /// Whether the interface is shown as this part is.
+    is_first: bool,
+    /// Largest packet of the interface itself: that of the part with the largest.
+    interface_mtu: Option<u32>,
+    /// What it was before anything was set.
+    mtu_before: Option<u32>,
+}
+
+impl Part {
+    /// The parts of an interface with these settings.
+    pub(super) fn list(interface: &Interface, links: &[&LinkSettings]) -> Vec<Self> {
+        let interface_mtu = links.iter().filter_map(|link| link.mtu).max();
+        let mtu_before = interface_mtu.and_then(|_| interface.mtu());
+        let parts = links.iter().enumerate().map(|(n, &settings)| Self {
+            settings: settings.clone(),
+            is_first: n == 0,
+            interface_mtu,
+            mtu_before,
+        });
+        parts.collect()
+    }
+}
+
 /// One interface and what is known of it.
 pub(super) struct Port {
     /// What has the link.
     interface: Interface,
     /// What has the addresses: the interface itself, or a VLAN on it.
     bearer: Interface,
-    settings: LinkSettings,
+    part: Part,
     hostname: String,
     /// The settings that this is about, by their number.
     number: u64,
@@ -46,8 +73,6 @@ pub(super) struct Port {
     leased: Option<IpNet>,
     /// Addresses that were set here.
     set: Vec<IpNet>,
-    /// The largest packet before it was set here.
-    mtu_before: Option<u32>,
     note: String,
     said: String,
     link: bool,
@@ -56,7 +81,7 @@ pub(super) struct Port {
 impl Port {
     pub(super) fn new(
         interface: Interface,
-        settings: LinkSettings,
+        part: Part,
         hostname: &str,
         wanted: &Arc<Wanted>,
         number: u64,
@@ -66,7 +91,7 @@ impl Port {
         Self {
             bearer: interface.clone(),
             interface,
-            settings,
+            part,
             hostname: hostname.to_owned(),
             number,
             wanted: Arc::clone(wanted),
@@ -74,7 +99,6 @@ impl Port {
             resolver: Arc::clone(resolver),
             leased: None,
             set: Vec::new(),
-            mtu_before: None,
             note: String::new(),
             said: String::new(),
             link: false,
@@ -86,7 +110,7 @@ impl Port {
         while self.goes_on() {
             match self.prepare() {
                 Ok(()) => {
-                    match self.settings.mode {
+                    match self.part.settings.mode {
                         Mode::Static => self.run_static(),
                         Mode::Dhcp => self.run_dhcp(),
                         Mode::Off => {}
@@ -102,7 +126,7 @@ impl Port {
         self.clear();
         if !self.interface.is_present() {
             log(format!("network: {} is gone", self.interface.name));
-            self.status.set_nic(self.interface.index, None);
+            self.status.set_nic(self.shown_as(), None);
         }
     }
 
@@ -122,32 +146,35 @@ impl Port {
     fn prepare(&mut self) -> Result<()> {
         let named = |name: &str, e: Error| Error { context: format!("{name}: {}", e.context), ..e };
         let name = self.interface.name.clone();
-        if let Some(speed) = self.settings.speed()?
+        if let Some(speed) = self.part.settings.speed()?
             && let Err(error) = self.interface.set_speed(Some(speed))
         {
             // The link as negotiated is better than none.
             log(format!("network: {}", error.chain()));
         }
-        if let Some(mtu) = self.settings.mtu {
-            self.mtu_before = self.mtu_before.or_else(|| self.interface.mtu());
+        if let Some(mtu) = self.part.interface_mtu {
             rtnetlink::set_mtu(self.interface.index, mtu).map_err(|e| named(&name, e))?;
         }
         rtnetlink::switch(self.interface.index, true).map_err(|e| named(&name, e))?;
-        let Some(id) = self.settings.vlan else { return Ok(()) };
+        let Some(id) = self.part.settings.vlan else { return Ok(()) };
         let vlan = vlan_name(&name, id);
         if let Some(old) = find_interface(&vlan) {
             rtnetlink::delete_link(old.index).map_err(|e| named(&vlan, e))?;
         }
         rtnetlink::create_vlan(self.interface.index, id, &vlan).map_err(|e| named(&name, e))?;
         self.bearer = find_interface(&vlan).ok_or_else(|| Error::new(format!("{vlan}: made, but not there")))?;
+        if let Some(mtu) = self.part.settings.mtu {
+            rtnetlink::set_mtu(self.bearer.index, mtu).map_err(|e| named(&vlan, e))?;
+        }
         rtnetlink::switch(self.bearer.index, true).map_err(|e| named(&vlan, e))
     }
 
     /// Takes away what was set.
     fn clear(&mut self) {
         // Routes of IPv4 go with the last address.
-        for gateway in self.settings.gateways().into_iter().filter(IpAddr::is_ipv6) {
-            let _ = rtnetlink::remove_route(self.bearer.index, everywhere(gateway), gateway, self.interface.index);
+        let routes = self.static_routes().unwrap_or_default();
+        for route in routes.iter().filter(|route| route.destination.address.is_ipv6()) {
+            let _ = rtnetlink::remove_route(self.bearer.index, route);
         }
         for net in std::mem::take(&mut self.set) {
             // With the interface gone there is nothing to take from.
@@ -156,10 +183,10 @@ impl Port {
         if self.bearer != self.interface {
             let _ = rtnetlink::delete_link(self.bearer.index);
         }
-        if let Some(mtu) = self.mtu_before.take() {
+        if let Some(mtu) = self.part.mtu_before {
             let _ = rtnetlink::set_mtu(self.interface.index, mtu);
         }
-        if self.settings.speed.is_some() {
+        if self.part.settings.speed.is_some() {
             let _ = self.interface.set_speed(None);
         }
     }
@@ -202,13 +229,36 @@ impl Port {
     }
 
     fn set_static(&mut self) -> Result<()> {
-        for net in self.settings.static_addresses()? {
-            self.add_address(net)?;
+        // One that the kernel refuses keeps none of the others away.
+        let mut first = Ok(());
+        for net in self.part.settings.static_addresses()? {
+            first = first.and(self.add_address(net));
         }
-        for gateway in self.settings.gateways() {
-            self.add_route(everywhere(gateway), Some(gateway))?;
+        for route in self.static_routes()? {
+            first = first.and(self.add_route(&route));
         }
-        Ok(())
+        first
+    }
+
+    /// With several interfaces the first one's default route is taken, where the settings have no metric.
+    fn static_routes(&self) -> Result<Vec<rtnetlink::Route>> {
+        let (settings, nets) = (&self.part.settings, self.part.settings.static_addresses()?);
+        let mut routes = Vec::new();
+        for gateway in settings.gateways() {
+            let metric = self.interface.index;
+            let route =
+                rtnetlink::Route { destination: everywhere(gateway), gateway: Some(gateway), metric, on_link: false };
+            routes.push(route);
+        }
+        if settings.mode == Mode::Static {
+            for route in &settings.routes {
+                let link_local = matches!(route.via, IpAddr::V6(address) if address.is_unicast_link_local());
+                let on_link = !link_local && !nets.iter().any(|net| contains(net, route.via));
+                let (destination, gateway) = (route.destination()?, Some(route.via));
+                routes.push(rtnetlink::Route { destination, gateway, metric: route.metric, on_link });
+            }
+        }
+        Ok(routes)
     }
 
     fn add_address(&mut self, net: IpNet) -> Result<()> {
@@ -219,9 +269,14 @@ impl Port {
         Ok(())
     }
 
-    /// With several interfaces the first one's default route is taken.
-    fn add_route(&self, destination: IpNet, gateway: Option<IpAddr>) -> Result<()> {
-        rtnetlink::add_route(self.bearer.index, destination, gateway, self.interface.index).map_err(|e| self.named(e))
+    fn add_route(&self, route: &rtnetlink::Route) -> Result<()> {
+        rtnetlink::add_route(self.bearer.index, route).map_err(|e| self.named(e))
+    }
+
+    /// A route that a DHCP server gave. With several interfaces the first one's default route is taken.
+    fn add_leased_route(&self, destination: IpNet, gateway: Option<IpAddr>) -> Result<()> {
+        let metric = self.interface.index;
+        self.add_route(&rtnetlink::Route { destination, gateway, metric, on_link: false })
     }
 
     fn named(&self, e: Error) -> Error {
@@ -340,13 +395,13 @@ impl Port {
         }
         for &(network, prefix_length, gateway) in &lease.routes {
             let gateway = (!gateway.is_unspecified()).then_some(gateway.into());
-            self.add_route(IpNet { address: network.into(), prefix_length }, gateway)?;
+            self.add_leased_route(IpNet { address: network.into(), prefix_length }, gateway)?;
         }
         if let Some(gateway) = lease.gateway.map(IpAddr::V4) {
             if !contains(&net, gateway) {
-                self.add_route(IpNet { address: gateway, prefix_length: 32 }, None)?;
+                self.add_leased_route(IpNet { address: gateway, prefix_length: 32 }, None)?;
             }
-            self.add_route(everywhere(gateway), Some(gateway))?;
+            self.add_leased_route(everywhere(gateway), Some(gateway))?;
         }
         self.resolver.set(&self.bearer.name, lease)
     }
@@ -363,6 +418,11 @@ impl Port {
         self.show();
     }
 
+    /// The number that it is shown under.
+    fn shown_as(&self) -> u32 {
+        if self.part.is_first { self.interface.index } else { self.bearer.index }
+    }
+
     /// Shows the interface as it is now.
     fn show(&mut self) {
         let addresses =
@@ -373,8 +433,12 @@ impl Port {
             log(format!("network: {}: {said}", self.bearer.name));
             self.said = said;
         }
+        // A VLAN beside others is shown as soon as it is made.
+        if !self.part.is_first && self.bearer == self.interface {
+            return;
+        }
         self.status.set_nic(
-            self.interface.index,
+            self.shown_as(),
             Some(NicStatus {
                 name: self.bearer.name.clone(),
                 driver: self.interface.driver.clone(),
@@ -394,3 +458,6 @@ fn random() -> u32 {
     let filled = fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
     filled.map_or(0, |()| u32::from_ne_bytes(bytes))
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,9 @@ use netlink_packet_route::address::{
 use netlink_packet_route::link::{
     BondMode, InfoBond, InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
@@ -141,16 +143,28 @@ pub fn addresses(index: u32) -> Result<Vec<IpNet>> {
     Ok(found.collect())
 }
 
-/// Adds or replaces a route: to `destination`, by `gateway` or directly on the link. Of two to the same destination the
-/// kernel takes the one with the lower metric.
+/// A route over a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where to.
+    pub destination: IpNet,
+    /// By whom; directly on the link where there is nobody.
+    pub gateway: Option<IpAddr>,
+    /// Of two to the same destination the kernel takes the one with the lower metric.
+    pub metric: u32,
+    /// Whether the gateway is on the link although it is in none of its networks.
+    pub on_link: bool,
+}
+
+/// Adds or replaces a route.
 ///
 /// # Errors
 /// See [`switch`].
-pub fn add_route(index: u32, destination: IpNet, gateway: Option<IpAddr>, metric: u32) -> Result<()> {
-    let route = route_message(index, destination, gateway, metric);
-    ask(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_REPLACE, || {
-        let by = gateway.map(|gateway| format!(" by {gateway}")).unwrap_or_default();
-        format!("add the route {destination}{by}")
+pub fn add_route(index: u32, route: &Route) -> Result<()> {
+    let message = route_message(index, route);
+    ask(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE, || {
+        let by = route.gateway.map(|gateway| format!(" by {gateway}")).unwrap_or_default();
+        format!("add the route {}{by}", route.destination)
     })
 }
 
@@ -158,29 +172,31 @@ pub fn add_route(index: u32, destination: IpNet, gateway: Option<IpAddr>, metric
 ///
 /// # Errors
 /// See [`switch`].
-pub fn remove_route(index: u32, destination: IpNet, gateway: IpAddr, metric: u32) -> Result<()> {
-    let route = route_message(index, destination, Some(gateway), metric);
-    ask(RouteNetlinkMessage::DelRoute(route), 0, || format!("remove the route {destination} by {gateway}"))
+pub fn remove_route(index: u32, route: &Route) -> Result<()> {
+    let message = route_message(index, route);
+    ask(RouteNetlinkMessage::DelRoute(message), 0, || format!("remove the route {}", route.destination))
 }
 
-fn route_message(index: u32, destination: IpNet, gateway: Option<IpAddr>, metric: u32) -> RouteMessage {
-    let mut route = RouteMessage::default();
+fn route_message(index: u32, route: &Route) -> RouteMessage {
+    let &Route { destination, gateway, metric, on_link } = route;
+    let mut message = RouteMessage::default();
     let is_any = destination.address.is_unspecified() && destination.prefix_length == 0;
-    route.header = RouteHeader {
+    message.header = RouteHeader {
         address_family: family(destination.address),
         destination_prefix_length: destination.prefix_length,
         table: TABLE_MAIN,
         protocol: RouteProtocol::Boot,
         scope: if gateway.is_some() || destination.address.is_ipv6() { RouteScope::Universe } else { RouteScope::Link },
         kind: RouteType::Unicast,
+        flags: if on_link { RouteFlags::Onlink } else { RouteFlags::empty() },
         ..RouteHeader::default()
     };
-    route.attributes = vec![RouteAttribute::Oif(index), RouteAttribute::Priority(metric)];
+    message.attributes = vec![RouteAttribute::Oif(index), RouteAttribute::Priority(metric)];
     if !is_any {
-        route.attributes.push(RouteAttribute::Destination(destination.address.into()));
+        message.attributes.push(RouteAttribute::Destination(destination.address.into()));
     }
-    route.attributes.extend(gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
-    route
+    message.attributes.extend(gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+    message
 }
 
 fn link_message(index: u32) -> LinkMessage {

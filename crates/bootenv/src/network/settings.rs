@@ -296,6 +296,9 @@ impl Network {
                 None => bonds.push((bond, vec![&bond.link])),
             }
         }
+        for (_, links) in &mut bonds {
+            links.retain(|link| link.mode != Mode::Off);
+        }
         bonds
     }
 
