@@ -41,6 +41,16 @@ impl Located {
         self.mount.has("ro").then(|| format!("{point} ({}) is mounted read-only", self.partition.name))
     }
 
+    /// A sentence if other users of the machine can read what is put there: FAT has no permissions but its mount's.
+    pub(crate) fn openness(&self) -> Option<String> {
+        use std::os::unix::fs::PermissionsExt;
+        const OTHERS_READ: u32 = 0o004;
+        let mode = std::fs::metadata(&self.base).ok()?.permissions().mode();
+        let is_open = self.mount.kind == "vfat" && mode & OTHERS_READ != 0;
+        let point = self.mount.point.display();
+        is_open.then(|| format!("every user of the machine can read the files on {point}, the push's single-use credential too (mount option umask)"))
+    }
+
     /// Bytes free for what is put there; `None` where the kernel does not say.
     pub(crate) fn free_bytes(&self) -> Option<u64> {
         let free = rustix::fs::statvfs(&self.base).ok()?;
@@ -89,10 +99,18 @@ pub(crate) fn find_mounted(system: &System, mounts: &[Mount], filesystem: &Files
     let of_kind = mounts.iter().filter(|mount| mount.kind == filesystem.kind && mount.root == Path::new("/"));
     let found = of_kind.filter_map(|mount| locate_mounted(system, mount, &mount.point).ok());
     // One that is mounted elsewhere for reading does not stand in the way of the other.
-    let found = found.filter(|located| located.filesystem == *filesystem).min_by_key(|located| located.mount.has("ro"));
+    let found =
+        found.filter(|located| is_same(&located.filesystem, filesystem)).min_by_key(|located| located.mount.has("ro"));
     found.map(|located| located.base).ok_or_else(|| {
         Error::new(ErrorKind::Io, format!("the {} filesystem {} is not mounted", filesystem.kind, filesystem.uuid))
     })
+}
+
+/// Whether two descriptions are of one filesystem; a partition's UUID counts where both know it.
+fn is_same(a: &Filesystem, b: &Filesystem) -> bool {
+    let partition_uuids = (a.partition_uuid.as_ref(), b.partition_uuid.as_ref());
+    let differ = matches!(partition_uuids, (Some(a), Some(b)) if a != b);
+    (a.kind == b.kind && a.uuid == b.uuid && a.bytes == b.bytes) && !differ
 }
 
 fn load_uuid(node: &Path) -> Option<String> {

@@ -251,6 +251,8 @@ fn arm_record(system: &System, mut record: Record) -> Result<Restart> {
     let facts = Facts::load(system);
     if record.way != Way::Kexec {
         plan_arming(&facts, &mut record)?;
+    } else if !kexec::is_loaded(&facts) {
+        return Err(Error::new(ErrorKind::Refused, "the boot image is not loaded any more"));
     }
     record.armed = true;
     system.keep_record(&record)?;
@@ -268,7 +270,7 @@ fn arm_record(system: &System, mut record: Record) -> Result<Restart> {
 fn plan_arming(facts: &Facts<'_>, record: &mut Record) -> Result<()> {
     let look = facts.look(record.way);
     let located = look.located.ok_or_else(|| Error::new(ErrorKind::Refused, look.refused.join("; ")))?;
-    if let Some(why) = located.refusal() {
+    if let Some(why) = located.refusal().or_else(|| facts.other_restart(record.way)) {
         return Err(Error::new(ErrorKind::Refused, why));
     }
     if record.filesystems().into_iter().any(|filesystem| *filesystem != located.filesystem) {

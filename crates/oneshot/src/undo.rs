@@ -309,8 +309,13 @@ impl Undoing<'_> {
     }
 
     fn compare(&mut self, record: &Record) {
-        let mut differences =
-            snapshot::compare("", &record.snapshot.variables, &snapshot::of_variables(&self.variables));
+        let variables = snapshot::of_variables(&self.variables);
+        let mut differences = Vec::new();
+        if record.snapshot.variables.is_empty() || !variables.is_empty() {
+            differences = snapshot::compare("", &record.snapshot.variables, &variables);
+        } else if record.changes.iter().any(|change| matches!(change, Change::Variable { .. })) {
+            differences.push("the firmware's variables cannot be reached: a boot entry of ours may be left".to_owned());
+        }
         for folder in &record.snapshot.folders {
             match self.base(&folder.filesystem).and_then(|base| folder.compare(&base)) {
                 Ok(lines) => differences.extend(lines),

@@ -81,7 +81,7 @@ fn arm_bmc(bmc: Bmc, seconds: u32) -> Result<Armed> {
 }
 
 fn arm_device(device: &Device, seconds: u32) -> Result<Armed> {
-    let (open, seconds) = device.start(seconds.clamp(SECONDS_MIN, device.seconds_max.max(SECONDS_MIN)))?;
+    let (open, seconds) = device.start(seconds.max(SECONDS_MIN))?;
     Ok(Armed { timer: Timer::Device(open), seconds })
 }
 

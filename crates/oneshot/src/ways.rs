@@ -89,12 +89,17 @@ impl<'a> Facts<'a> {
             Way::Grub => grub::look(self),
             Way::SystemdBoot => systemd_boot::look(self),
         };
-        if way.resets() && self.is_uefi && self.variables.value(&efi::global("BootNext")).is_some() {
-            look.refused.push("BootNext is set already: the next restart is somebody else's".to_owned());
-        }
+        look.refused.extend(self.other_restart(way));
+        look.notes.extend(look.located.as_ref().and_then(Located::openness));
         look.refused.extend(look.located.as_ref().and_then(Located::refusal));
         look.refused.splice(0..0, self.common_refusals());
         look
+    }
+
+    /// A sentence if the firmware is told already what it starts next.
+    pub(crate) fn other_restart(&self, way: Way) -> Option<String> {
+        let is_set = way.resets() && self.is_uefi && self.variables.value(&efi::global("BootNext")).is_some();
+        is_set.then(|| "BootNext is set already: the next restart is somebody else's".to_owned())
     }
 
     /// Where the files of a way go, and what is made besides.
@@ -175,6 +180,8 @@ pub fn survey(system: &System) -> Survey {
         let room = look.located.and_then(|located| located.free_bytes()).map(ByteCount);
         WayFinding { way, refused: look.refused, notes, room }
     });
+    // What only the agent knows is left to it.
+    #[allow(clippy::needless_update)]
     Survey {
         ways: ways.into(),
         installed: hardware::state_survives_restart(system, &facts.mounts),
@@ -182,6 +189,7 @@ pub fn survey(system: &System) -> Survey {
         modaliases: hardware::modaliases(system),
         drivers: hardware::drivers(system, &facts.mounts),
         network: network::load_identity(system),
+        ..Survey::default()
     }
 }
 

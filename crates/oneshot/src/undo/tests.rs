@@ -268,3 +268,17 @@ fn what_changed_outside_of_our_changes_is_told() {
     }
     assert_eq!(differences.len(), 4);
 }
+
+#[test]
+fn variables_that_cannot_be_reached_are_told_once_and_only_where_it_matters() {
+    let name = efi::global("BootNext");
+    for (change, differences) in [
+        (Change::Variable { name, before: None, after: Some(record::to_hex(&attributed(&[5]))) }, 1),
+        (Change::Folder { filesystem: filesystem(), path: "x".into() }, 0),
+    ] {
+        let mut bench = Bench::new(change);
+        bench.record.snapshot.variables = [0, 1].map(|number| (efi::boot_entry(number), "0a".to_owned())).into();
+        std::fs::remove_dir(bench.system().path(efi::VARIABLES)).unwrap();
+        assert_eq!(bench.undo(Moment::BootImage).differences.len(), differences);
+    }
+}

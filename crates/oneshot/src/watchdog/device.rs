@@ -26,8 +26,10 @@ pub(super) struct Device {
     node: PathBuf,
     /// As its driver calls it.
     pub(super) identity: String,
-    /// Longest time in seconds.
+    /// Longest time in seconds; where an older kernel does not tell it, what it is set to, which is shorter.
     pub(super) seconds_max: u32,
+    /// Whether the driver told.
+    is_max_known: bool,
     /// Whether somebody started it.
     pub(super) is_counting: bool,
     /// Whether it can be stopped once it counts.
@@ -54,6 +56,7 @@ fn load(system: &System, name: &str) -> Option<Device> {
         node: system.path(Path::new("/dev").join(name)),
         identity,
         seconds_max: number("max_timeout").or_else(|| number("timeout")).unwrap_or(SECONDS_UNKNOWN),
+        is_max_known: number("max_timeout").is_some(),
         is_counting: read("state").is_none_or(|state| state != "inactive"),
         can_be_stopped: read("nowayout").is_some_and(|nowayout| nowayout == "0"),
     })
@@ -71,11 +74,13 @@ impl Device {
         }
     }
 
-    /// Opens it, which starts it, and sets its time; returns the time that it took.
+    /// Opens it, which starts it, and sets its time; returns the time that it took. One that does not tell its longest time is
+    /// asked for what is wanted, and then for less.
     pub(super) fn start(&self, seconds: u32) -> Result<(Open, u32)> {
         let error = |e| Error::path("open", &self.node, e);
         let file = OpenOptions::new().write(true).open(&self.node).map_err(error)?;
         let open = Open { file, node: self.node.clone() };
+        let seconds = if self.is_max_known { seconds.min(self.seconds_max) } else { seconds };
         let mut value = libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX);
         while let Err(e) = request(&open.file, SET_TIMEOUT, &mut value) {
             // A driver that did not tell its longest time refuses longer ones.

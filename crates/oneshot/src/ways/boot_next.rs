@@ -30,7 +30,7 @@ pub(super) fn look(facts: &Facts<'_>) -> Look {
         return look;
     }
     let size = facts.system.text("/sys/firmware/efi/fw_platform_size").map(|text| text.trim().to_owned());
-    if size.as_deref() != Some("64") {
+    if size.as_deref() != Some("64") && !(size.is_none() && is_before_mixed_mode(facts)) {
         let found = size.unwrap_or_else(|| "an unknown number".to_owned());
         look.refused.push(format!("the UEFI firmware has {found} bits, our loaders are for 64"));
     }
@@ -53,6 +53,13 @@ pub(super) fn look(facts: &Facts<'_>) -> Look {
         Err(why) => look.refused.push(why),
     }
     look
+}
+
+/// Kernels before 3.15 did not say how many bits the firmware has, and one of 64 bits did not start on another.
+fn is_before_mixed_mode(facts: &Facts<'_>) -> bool {
+    let release = facts.system.text("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse::<u32>().ok());
+    matches!((numbers.next(), numbers.next()), (Some(3), Some(minor)) if minor < 15)
 }
 
 /// A sentence if the firmware's variables cannot be set.

@@ -55,6 +55,7 @@ pub(super) fn look(facts: &Facts<'_>) -> Look {
             "the kernel is locked down: kexec works only if it trusts the signer of the boot image's kernel, which is tried before anything else".to_owned(),
         );
     }
+    look.notes.push("once the boot image is loaded, the command `reboot` may start it before its time".to_owned());
     look.notes.push("most chipsets' watchdogs are stopped while the kernel hands over to the boot image's".to_owned());
     look
 }
@@ -114,10 +115,15 @@ pub(crate) fn load(staged: &Path, record_archive: &[u8], command_line: &str) -> 
     check("load the boot image by kexec", result)
 }
 
+/// Whether a kernel is loaded.
+pub(crate) fn is_loaded(facts: &Facts<'_>) -> bool {
+    !facts.system.is_running() || facts.system.text(LOADED).is_some_and(|text| text.trim() != "0")
+}
+
 /// Throws away what was loaded; whether there was something.
 pub(crate) fn unload(facts: &Facts<'_>) -> Result<bool> {
     const KEXEC_FILE_UNLOAD: u64 = 1;
-    if !facts.system.is_running() || facts.system.text(LOADED).is_none_or(|text| text.trim() == "0") {
+    if !facts.system.is_running() || !is_loaded(facts) {
         return Ok(false);
     }
     let none = std::ptr::null::<u8>();
