@@ -239,6 +239,10 @@ pub fn arm(system: &System) -> Result<Restart> {
     let Some(record) = system.load_record()? else {
         return Err(Error::new(ErrorKind::Refused, "no boot image is on this machine"));
     };
+    if record.armed {
+        let what = "the boot image was armed already, or almost: it is to be withdrawn first";
+        return Err(Error::new(ErrorKind::Refused, what));
+    }
     let armed = arm_record(system, record.clone());
     armed.map_err(|e| {
         // What was armed is in the record that was kept last.

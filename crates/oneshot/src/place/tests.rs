@@ -46,6 +46,7 @@ fn every_way_is_placed_armed_and_withdrawn() {
         println!("{way}: {done:?}");
         assert!(place(&system, &order(way), &staged).unwrap_err().chain().contains("already"));
         let restart = arm(&system).unwrap();
+        assert!(arm(&system).unwrap_err().chain().contains("armed already"));
         assert_eq!(restart == Restart::Kexec, way == Way::Kexec);
         assert_eq!(picture.tree() == before, way == Way::Kexec, "{way}");
         let report = withdraw(&system).unwrap().unwrap();
@@ -219,6 +220,12 @@ fn a_power_cut_at_any_step_leaves_nothing_that_cannot_be_undone() {
                 break;
             }
             assert!(result.is_err(), "{way} step {cut_at}");
+            // The machine comes up with either: its own system, or the boot image, which has the record only with its last change.
+            let kept = picture.system().load_record().unwrap();
+            if let Some(record) = kept.filter(|record| record.armed && cut_at % 2 == 0) {
+                assert_eq!(restore(&picture, &record).differences, Vec::<String>::new(), "{way} step {cut_at}");
+                assert_eq!(picture.tree(), before, "{way} step {cut_at}");
+            }
             let report = withdraw(&picture.system()).unwrap().unwrap_or_default();
             assert_eq!(report.differences, Vec::<String>::new(), "{way} step {cut_at}");
             assert_eq!(picture.tree(), before, "{way} step {cut_at}");
@@ -311,4 +318,50 @@ fn what_is_missing_or_too_much_is_refused_before_anything_is_changed() {
 #[test]
 fn room_is_counted_in_clusters() {
     assert_eq!(needed_bytes(&[1, 4096, 4097], 4096), 4 * 4096 + MARGIN_BYTES);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(12))]
+    #[test]
+    fn whatever_an_operator_has_there_is_there_again(
+        custom in proptest::option::of("[a-z #{}\n\"]{0,200}"),
+        order_of_boot in proptest::option::of(proptest::collection::vec(0_u16..9, 0..6)),
+        saved in "[ -~]{0,40}",
+        next_is_empty: bool,
+    ) {
+        for way in [Way::BootNext, Way::Grub] {
+            let picture = Picture::of_way(way);
+            let custom_path = picture.root().join("boot/grub/custom.cfg");
+            match &custom {
+                Some(text) => std::fs::write(&custom_path, text).unwrap(),
+                None => std::fs::remove_file(&custom_path).unwrap(),
+            }
+            let path = picture.root().join("boot/grub/grubenv");
+            let mut block = crate::environment_block::parse(&std::fs::read(&path).unwrap()).unwrap();
+            block.set(b"saved_entry", saved.as_bytes());
+            if next_is_empty {
+                block.set(b"next_entry", b"");
+            }
+            std::fs::write(&path, block.to_bytes().unwrap()).unwrap();
+            let system = picture.system();
+            if way == Way::BootNext {
+                let variables = Variables::of(&system);
+                let name = efi::global("BootOrder");
+                match &order_of_boot {
+                    Some(numbers) => {
+                        let numbers = numbers.iter().flat_map(|number| number.to_le_bytes());
+                        let value: Vec<u8> = efi::ATTRIBUTES.into_iter().chain(numbers).collect();
+                        variables.write(&name, &value).unwrap();
+                    }
+                    None => drop(variables.remove(&name).unwrap()),
+                }
+            }
+            let (staged, before) = (picture.stage(), picture.tree());
+            place(&system, &order(way), &staged).unwrap();
+            arm(&system).unwrap();
+            let report = withdraw(&system).unwrap().unwrap();
+            proptest::prop_assert_eq!(report.differences, Vec::<String>::new());
+            proptest::prop_assert!(picture.tree() == before);
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! UEFI: our own signed chain on the EFI system partition, a boot entry for it, and `BootNext` (UEFI specification 2.10, section 3.1.2).
 //!
-//! shim starts `grubx64.efi` beside it, which is Debian's loader for media: that one reads `/boot/grub/grub.cfg` of the ESP, or else the
-//! `grub.cfg` of its own folder, which is ours.
+//! shim starts `grubx64.efi` beside it, which is Debian's loader for media (`gcdx64.efi`). Where `/boot/grub` is not on its own partition, it
+//! searches all disks for an installation medium and goes on with what it finds there; where that folder has no `grub.cfg`, it reads the one
+//! beside itself, which is ours. So the folder is made, empty, and one that has a configuration is refused.
 
 use std::path::Path;
 
@@ -15,6 +16,8 @@ use crate::{Error, ErrorKind, Result};
 use super::{ARCHIVES, Facts, KERNEL, Layout, Look, leftovers};
 
 const FOLDER: &str = "EFI/vconverter";
+/// What our loader would read in place of our configuration.
+const THEIRS: [&str; 2] = ["boot/grub/grub.cfg", "boot/grub/x86_64-efi/grub.cfg"];
 const LOADER: &str = "\\EFI\\vconverter\\shimx64.efi";
 /// Where the ESP is mounted by habit.
 const POINTS: [&str; 3] = ["/boot/efi", "/efi", "/boot"];
@@ -43,7 +46,7 @@ pub(super) fn look(facts: &Facts<'_>) -> Look {
     }
     match find_esp(facts) {
         Ok(located) => {
-            if located.place("boot/grub/grub.cfg").exists() {
+            if THEIRS.iter().any(|path| located.place(path).exists()) {
                 look.refused
                     .push("the ESP has a /boot/grub/grub.cfg, which our loader would read in place of ours".to_owned());
             }
@@ -131,7 +134,7 @@ pub(super) fn layout(located: Located, command_line: &str) -> Layout {
     );
     Layout {
         located,
-        folders: vec!["EFI".to_owned(), FOLDER.to_owned()],
+        folders: ["boot", "boot/grub", "EFI", FOLDER].map(str::to_owned).into(),
         staged: vec!["shimx64.efi", "grubx64.efi", "mmx64.efi", KERNEL, "initramfs.img", "configuration.img"],
         made: vec![(format!("{FOLDER}/grub.cfg"), configuration)],
         lines: None,

@@ -86,7 +86,9 @@ fn bios_refusal(facts: &Facts<'_>, located: &Located) -> Option<String> {
         return Some(format!("{} ends beyond 2 TiB, which a BIOS may not reach", partition.name));
     }
     let disks = facts.system.list("/sys/block");
-    let disks = disks.iter().filter(|name| partitions::stacked(name).is_none());
+    // Floppy and CD drives take their time, and hold no GRUB that is started by itself.
+    let is_removable = |name: &String| name.starts_with("fd") || name.starts_with("sr");
+    let disks = disks.iter().filter(|name| partitions::stacked(name).is_none() && !is_removable(name));
     let is_grubs =
         |name: &String| located::boot_sector_is_grubs(&partitions::node(facts.system, &name.replace('!', "/")));
     let has_grub = disks.into_iter().any(is_grubs);
