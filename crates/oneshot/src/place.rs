@@ -356,7 +356,7 @@ fn undo_all(system: &System, record: &Record) -> Result<BootPathReport> {
         }
     }
     if record.armed && record.watchdog_seconds.is_some() {
-        match watchdog::stop_counting(system) {
+        match watchdog::stop_counting(system, record.way.resets()) {
             Ok(stopped) => report.undone.extend(stopped),
             Err(e) => report.differences.push(e.chain()),
         }

@@ -74,28 +74,42 @@ fn of_file(path: &Path, bytes: u64) -> io::Result<String> {
     }
 }
 
-/// What differs, a line each; files of ours are not looked for in `now`: they are undone by themselves.
-pub(crate) fn compare(what: &str, before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
+/// Something that is not as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// A variable, or a path within its filesystem.
+    pub(crate) name: String,
+    /// What is said of it.
+    pub(crate) what: &'static str,
+}
+
+/// What differs, by name; `folder` is where files are, and empty for variables.
+pub(crate) fn compare(
+    folder: &str,
+    before: &BTreeMap<String, String>,
+    now: &BTreeMap<String, String>,
+) -> Vec<Difference> {
     let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
-    let lines = names.into_iter().filter_map(|name| {
-        let shown = match (what, name.as_str()) {
-            ("", name) => name.to_owned(),
-            (what, "") => what.to_owned(),
-            (what, name) => format!("{what}/{name}"),
+    let differences = names.into_iter().filter_map(|name| {
+        let what = match (before.get(name), now.get(name)) {
+            (Some(_), None) => "was there before and is not now",
+            (None, Some(_)) => "was not there before",
+            (before, now) if before != now => "is not as it was",
+            _ => return None,
         };
-        match (before.get(name), now.get(name)) {
-            (Some(_), None) => Some(format!("{shown} was there before and is not now")),
-            (None, Some(_)) => Some(format!("{shown} was not there before")),
-            (before, now) if before != now => Some(format!("{shown} is not as it was")),
-            _ => None,
-        }
+        let name = match (folder, name.as_str()) {
+            ("", name) => name.to_owned(),
+            (folder, "") => folder.to_owned(),
+            (folder, name) => format!("{folder}/{name}"),
+        };
+        Some(Difference { name, what })
     });
-    lines.collect()
+    differences.collect()
 }
 
 impl FolderSnapshot {
     /// What differs from `base`, the mounted filesystem.
-    pub(crate) fn compare(&self, base: &Path) -> Result<Vec<String>> {
+    pub(crate) fn compare(&self, base: &Path) -> Result<Vec<Difference>> {
         Ok(compare(&self.path, &self.files, &of_files(base, &self.path)?))
     }
 }

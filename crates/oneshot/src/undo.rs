@@ -17,6 +17,7 @@ use machine::push::BootPathReport;
 use crate::efi::{self, Variables};
 use crate::environment_block::{self, BLOCK_BYTES, NEXT_ENTRY};
 use crate::record::{self, Change, Filesystem, Record};
+use crate::snapshot::Difference;
 use crate::system::{System, read_bounded};
 use crate::{Error, ErrorKind, Result, snapshot};
 
@@ -313,22 +314,22 @@ impl Undoing<'_> {
         let mut differences = Vec::new();
         if record.snapshot.variables.is_empty() || !variables.is_empty() {
             differences = snapshot::compare("", &record.snapshot.variables, &variables);
+            // The loader writes it at each start; ours was undone above.
+            differences.retain(|difference| difference.name != efi::loader("LoaderEntryLastBooted"));
         } else if record.changes.iter().any(|change| matches!(change, Change::Variable { .. })) {
-            differences.push("the firmware's variables cannot be reached: a boot entry of ours may be left".to_owned());
+            self.differs("the firmware's variables cannot be reached: a boot entry of ours may be left".to_owned());
         }
         for folder in &record.snapshot.folders {
             match self.base(&folder.filesystem).and_then(|base| folder.compare(&base)) {
-                Ok(lines) => differences.extend(lines),
-                Err(e) => differences.push(format!("could not be compared: {}", e.chain())),
+                Ok(found) => differences.extend(found),
+                Err(e) => self.differs(format!("could not be compared: {}", e.chain())),
             }
         }
-        // The loader writes it at each start; ours was undone above.
-        differences.retain(|line| !line.starts_with(&efi::loader("LoaderEntryLastBooted")));
-        for line in differences {
+        for Difference { name, what } in differences {
             // What was told above with its reason is not told again.
-            let name = line.split(' ').next().unwrap_or_default().to_owned();
-            if !self.report.differences.iter().any(|told| told.starts_with(&name)) {
-                self.report.differences.push(line);
+            let is_told = |told: &String| told.strip_prefix(&name).is_some_and(|rest| rest.starts_with([' ', ':']));
+            if !self.report.differences.iter().any(is_told) {
+                self.differs(format!("{name} {what}"));
             }
         }
     }

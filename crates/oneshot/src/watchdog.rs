@@ -59,7 +59,8 @@ enum Timer {
 /// There is none, or it refuses.
 pub fn arm(seconds: u32) -> Result<Armed> {
     let system = System::new("/run/vconverter");
-    if let Ok(bmc) = Bmc::open(&system) {
+    // Whoever ran it before the restart does not feed it any more.
+    if let Ok(bmc) = Bmc::open_any(&system) {
         return arm_bmc(bmc, seconds);
     }
     let mut refusals = Vec::new();
@@ -135,7 +136,7 @@ pub(crate) fn leave_counting(system: &System, seconds: u32, resets: bool) -> Res
 }
 
 /// Stops what [`leave_counting`] left; says what was stopped.
-pub(crate) fn stop_counting(system: &System) -> Result<Option<String>> {
+pub(crate) fn stop_counting(system: &System, resets: bool) -> Result<Option<String>> {
     if !system.is_running() {
         return Ok(None);
     }
@@ -145,6 +146,9 @@ pub(crate) fn stop_counting(system: &System) -> Result<Option<String>> {
             .then(|| bmc.stop())
             .transpose()?
             .map(|()| "stopped the watchdog of the BMC".to_owned()));
+    }
+    if resets {
+        return Ok(None);
     }
     // One that does not count is not opened: that would start it. One that cannot be stopped was not armed.
     let Some(device) = device::list(system).into_iter().find(|device| device.is_counting && device.can_be_stopped)

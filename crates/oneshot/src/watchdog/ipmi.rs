@@ -28,6 +28,8 @@ const SET_WATCHDOG: u8 = 0x24;
 const GET_WATCHDOG: u8 = 0x25;
 
 const USE_OS_LOAD: u8 = 3;
+const USE_SYSTEM: u8 = 4;
+const USE_OEM: u8 = 5;
 const USE_MASK: u8 = 7;
 const DO_NOT_LOG: u8 = 1 << 7;
 const IS_COUNTING: u8 = 1 << 6;
@@ -50,9 +52,25 @@ struct TimerState {
     is_counting: bool,
 }
 
+impl TimerState {
+    /// Whether a running system feeds it. What the firmware's self-test left counting is nobody's any more.
+    fn is_of_others(self) -> bool {
+        self.is_counting && [USE_SYSTEM, USE_OEM].contains(&self.timer_use)
+    }
+}
+
 impl Bmc {
-    /// Opens the BMC of this machine; its driver is loaded where the firmware says that there is one.
+    /// Opens the BMC of this machine if its watchdog is free, or ours.
     pub(super) fn open(system: &System) -> Result<Self> {
+        let bmc = Self::open_any(system)?;
+        if bmc.device.is_some() && bmc.state()?.is_of_others() {
+            return Err(Error::new(ErrorKind::Refused, "the watchdog of the BMC is run by somebody else"));
+        }
+        Ok(bmc)
+    }
+
+    /// Opens the BMC of this machine, whoever had its watchdog last; its driver is loaded where the firmware says that there is one.
+    pub(super) fn open_any(system: &System) -> Result<Self> {
         let none = || Error::new(ErrorKind::Io, "there is no BMC");
         let mut node = find_node(system);
         if node.is_none() && system.is_running() && firmware_has_bmc(system) {
@@ -65,16 +83,14 @@ impl Bmc {
         let device =
             OpenOptions::new().read(true).write(true).open(&node).map_err(|e| Error::path("open", &node, e))?;
         let bmc = Self { device: Some(device) };
-        let state = bmc.state()?;
-        if state.is_counting && state.timer_use != USE_OS_LOAD {
-            return Err(Error::new(ErrorKind::Refused, "the watchdog of the BMC is run by somebody else"));
-        }
+        // One that does not answer is none.
+        bmc.state()?;
         Ok(bmc)
     }
 
     /// Whether our timer counts.
     pub(super) fn is_counting(&self) -> Result<bool> {
-        self.state().map(|state| state.is_counting)
+        self.state().map(|state| state.is_counting && state.timer_use == USE_OS_LOAD)
     }
 
     /// Sets the time, and starts it.
@@ -134,12 +150,13 @@ fn find_node(system: &System) -> Option<PathBuf> {
     DEVICES.iter().map(|name| system.path(name)).find(|path| path.exists())
 }
 
-/// Whether SMBIOS (type 38) or ACPI (SPMI, IPI0001) tells of a BMC: without that its driver would look for one at guessed ports.
+/// Whether SMBIOS (type 38), ACPI (SPMI, IPI0001) or a driver that is loaded tells of a BMC: without that its driver would look for one at guessed ports.
 fn firmware_has_bmc(system: &System) -> bool {
     let exists = |path: &str| system.path(path).exists();
     exists("/sys/firmware/dmi/entries/38-0")
         || exists("/sys/firmware/acpi/tables/SPMI")
         || system.list("/sys/bus/acpi/devices").iter().any(|name| name.starts_with("IPI0001"))
+        || system.list("/sys/devices/platform").iter().any(|name| name.starts_with("ipmi_bmc"))
 }
 
 fn load_driver(system: &System) -> Option<PathBuf> {
@@ -262,6 +279,9 @@ mod tests {
         assert_eq!(state(0x43).unwrap(), TimerState { timer_use: 3, is_counting: true });
         assert_eq!(state(0x84).unwrap(), TimerState { timer_use: 4, is_counting: false });
         assert!(parse_state(&[0x43; 7]).is_err());
+        for (first, is_of_others) in [(0x43, false), (0x44, true), (0x04, false), (0xc5, true), (0x42, false)] {
+            assert_eq!(state(first).unwrap().is_of_others(), is_of_others, "{first:#x}");
+        }
     }
 
     #[test]
