@@ -259,7 +259,7 @@ pub fn fuzz_load_option(bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    /// `Boot0004` of an OVMF whose entry efibootmgr 17 made: `-c -d /dev/sda -p 15 -L debian -l \EFI\debian\shimx64.efi`.
+    /// Field by field: attributes, length of the path, description; hard drive, file path, end.
     #[test]
     fn an_entry_has_the_bytes_of_the_specification() {
         let drive = HardDrive {

@@ -166,7 +166,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Finds out how the boot image could be started on this machine. Changes nothing.
+/// Finds out how the boot image could be started on this machine. Changes nothing; the driver of a BMC that the firmware tells of is loaded.
 pub fn survey(system: &System) -> Survey {
     let facts = Facts::load(system);
     let watchdog = watchdog::find(system);

@@ -116,6 +116,27 @@ fn grub_takes_its_entry_once() {
 }
 
 #[test]
+fn grub_finds_on_the_filesystem_what_its_entry_names() {
+    let picture = Picture::bios();
+    place(&picture.system(), &order(Way::Grub), &picture.stage()).unwrap();
+    let (boot, image) = (picture.root().join("boot"), picture.root().join("image"));
+    File::create(&image).unwrap().set_len(8 << 20).unwrap();
+    let made = Command::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).args([&boot, &image]).output().expect("mke2fs");
+    assert!(made.status.success(), "{made:?}");
+    let custom = picture.read("boot/grub/custom.cfg");
+    let named = custom.lines().filter(|line| line.contains("if linux ") || line.contains("if initrd "));
+    let named: Vec<&str> = named.flat_map(|line| line.split([' ', ';'])).filter(|word| word.starts_with('/')).collect();
+    println!("{named:?}");
+    assert_eq!(named.len(), 1 + ARCHIVES.len());
+    for path in named {
+        let read =
+            Command::new("grub-fstest").arg(&image).args(["cat", path]).output().expect("grub-fstest (grub-common)");
+        assert!(read.status.success(), "{path}: {read:?}");
+        assert_eq!(read.stdout, std::fs::read(boot.join(&path[1..])).unwrap(), "{path}");
+    }
+}
+
+#[test]
 fn systemd_boot_gets_an_entry_and_one_shot() {
     let picture = Picture::systemd_boot();
     let (system, before) = (picture.system(), picture.tree());

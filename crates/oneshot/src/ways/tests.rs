@@ -53,6 +53,13 @@ fn boot_next_is_refused_for_what_it_cannot_do() {
     let picture = uefi();
     picture.write("sys/firmware/efi/fw_platform_size", "32\n");
     refused_for(&picture, way, "has 32 bits");
+    std::fs::remove_file(picture.root().join("sys/firmware/efi/fw_platform_size")).unwrap();
+    for (release, is_refused) in
+        [("3.10.0-1160.el7.x86_64\n", false), ("3.16.0-4-amd64\n", true), ("6.1.0-18-amd64\n", true)]
+    {
+        picture.write("proc/sys/kernel/osrelease", release);
+        assert_eq!(!refused(&picture, way).is_empty(), is_refused, "{release}");
+    }
     let picture = uefi();
     picture.mounts("ro", "rw");
     refused_for(&picture, way, "/boot/efi (sda1) is mounted read-only");
