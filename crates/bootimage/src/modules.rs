@@ -21,7 +21,7 @@ pub(crate) struct ModuleIndex {
     by_name: HashMap<String, String>,
     /// Alias pattern and module name, in the order of `modules.alias`.
     aliases: Vec<(String, String)>,
-    /// Module name → names or aliases of modules it wants.
+    /// Module name → names or aliases of modules it wants, with `pre:` and `post:` between them as in `modules.softdep`.
     soft: HashMap<String, Vec<String>>,
 }
 
@@ -75,11 +75,19 @@ fn parse_index(dep: &str, alias: &str, softdep: &str) -> ModuleIndex {
     for line in softdep.lines() {
         let mut parts = line.split_whitespace();
         if let (Some("softdep"), Some(name)) = (parts.next(), parts.next()) {
-            let wanted = parts.filter(|word| !word.ends_with(':')).map(str::to_owned);
-            soft.entry(name.to_owned()).or_default().extend(wanted);
+            soft.entry(name.to_owned()).or_default().extend(marked(parts));
         }
     }
     ModuleIndex { dependencies, by_name, aliases, soft }
+}
+
+/// The words of a soft dependency, the first of which says whether they come before or after.
+fn marked<'a>(words: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut words: Vec<String> = words.map(str::to_owned).collect();
+    if words.first().is_some_and(|word| !word.ends_with(':')) {
+        words.insert(0, "pre:".into());
+    }
+    words
 }
 
 /// Which modules are wanted for themselves.
@@ -129,8 +137,8 @@ impl ModuleIndex {
         self.dependencies.insert(path.to_owned(), needs);
         self.aliases.retain(|(_, module)| module.replace('-', "_") != name);
         self.aliases.extend(info.aliases.iter().map(|alias| (alias.clone(), name.clone())));
-        let soft = info.softdep.iter().flat_map(|line| line.split_whitespace()).filter(|word| !word.ends_with(':'));
-        self.soft.insert(name, soft.map(str::to_owned).collect());
+        let soft = info.softdep.iter().flat_map(|line| marked(line.split_whitespace()));
+        self.soft.insert(name, soft.collect());
         Ok(())
     }
 
@@ -160,7 +168,8 @@ impl ModuleIndex {
                 continue;
             }
             open.extend(self.dependencies.get(path).into_iter().flatten().map(String::as_str));
-            for name in self.soft.get(&module_name(path)).into_iter().flatten() {
+            let soft = self.soft.get(&module_name(path)).into_iter().flatten();
+            for name in soft.filter(|word| !word.ends_with(':')) {
                 open.extend(self.resolve(name));
             }
         }
@@ -207,7 +216,7 @@ impl ModuleIndex {
         }
         for name in &names {
             if let Some(wanted) = self.soft.get(name) {
-                softdep.push_str(&format!("softdep {name} pre: {}\n", wanted.join(" ")));
+                softdep.push_str(&format!("softdep {name} {}\n", wanted.join(" ")));
             }
         }
         Selection { paths, dep, alias, softdep, left_out }
@@ -261,6 +270,25 @@ mod tests {
     fn words_of_pre_and_post_are_both_wanted() {
         let brought = names_of(&selected(&["sound/"]));
         assert!(brought.contains(&"ext4".into()) && brought.contains(&"sd_mod".into()), "{brought:?}");
+    }
+
+    #[test]
+    fn what_comes_after_a_module_stays_after_it() {
+        // ipmi_devintf needs ipmi_msghandler, which wants it afterwards: the other way round neither is loaded.
+        let dep = "kernel/ipmi_devintf.ko: kernel/ipmi_msghandler.ko\nkernel/ipmi_msghandler.ko:\nkernel/a.ko:\n";
+        let soft = "softdep ipmi_msghandler post: ipmi_devintf\nsoftdep ipmi_devintf a\n";
+        let wanted = Wanted { starts: &["ipmi_msghandler"], ..Wanted::default() };
+        let selection = parse_index(dep, "", soft).select(&wanted).unwrap();
+        assert_eq!(selection.paths.len(), 3);
+        assert_eq!(selection.softdep, "softdep ipmi_devintf pre: a\nsoftdep ipmi_msghandler post: ipmi_devintf\n");
+        let text =
+            kernel_modules::IndexText { dep: &selection.dep, alias: "", softdep: &selection.softdep, builtin: "" };
+        let index = kernel_modules::parse_index(text);
+        let order: Vec<String> = index.load_order("ipmi_devintf").into_iter().map(module_name).collect();
+        println!("{order:?}");
+        let at = |name: &str| order.iter().position(|other| other == name).unwrap();
+        assert!(at("ipmi_msghandler") < at("ipmi_devintf"));
+        assert_eq!(index.load_order("ipmi_msghandler").len(), 3);
     }
 
     #[test]
