@@ -80,6 +80,8 @@ fn fill(store: &Store, output: &Path) {
         let name = format!("web{number}");
         let request = json!({ "name": name, "output": output }).to_string();
         let new = NewTask {
+            rcc: None,
+            held: false,
             name: &name,
             machine: &ids[number as usize],
             output: output.to_str().unwrap(),

@@ -21,6 +21,7 @@ pub mod mail;
 mod metrics;
 pub mod progress;
 mod pxe;
+pub mod rcc;
 mod redaction;
 pub mod schedule;
 pub mod search;

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
+    /// A live machine is restarted into the boot image: its controller's part.
+    Reboot,
     /// Everything that can be refused before anything is written.
     Check,
     /// The disks are copied into replicas.
@@ -23,17 +25,27 @@ pub enum Step {
     Define,
     /// The VM is started in isolation and seen to come up.
     Prove,
+    /// The machine is seen back in its own system: its controller's part.
+    Return,
+}
+
+impl Step {
+    /// All, in their order.
+    pub const ALL: [Self; 8] =
+        [Self::Reboot, Self::Check, Self::Copy, Self::Verify, Self::FixUp, Self::Define, Self::Prove, Self::Return];
 }
 
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Reboot => "reboot",
             Self::Check => "check",
             Self::Copy => "copy",
             Self::Verify => "verify",
             Self::FixUp => "fix up",
             Self::Define => "define",
             Self::Prove => "prove",
+            Self::Return => "return",
         })
     }
 }

@@ -3,6 +3,7 @@
 mod agents;
 mod drivers;
 mod machines;
+mod rcc;
 mod tasks;
 mod users;
 
@@ -24,6 +25,7 @@ use crate::windows_guests::WindowsArguments;
 pub(crate) use agents::{Agents, AgentsAction, InstallAgent, ReachAgent, TokenAction};
 pub(crate) use drivers::{Drivers, DriversAction, MatchDriver};
 pub(crate) use machines::{AddMachines, GroupsAction, Import, Machines, MachinesAction, Search, SetMachines};
+pub(crate) use rcc::RccArguments;
 pub(crate) use tasks::{ScheduleTask, Tasks, TasksAction};
 pub(crate) use users::{
     Credentials, CredentialsAction, Remote, SetCredential, Tokens, TokensAction, Users, UsersAction,
@@ -264,6 +266,8 @@ Examples:
   vconverter convert web1,web2 --output /srv/vms --start-at '2026-12-01T22:00[Europe/Berlin]'
   vconverter convert --from wave1.csv --profile nightly --dry-run     # checks all, and asks for nothing
   vconverter convert web1 --output /srv/vms --window 'Sat 22:00-06:00 Europe/Berlin' --window 'daily 01:00-05:00 UTC'
+  vconverter convert web1 --output /srv/vms --rcc --dry-run          # how it would be restarted into the boot image
+  vconverter convert web1 --output /srv/vms --rcc --at '2026-12-01T22:00[Europe/Berlin]' --warn 15m
   vconverter convert web1 --output /srv/vms --wait --back-by '06:00 Europe/Berlin'  # or the copy is stopped, and kept
 
 A TIME is one of a zone's clocks (IANA name), daylight saving included, or a moment: 2026-12-01T21:00Z. A WINDOW that ends before
@@ -313,6 +317,8 @@ pub(crate) struct Convert {
     #[command(flatten)]
     pub(crate) times: Times,
     #[command(flatten)]
+    pub(crate) rcc: RccArguments,
+    #[command(flatten)]
     pub(crate) windows: WindowsArguments,
 }
 
@@ -320,7 +326,7 @@ pub(crate) struct Convert {
 #[derive(Debug, Args)]
 pub(crate) struct Times {
     /// MACHINE only: do not begin before this, such as 2026-12-01T22:00[Europe/Berlin]; the command returns at once
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, visible_alias = "at", value_name = "TIME")]
     pub(crate) start_at: Option<StartAt>,
     /// MACHINE only: begin only in this window, such as "Sat 22:00-06:00 Europe/Berlin"; can be given more than once
     #[arg(long = "window", value_name = "WINDOW")]

@@ -88,6 +88,9 @@ fn convert_local(arguments: &Convert, directory: &DataDirectory, paths: Vec<Path
         let message = "--test-links and --no-link-test are for machines of the controller: local disks have no link";
         return Err(Failure::new(Code::Usage, message));
     }
+    if arguments.rcc.rcc {
+        return Err(Failure::new(Code::Usage, "--rcc is for machines of the controller: local disks are here"));
+    }
     if arguments.times.start_at.is_some() || !arguments.times.windows.is_empty() {
         let message =
             "--start-at and --window are for machines of the controller: a local conversion runs in this process";
@@ -176,9 +179,19 @@ fn convert_machines(
         let dry_run = arguments.dry_run;
         let request = NewRequest { name: vm, disks, choices, dry_run, settings: arguments.settings.settings()? };
         let (profile, schedule) = (arguments.profile.clone(), schedule(&arguments.times));
-        conversions.push(NewConversion { machine: id, request, profile, wait: arguments.wait, schedule });
+        let (wait, rcc, held) = (arguments.wait, arguments.rcc.settings()?, arguments.rcc.confirm);
+        conversions.push(NewConversion { machine: id, request, profile, wait, schedule, rcc, held });
     }
-    let is_for_later = conversions.iter().any(|one| one.schedule.is_some());
+    if arguments.dry_run && arguments.rcc.rcc {
+        // No machine is restarted to be looked at: what is known of it while it runs is all.
+        let reports: Vec<PreflightView> = client.post("/preflight", &NewBatches { conversions })?;
+        match json {
+            true => crate::print_json(&reports)?,
+            false => crate::print(&reports.iter().map(preflight::describe).collect::<String>())?,
+        }
+        return preflight::refuse_blocked(&reports);
+    }
+    let is_for_later = conversions.iter().any(|one| one.schedule.is_some() || one.rcc.is_some());
     if arguments.test_links || (is_for_later && !arguments.no_link_test) {
         let connected = machines.iter().filter(|machine| machine.state == MachineState::Ready);
         link_tests::test(&client, connected.filter_map(|machine| machine.id.as_deref()))?;
@@ -292,11 +305,12 @@ fn convert_several(client: &Client, conversions: Vec<NewConversion>, detach: boo
 pub(crate) fn describe_batches(batches: &[BatchView]) -> String {
     let mut text = String::new();
     if batches.len() > 1 {
-        text.push_str("split into two batches: machines in the boot image are converted apart from those that run\n");
+        text.push_str("split into batches: machines in the boot image are converted apart from those that run\n");
     }
     for batch in batches {
         let kind = match batch.kind {
             BatchKind::ColdCloningReady => "Cold Cloning Ready",
+            BatchKind::RemoteColdCloning => "restarted into the boot image",
             BatchKind::Live => "running their own system",
         };
         let count = batch.tasks.len();

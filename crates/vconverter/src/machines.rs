@@ -86,7 +86,7 @@ fn medium(machine: &MachineView) -> &'static str {
         Some(BootMedium::Iso) => "ISO",
         Some(BootMedium::Pxe) => "PXE",
         Some(BootMedium::UefiHttp) => "UEFI HTTP boot",
-        Some(BootMedium::Push) => "push",
+        Some(BootMedium::Push) => "a push over the network",
         Some(BootMedium::Unknown) | None => "unknown",
     }
 }

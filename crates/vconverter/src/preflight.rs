@@ -7,6 +7,7 @@ use controller::api::{
 use conversion::{Allocation, Finding};
 use machine::Severity;
 
+use crate::arguments::RccArguments;
 use crate::choices::ChoiceArguments;
 use crate::client::{Client, segment};
 use crate::conversion_settings::ConversionSettings;
@@ -45,6 +46,8 @@ pub(crate) struct PreflightArguments {
     /// Test how fast the content of each machine comes
     #[arg(long)]
     pub(crate) test_links: bool,
+    #[command(flatten)]
+    pub(crate) rcc: RccArguments,
 }
 
 pub(crate) fn preflight(client: &Client, arguments: &PreflightArguments, json: bool) -> Result<()> {
@@ -73,7 +76,8 @@ pub(crate) fn preflight(client: &Client, arguments: &PreflightArguments, json: b
             let name = hostname.unwrap_or_else(|| id.clone());
             let request = NewRequest { name, disks, choices, settings, dry_run: false };
             let (profile, wait) = (arguments.profile.clone(), arguments.wait);
-            conversions.push(NewConversion { machine: id, request, profile, wait, schedule: None });
+            let (rcc, schedule) = (arguments.rcc.settings()?, None);
+            conversions.push(NewConversion { machine: id, request, profile, wait, schedule, rcc, held: false });
         }
         reports.extend(client.post::<Vec<PreflightView>>("/preflight", &NewBatches { conversions })?);
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use controller::api::Status;
-use controller::tasks::Converter;
+use controller::tasks::{Converter, PushFiles, PushNeeds};
 use controller::trust::SetupCode;
 use controller::{Config, Controller, DataDirectory};
 use conversion::{Cancel, Observer, Request, Source};
@@ -37,6 +37,10 @@ impl Converter for Pipeline {
         serde_json::to_value(outcome).map_err(|e| {
             conversion::Error::because(conversion::ErrorKind::Internal, "outcome cannot be written as JSON", e)
         })
+    }
+
+    fn build_push(&self, needs: &PushNeeds<'_>) -> conversion::Result<PushFiles> {
+        todo!("{needs:?}")
     }
 }
 

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use controller::api::{NewClone, TaskRate, TaskReturn, TaskSchedule, TaskView};
 use controller::progress::Progress;
+use controller::rcc::Course;
 use controller::schedule::Window;
 use controller::store::{LogEntry, LogLevel, TaskState};
 use conversion::Step;
+use machine::push::BootPathReport;
 use serde::Serialize;
 use serde_json::json;
 
@@ -20,7 +22,7 @@ use crate::progress_line::{ProgressLine, duration};
 use crate::table::{Table, plain};
 
 /// Steps as the log of a task names them.
-const STEPS: [Step; 6] = [Step::Check, Step::Copy, Step::Verify, Step::FixUp, Step::Define, Step::Prove];
+const STEPS: [Step; 8] = Step::ALL;
 /// Pause between two looks at a task.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// A controller that is started again is waited for this long.
@@ -77,6 +79,12 @@ pub(crate) fn show(client: &Client, id: &str, json: bool) -> Result<()> {
     }
     if let Some(back_by) = &task.back_by {
         line("back by", back_by.to_string());
+    }
+    if let Some(course) = &task.course {
+        line("restart", describe_course(course));
+        if let Some(downtime) = course.describe_downtime() {
+            line("downtime", downtime);
+        }
     }
     if let Some(bytes) = task.bytes_per_second {
         line("bandwidth", format!("at most {}", limits::rate(Some(bytes))));
@@ -197,6 +205,30 @@ pub(crate) fn delete(client: &Client, id: &str, discard: bool, json: bool) -> Re
 }
 
 /// As an operator typed it: the time, and the windows.
+/// How far the restart into the boot image, and back, is.
+fn describe_course(course: &Course) -> String {
+    let differs =
+        |report: &Option<BootPathReport>| report.as_ref().is_some_and(|report| !report.differences.is_empty());
+    let state = if differs(&course.restored) || differs(&course.boot_path) {
+        "the boot path differs from the record: see the log"
+    } else if course.boot_path.is_some() && course.back_at.is_some() {
+        "in its own system again, with the boot path as it was"
+    } else if course.back_at.is_some() {
+        "in its own system again"
+    } else if course.released_at.is_some() {
+        "given back"
+    } else if course.arrived_at.is_some() {
+        "in the boot image; the boot path is restored"
+    } else if course.restarted_at.is_some() {
+        "restarted into the boot image"
+    } else if course.placed_at.is_some() {
+        "the boot image is in place"
+    } else {
+        "not begun"
+    };
+    course.way.map_or_else(|| state.to_owned(), |way| format!("{state} ({way})"))
+}
+
 fn describe_schedule(schedule: &TaskSchedule) -> String {
     let windows: Vec<String> = schedule.windows.iter().map(Window::to_string).collect();
     let windows = (!windows.is_empty()).then(|| format!("in {}", windows.join(" or ")));

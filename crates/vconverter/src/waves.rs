@@ -89,6 +89,8 @@ fn defaults(arguments: &Convert) -> Result<NewConversion> {
         profile: arguments.profile.clone(),
         wait: arguments.wait,
         schedule: schedule(&arguments.times),
+        rcc: arguments.rcc.settings()?,
+        held: arguments.rcc.confirm,
     })
 }
 
@@ -190,6 +192,8 @@ fn conversion<'a>(
         profile: value("profile").map(str::to_owned).or_else(|| defaults.profile.clone()),
         wait: value("wait").map(yes_or_no).transpose().map_err(wrong("wait"))?.unwrap_or(defaults.wait),
         schedule: if own == TaskSchedule::default() { defaults.schedule.clone() } else { Some(own) },
+        rcc: defaults.rcc.clone(),
+        held: defaults.held,
     })
 }
 
@@ -212,6 +216,8 @@ mod tests {
             profile: Some("nightly".into()),
             wait: true,
             schedule: None,
+            rcc: None,
+            held: false,
         }
     }
 

@@ -43,12 +43,14 @@ export const canBeScheduled = (task: Task): boolean => isNotBegun(task) && !task
 type StepId = TaskStep['step'];
 
 const STEPS: Record<StepId, { title: string; about: string }> = {
+  reboot: { title: 'Restart', about: 'the live machine starts the boot image once; its boot path is restored' },
   check: { title: 'Check', about: 'everything that can be refused before anything is written' },
   copy: { title: 'Copy', about: 'used blocks of the disks, over TLS' },
   verify: { title: 'Verify', about: 'hashes of the source compared with the copy' },
   'fix-up': { title: 'Fix up', about: 'drivers and boot files for the new hardware' },
   define: { title: 'Define', about: 'the virtual machine is written down' },
   prove: { title: 'Prove', about: 'it is started in isolation and seen to come up' },
+  return: { title: 'Return', about: 'the source is seen back in its own system' },
 };
 const ORDER = Object.keys(STEPS) as StepId[];
 
@@ -57,7 +59,10 @@ export function stepsOf(task: Task): TaskStep[] {
   if (task.steps.length > 0) return task.steps;
   const { verify, prove_boot } = task.request;
   const ahead = ORDER.filter(
-    (step) => (step !== 'verify' || verify) && (step !== 'prove' || prove_boot !== false),
+    (step) =>
+      (step !== 'verify' || verify) &&
+      (step !== 'prove' || prove_boot !== false) &&
+      ((step !== 'reboot' && step !== 'return') || !!task.rcc),
   );
   return ahead.map((step) => ({ step, state: 'pending' }));
 }

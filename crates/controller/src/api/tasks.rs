@@ -158,7 +158,8 @@ pub(super) fn wish(api: &Api, new: NewConversion) -> Result<Wish> {
     let schedule = new.schedule.or(windows).map(Into::into);
     let (bytes_per_second, back_by) = (settings.bytes_per_second, settings.back_by.clone());
     let request = settings.request(name, disks, choices, dry_run)?;
-    Ok(Wish { machine, request, wait: new.wait, schedule, bytes_per_second, back_by })
+    let (wait, rcc, held) = (new.wait, new.rcc, new.held);
+    Ok(Wish { machine, request, wait, schedule, bytes_per_second, back_by, rcc, held })
 }
 
 async fn one(State(api): State<Arc<Api>>, At(at): At<OneTask>) -> Answer<Json<TaskView>> {

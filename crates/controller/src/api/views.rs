@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::inventory::{Particulars, Reach};
 use crate::progress::Progress;
+use crate::rcc::{Course, Rcc};
 use crate::schedule::{BackBy, Schedule, StartAt, Window};
 use crate::sessions::{LivePhase, LiveSession};
 use crate::store::{KnownMachine, TaskRecord, TaskState, TaskStep};
@@ -119,6 +120,13 @@ pub struct NewConversion {
     /// When it is to be begun, where that is not as soon as there is room.
     #[serde(default)]
     pub schedule: Option<TaskSchedule>,
+    /// Where the machine runs its own system: how it is restarted into the boot image, and given back (automated Remote Cold
+    /// Cloning).
+    #[serde(default)]
+    pub rcc: Option<Rcc>,
+    /// Whether it begins only when an operator says so (`resume`).
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// What is to be made of a machine.
@@ -259,6 +267,12 @@ pub struct TaskView {
     pub bytes_per_second: Option<u64>,
     /// When its machine must have its own system again.
     pub back_by: Option<BackBy>,
+    /// How its live machine is restarted into the boot image.
+    pub rcc: Option<Rcc>,
+    /// How that went so far.
+    pub course: Option<Course>,
+    /// Seconds for which the machine did not serve, once it is back.
+    pub downtime_seconds: Option<u64>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When it was begun first.
@@ -394,6 +408,7 @@ impl TaskView {
         let broken =
             |e| Error::with(ErrorKind::Storage, format!("task {} in the database cannot be understood", task.id), e);
         let (plan, back_by) = (task.plan()?, task.back_by()?);
+        let (rcc, course) = (task.rcc()?, task.course()?);
         Ok(Self {
             schedule: plan.as_ref().map(|plan| TaskSchedule::from(plan.schedule())),
             due_at: task.due_at.filter(|_| task.state == TaskState::Scheduled),
@@ -413,6 +428,9 @@ impl TaskView {
             error: task.error,
             bytes_per_second: task.bytes_per_second,
             back_by,
+            downtime_seconds: course.downtime_seconds(),
+            course: rcc.is_some().then_some(course),
+            rcc,
             created_at: task.created_at,
             started_at: task.started_at,
             finished_at: task.finished_at,

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use machine::push::BootPathReport;
 use protocol::enrolment::EnrolmentSecret;
 use protocol::message::{
     About, AgentKind, AgentMessage, ControllerMessage, Hello, MESSAGE_BYTES_MAX, Opening, REPORT_BYTES_MAX, Report,
@@ -254,11 +255,14 @@ impl Control<'_> {
                 self.sessions.end_refused(self.caller.key, self.id, &reason);
                 Ok(())
             }
-            AgentMessage::Surveyed(_)
+            answer @ (AgentMessage::Surveyed(_)
             | AgentMessage::PushPlaced { .. }
             | AgentMessage::PushFailed { .. }
-            | AgentMessage::BootPath(_)
-            | AgentMessage::CommandEnded { .. } => Ok(()),
+            | AgentMessage::CommandEnded { .. }) => {
+                self.sessions.answered(self.caller.key, self.id, answer);
+                Ok(())
+            }
+            AgentMessage::BootPath(report) => self.keep_boot_path(report),
             AgentMessage::PairingCommit { .. } | AgentMessage::PairingReveal { .. } | AgentMessage::Enrol { .. } => {
                 Err(unexpected("a message of an approved agent"))
             }
@@ -294,6 +298,17 @@ impl Control<'_> {
             self.send(&ControllerMessage::Show { text })?;
         }
         Ok(())
+    }
+
+    /// What a task of this machine's is told goes to its log; of any other nobody wants to hear again either.
+    fn keep_boot_path(&self, report: BootPathReport) -> Result<()> {
+        let task = report.task.clone();
+        if let Some(machine) = &self.machine {
+            let is_kept = self.sessions.0.store.boot_path_told(machine, self.caller.kind, &report)?;
+            tracing::info!(%machine, %task, is_kept, differences = report.differences.len(), "boot path told");
+        }
+        self.sessions.answered(self.caller.key, self.id, AgentMessage::BootPath(report));
+        self.send(&ControllerMessage::BootPathKept { task })
     }
 
     fn send(&self, message: &ControllerMessage) -> Result<()> {

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use protocol::enrolment::{EnrolmentSecret, EnrolmentToken};
 
 use super::control::network;
 use super::{Error, ErrorKind, Result, Sessions};
-use crate::store::{Enrolling, EnrolmentRecord, NewEnrolmentToken, TokenRefusal};
+use crate::store::{Bound, Enrolling, EnrolmentRecord, NewEnrolmentToken, TokenRefusal};
 
 /// Minutes that a token lasts where nothing is said, and at most.
 const MINUTES_DEFAULT: u32 = 24 * 60;
@@ -54,8 +55,23 @@ impl Sessions {
         let now = self.now();
         let expires_at = now.after(std::time::Duration::from_secs(u64::from(minutes) * 60));
         let secret = token.secret();
-        let new = NewEnrolmentToken { secret: &secret, label, created_at: now, expires_at };
+        let new = NewEnrolmentToken { secret: &secret, label, created_at: now, expires_at, bound: None };
         Ok((self.0.store.add_enrolment_token(new, actor)?, token))
+    }
+
+    /// Makes a token for one machine's boot image, for one task.
+    ///
+    /// # Errors
+    /// Those of [`Store::add_enrolment_token`](crate::store::Store::add_enrolment_token).
+    pub fn make_push_token(&self, bound: Bound<'_>, good_for: Duration) -> Result<EnrolmentToken> {
+        let token = EnrolmentToken::random(self.ca_fingerprint())
+            .map_err(|e| Error::with(ErrorKind::Io, "enrolment token cannot be made", e))?;
+        let now = self.now();
+        let (secret, label) = (token.secret(), format!("boot image of task {}", bound.task));
+        let expires_at = now.after(good_for);
+        let new = NewEnrolmentToken { secret: &secret, label: &label, created_at: now, expires_at, bound: Some(bound) };
+        self.0.store.add_enrolment_token(new, "controller")?;
+        Ok(token)
     }
 
     /// Tries a token that a machine came with.

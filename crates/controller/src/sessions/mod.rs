@@ -6,6 +6,7 @@
 
 mod certificate;
 mod control;
+mod conversation;
 mod drivers;
 mod enrolment;
 mod entry;
@@ -38,6 +39,7 @@ use gate::{Gate, Pass};
 use registry::{CodeEntry, Phase, Registry, SessionId};
 use streams::{Expected, OpenStreams};
 
+pub use conversation::{CommandEnd, Conversation};
 pub use link::TestedLink;
 pub use power::Ending;
 pub use streams::ConnectedMachine;
@@ -80,6 +82,7 @@ struct Shared {
     /// Held while a machine's presence is looked up and told to the tasks that wait for it.
     presence: Mutex<()>,
     pushes: drivers::Pushes,
+    conversations: conversation::Conversations,
     refused_ends: Mutex<power::Refusals>,
     /// Held by the test of a link.
     link_tests: Mutex<()>,
@@ -168,6 +171,7 @@ impl Sessions {
             presence: Mutex::default(),
             refused_ends: Mutex::default(),
             pushes: drivers::Pushes::default(),
+            conversations: conversation::Conversations::default(),
             link_tests: Mutex::default(),
             traffic: Traffic::default(),
         }))

@@ -48,6 +48,17 @@ pub struct NewEnrolmentToken<'a> {
     pub created_at: Timestamp,
     /// When it ends.
     pub expires_at: Timestamp,
+    /// The one machine and task that it is good for; without it for any machine.
+    pub bound: Option<Bound<'a>>,
+}
+
+/// What a token is bound to.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound<'a> {
+    /// Id of the machine: whatever comes with the token and is another is refused.
+    pub machine: &'a str,
+    /// Id of the task.
+    pub task: &'a str,
 }
 
 /// Who comes with a token.
@@ -111,9 +122,18 @@ impl Store {
                 .map_err(|e| storage(context, e))?;
             transaction
                 .execute(
-                    "INSERT INTO enrolment_tokens (id, secret, label, actor, created_at, expires_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                    params![id, new.secret.hash().to_string(), new.label, actor, now.0, new.expires_at.0],
+                    "INSERT INTO enrolment_tokens (id, secret, label, actor, created_at, expires_at, machine, task)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    params![
+                        id,
+                        new.secret.hash().to_string(),
+                        new.label,
+                        actor,
+                        now.0,
+                        new.expires_at.0,
+                        new.bound.map(|bound| bound.machine),
+                        new.bound.map(|bound| bound.task)
+                    ],
                 )
                 .map_err(|e| storage(context, e))?;
             let detail = format!("{}, until {}", new.label, new.expires_at);
@@ -180,6 +200,24 @@ impl Store {
         })
     }
 
+    /// Revokes what is left of the tokens that are bound to a task.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn revoke_tokens_of(&self, task: &str) -> Result<()> {
+        let context = "enrolment tokens cannot be revoked";
+        let sql =
+            "UPDATE enrolment_tokens SET revoked_at = ?2 WHERE task = ?1 AND used_at IS NULL AND revoked_at IS NULL";
+        self.write(context, |transaction| {
+            let now = Timestamp::now();
+            let revoked = transaction.execute(sql, params![task, now.0]).map_err(|e| storage(context, e))?;
+            match revoked {
+                0 => Ok(()),
+                _ => write_audit(transaction, now, "controller", "enrolment token revoked", task, "its task is over"),
+            }
+        })
+    }
+
     /// Uses a token: it is used up and the key is approved in one transaction, with a line in the audit log. What is refused
     /// has its line too.
     ///
@@ -207,6 +245,10 @@ impl Store {
                 )
                 .map_err(|e| storage(context, e))?;
             approve(transaction, who.key, who.label, &format!("enrolment token {subject}"), now)?;
+            // A report of another machine contradicts the one that the key belongs to, and is refused.
+            let bind = "UPDATE agent_keys SET machine = token.machine FROM enrolment_tokens AS token
+                        WHERE token.id = ?1 AND token.machine IS NOT NULL AND agent_keys.fingerprint = ?2";
+            transaction.execute(bind, params![subject, who.key]).map_err(|e| storage(context, e))?;
             Ok(Ok(()))
         })
     }
@@ -259,6 +301,7 @@ mod tests {
             secret: &secret,
             label: "rack 4",
             created_at: NOW,
+            bound: None,
             expires_at: Timestamp(NOW.0 + ends_in_ms),
         };
         (secret, store.add_enrolment_token(new, "user ada").unwrap().id)

@@ -9,6 +9,7 @@ mod agent_keys;
 mod api_tokens;
 mod changes;
 mod counts;
+mod courses;
 mod credentials;
 mod cutovers;
 mod enrolment_tokens;
@@ -46,7 +47,7 @@ pub use api_tokens::{ApiToken, NewApiToken};
 pub use changes::Changed;
 pub use credentials::{SealedCredential, VaultLock};
 pub use cutovers::{Cutover, CutoverState};
-pub use enrolment_tokens::{Enrolling, EnrolmentRecord, NewEnrolmentToken, TokenRefusal};
+pub use enrolment_tokens::{Bound, Enrolling, EnrolmentRecord, NewEnrolmentToken, TokenRefusal};
 pub use groups::MachineGroup;
 pub use history::{HistoryEntry, HistoryEvent};
 pub use leases::{End, Lease};
@@ -78,6 +79,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("back by", include_str!("migrations/0011_back_by.sql")),
     ("cutovers", include_str!("migrations/0012_cutovers.sql")),
     ("machine facts", include_str!("migrations/0013_machine_facts.sql")),
+    ("automated RCC", include_str!("migrations/0014_rcc.sql")),
 ];
 
 /// The controller's memory. Every method may block for a write to disk.
@@ -290,6 +292,8 @@ mod tests {
     /// A task that is begun as soon as there is room.
     pub(super) fn new_task(machine: &str) -> NewTask<'_> {
         NewTask {
+            rcc: None,
+            held: false,
             name: "web",
             machine,
             output: "/vm",

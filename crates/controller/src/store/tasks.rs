@@ -6,11 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, containing, from_json, new_id, storage, to_json};
+use crate::rcc::{Course, Rcc};
 use crate::schedule::{BackBy, Plan};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 const COLUMNS: &str = "id, name, machine, output, request, state, cancel_requested, step, done_bytes, total_bytes, error, \
-     outcome, created_at, started_at, finished_at, waits_for, batch, plan, due_at, paused, bytes_per_second, back_by";
+     outcome, created_at, started_at, finished_at, waits_for, batch, plan, due_at, paused, bytes_per_second, back_by, rcc, \
+     course";
 
 /// Where a task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -55,6 +57,10 @@ pub struct NewTask<'a> {
     pub bytes_per_second: Option<u64>,
     /// When its machine must have its own system again.
     pub back_by: Option<&'a BackBy>,
+    /// How its live machine is restarted into the boot image, where that is wanted.
+    pub rcc: Option<&'a Rcc>,
+    /// Whether it is paused from the start: it begins when an operator says so.
+    pub held: bool,
 }
 
 /// A task as it is kept.
@@ -102,6 +108,10 @@ pub struct TaskRecord {
     pub bytes_per_second: Option<u64>,
     /// When its machine must have its own system again: [`BackBy`] as text.
     pub back_by: Option<String>,
+    /// How its live machine is restarted into the boot image: [`Rcc`] as JSON.
+    pub rcc: Option<String>,
+    /// How that went: [`Course`] as JSON.
+    pub course: Option<String>,
 }
 
 impl TaskRecord {
@@ -122,6 +132,23 @@ impl TaskRecord {
         self.back_by.as_deref().map(str::parse).transpose().map_err(|e| {
             Error::with(ErrorKind::Storage, format!("task {}: when its machine is to be back", self.id), e)
         })
+    }
+
+    /// How its live machine is restarted into the boot image, where that was asked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn rcc(&self) -> Result<Option<Rcc>> {
+        self.rcc.as_deref().map(|text| from_json(&format!("restart of task {}", self.id), text)).transpose()
+    }
+
+    /// How that went so far.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn course(&self) -> Result<Course> {
+        let text = self.course.as_deref();
+        Ok(text.map(|text| from_json(&format!("course of task {}", self.id), text)).transpose()?.unwrap_or_default())
     }
 
     /// What was asked for.
@@ -268,10 +295,11 @@ fn insert(connection: &Connection, task: &NewTask<'_>, batch: Option<&str>, acto
     let context = "task cannot be written";
     let (id, now) = (new_id("t")?, Timestamp::now());
     let plan = task.plan.map(|plan| to_json("schedule", plan)).transpose()?;
+    let rcc = task.rcc.map(|rcc| to_json("restart", rcc)).transpose()?;
     connection
         .execute(
             "INSERT INTO tasks (id, name, machine, output, request, state, created_at, waits_for, batch, plan,
-             bytes_per_second, back_by) VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8, ?9, ?10, ?11)",
+             bytes_per_second, back_by, rcc, paused) VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             params![
                 id,
                 task.name,
@@ -283,7 +311,9 @@ fn insert(connection: &Connection, task: &NewTask<'_>, batch: Option<&str>, acto
                 batch,
                 plan,
                 task.bytes_per_second.map(u64::cast_signed),
-                task.back_by.map(BackBy::to_string)
+                task.back_by.map(BackBy::to_string),
+                rcc,
+                task.held
             ],
         )
         .map_err(|e| taken(e, task.name, task.output, context))?;
@@ -339,5 +369,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         due_at,
         bytes_per_second: row.get::<_, Option<i64>>(20)?.map(i64::cast_unsigned),
         back_by: row.get(21)?,
+        rcc: row.get(22)?,
+        course: row.get(23)?,
     })
 }

@@ -9,6 +9,7 @@
 mod back_by;
 mod forecast;
 mod preflight;
+mod rcc;
 mod run;
 mod settings;
 mod wish;
@@ -29,6 +30,7 @@ use crate::store::{Lease, LogLevel, NewTask, Store, TaskRecord, TaskState};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
 pub use forecast::Forecast;
+pub use rcc::{PushFiles, PushNeeds};
 use run::Returning;
 pub use settings::Settings;
 pub use wish::{Batch, BatchKind, Wish};
@@ -50,6 +52,12 @@ pub trait Converter: Send + Sync {
         observer: &dyn Observer,
         cancel: &Cancel,
     ) -> conversion::Result<serde_json::Value>;
+
+    /// Makes the boot image that is pushed to one machine.
+    ///
+    /// # Errors
+    /// Those of `conversion`.
+    fn build_push(&self, needs: &PushNeeds<'_>) -> conversion::Result<PushFiles>;
 }
 
 /// The tasks of a controller; clones share them.
@@ -155,9 +163,9 @@ impl Tasks {
     /// Those of [`Tasks::create`], with [`ErrorKind::Conflict`] for two of one name.
     pub fn create_batches(&self, wishes: &[Wish], actor: &str) -> Result<Vec<Batch>> {
         let checked: Vec<Checked> = wishes.iter().map(|wish| self.check(wish)).collect::<Result<_>>()?;
-        let (cold, live): (Vec<&Checked>, Vec<&Checked>) = checked.iter().partition(|one| one.is_cold);
-        let kinds = [(BatchKind::ColdCloningReady, cold), (BatchKind::Live, live)];
-        let kinds: Vec<_> = kinds.into_iter().filter(|(_, tasks)| !tasks.is_empty()).collect();
+        let kinds = [BatchKind::ColdCloningReady, BatchKind::RemoteColdCloning, BatchKind::Live];
+        let of = |kind| (kind, checked.iter().filter(|one| one.kind == kind).collect::<Vec<&Checked>>());
+        let kinds: Vec<_> = kinds.into_iter().map(of).filter(|(_, tasks)| !tasks.is_empty()).collect();
         let new: Vec<Vec<NewTask<'_>>> =
             kinds.iter().map(|(_, tasks)| tasks.iter().map(|one| one.as_new()).collect()).collect();
         let created = self.0.store.create_batches(&new, actor)?;
@@ -202,7 +210,13 @@ impl Tasks {
         let wait = self.0.sessions.kind_of(&task.machine).is_none();
         let request = Request { name: name.to_owned(), ..task.request()? };
         let (bytes_per_second, back_by) = (task.bytes_per_second, task.back_by()?);
-        self.create(&Wish { machine: task.machine, request, wait, schedule: None, bytes_per_second, back_by }, actor)
+        let rcc = task.rcc()?;
+        let wait = wait && rcc.is_none();
+        let machine = task.machine;
+        self.create(
+            &Wish { machine, request, wait, schedule: None, bytes_per_second, back_by, rcc, held: false },
+            actor,
+        )
     }
 
     /// Forgets a task that is over. With `discard`, what it left half-made goes too; a result that is whole stays.

@@ -7,6 +7,7 @@ use machine::Severity;
 use super::back_by::RETURN;
 use super::wish::output_folder;
 use super::{Forecast, Run, Tasks, Wish};
+use crate::rcc::{Rcc, choose, describe};
 use crate::schedule::StartAt;
 use crate::store::{LogLevel, NO_AGENT_REMEDY, StepState};
 use crate::{Error, ErrorKind, Result, Timestamp};
@@ -45,6 +46,9 @@ impl Tasks {
             let remedy = "start it from the boot image, or let the task wait for it";
             found.find("connection", severity, format!("machine {id} is not connected"), remedy);
         }
+        if let Some(rcc) = &wish.rcc {
+            self.look_at_restart(id, rcc, &mut found);
+        }
         let now = Timestamp::now();
         let start_at = wish.schedule.as_ref().and_then(|schedule| schedule.start_at.as_ref()).map(StartAt::instant);
         let start = start_at.map_or(now, |at| at.max(now));
@@ -61,6 +65,29 @@ impl Tasks {
             found.find("back-by", Severity::Warning, says, remedy);
         }
         Ok((found, forecast))
+    }
+
+    /// How the machine would be restarted into the boot image, or why it cannot be.
+    fn look_at_restart(&self, machine: &str, rcc: &Rcc, found: &mut Preflight) {
+        let survey = match rcc.check().and_then(|()| self.survey(machine)) {
+            Ok(survey) => survey,
+            Err(error) => {
+                let remedy = "install its agent (`vconverter agent install`), or start the machine from the boot image's ISO or by PXE";
+                return found.find("restart", Severity::Blocker, error.chain(), remedy);
+            }
+        };
+        let choice = choose(&survey, rcc);
+        for blocker in &choice.blockers {
+            let (says, remedy) = blocker.rsplit_once(": ").unwrap_or((blocker, ""));
+            found.find("restart", Severity::Blocker, says.to_owned(), remedy);
+        }
+        if choice.blockers.is_empty() {
+            let remedy = "its boot path is written down before and restored before anything is copied";
+            found.find("restart", Severity::Info, describe(&choice), remedy);
+        }
+        for note in choice.notes {
+            found.find("restart", Severity::Info, note, "nothing needs to be done");
+        }
     }
 
     /// Before a task copies for the first time: what is found goes into its log.

@@ -1,6 +1,7 @@
 //! Tasks at work: begun when their time has come and there is room, each in a thread and under a lease.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use protocol::message::ControllerMessage;
 use super::back_by::Deadline;
 use super::{Run, Tasks, lock};
 use crate::progress::Progress;
+use crate::rcc::{AtEnd, Rcc};
 use crate::schedule::{BackBy, Look, Plan, Run as DueRun};
 use crate::store::{End, Lease, LogLevel, TaskRecord, TaskState};
 use crate::{Error, ErrorKind, Result, Timestamp};
@@ -80,7 +82,7 @@ impl Tasks {
                 continue;
             }
             // One that was begun before waits for its machine where it is; no other takes a place from those that can work.
-            if task.state == TaskState::Queued && self.0.sessions.kind_of(&task.machine).is_none() {
+            if task.state == TaskState::Queued && !is_away(&task) && self.0.sessions.kind_of(&task.machine).is_none() {
                 let look = Timestamp::now().after(ABSENT_INTERVAL);
                 alarm = Some(alarm.map_or(look, |alarm| alarm.min(look)));
                 if running.absent.insert(task.id.clone()) {
@@ -166,7 +168,16 @@ impl Tasks {
 
     fn convert(&self, task: &TaskRecord, run: &Run) -> Result<serde_json::Value> {
         let request = task.request()?;
+        let rcc = task.rcc()?;
         lock(&run.returning).back_by = task.back_by()?;
+        lock(&run.returning).rcc.clone_from(&rcc);
+        if let Some(rcc) = &rcc {
+            let (cancel, pause) = self.0.store.wanted_of(&task.id)?;
+            if cancel || pause {
+                run.cancel.cancel();
+            }
+            self.bring_into_boot_image(task, run, rcc)?;
+        }
         let machine = self.0.sessions.connected_machine(&task.machine, &task.id, run.bandwidth.clone())?;
         let known = conversion::RemoteMachine::machine(&machine);
         self.check_before_copy(run, &known, &request)?;
@@ -177,12 +188,45 @@ impl Tasks {
         if cancel || pause {
             run.cancel.cancel();
         }
-        self.0.converter.convert(Source::Remote(Arc::new(machine)), &request, &recorder, &run.cancel).map_err(|e| {
-            let kind = match e.kind {
-                conversion::ErrorKind::Cancelled => ErrorKind::Cancelled,
-                _ => ErrorKind::Conversion,
-            };
-            Error { source: e.source, ..Error::new(kind, e.context) }
+        let source = Source::Remote(Arc::new(machine));
+        let convert = || {
+            self.0.converter.convert(source, &request, &recorder, &run.cancel).map_err(|e| {
+                let kind = match e.kind {
+                    conversion::ErrorKind::Cancelled => ErrorKind::Cancelled,
+                    _ => ErrorKind::Conversion,
+                };
+                Error { source: e.source, ..Error::new(kind, e.context) }
+            })
+        };
+        match &rcc {
+            None => convert(),
+            Some(rcc) => self.convert_and_see_back(task, run, rcc, convert),
+        }
+    }
+
+    /// Converts a machine that was restarted into the boot image for it, and does not end before it is back.
+    fn convert_and_see_back(
+        &self,
+        task: &TaskRecord,
+        run: &Run,
+        rcc: &Rcc,
+        convert: impl FnOnce() -> Result<serde_json::Value>,
+    ) -> Result<serde_json::Value> {
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let watching = scope.spawn(|| self.watch_return(task, run, rcc, &is_over));
+            let converted = catch_unwind(AssertUnwindSafe(convert))
+                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Conversion, "the conversion broke down: see the log")));
+            if converted.is_ok() && !self.0.store.step_begins(&run.lease, Step::Return)? {
+                run.lose();
+            }
+            is_over.store(true, Ordering::Release);
+            match watching.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(task = %task.id, "{}", error.chain()),
+                Err(_) => tracing::error!(task = %task.id, "watching for the machine's return broke down"),
+            }
+            converted
         })
     }
 
@@ -230,6 +274,13 @@ impl Tasks {
         }
         // Nobody is there to do it, whatever the end.
         match end {
+            End::Interrupted => Ok(()),
+            _ if run.rcc().is_some() => {
+                self.0.store.revoke_tokens_of(&task.id)?;
+                let rcc = run.rcc().unwrap_or_default();
+                let at_end = if matches!(end, End::Done(_)) { rcc.at_end } else { AtEnd::Restart };
+                self.release(run, &task.machine, &task.name, &Rcc { at_end, ..rcc })
+            }
             End::Done(_) | End::Failed(_) if run.must_return() => self.give_back(run, &task.machine, &task.name),
             _ => Ok(()),
         }
@@ -283,11 +334,21 @@ impl Tasks {
     }
 }
 
+/// Whether its machine is on its way into the boot image, or back.
+fn is_away(task: &TaskRecord) -> bool {
+    task.course().is_ok_and(|course| course.is_away())
+}
+
 /// The steps that a task has. What cannot be read has none, and fails when it is begun.
 fn steps_of(task: &TaskRecord) -> Vec<Step> {
     let verify = task.request().is_ok_and(|request| request.verify);
-    let steps = [Step::Check, Step::Copy, Step::Verify, Step::FixUp, Step::Define, Step::Prove];
-    steps.into_iter().filter(|step| *step != Step::Verify || verify).collect()
+    let restarts = task.rcc.is_some();
+    let is_wanted = |step: &Step| match step {
+        Step::Verify => verify,
+        Step::Reboot | Step::Return => restarts,
+        _ => true,
+    };
+    Step::ALL.into_iter().filter(is_wanted).collect()
 }
 
 /// A machine that must be back in its own system.
@@ -302,6 +363,8 @@ pub(super) struct Returning {
     /// Why it would not be back in time; the copy was stopped for that.
     missed: Option<String>,
     is_given_back: bool,
+    /// How the machine was restarted into the boot image for this.
+    rcc: Option<Rcc>,
 }
 
 impl Returning {
@@ -326,6 +389,10 @@ impl Run {
         if let Some(bytes) = returning.reading {
             returning.begin_reading(bytes, now);
         }
+    }
+
+    pub(super) fn rcc(&self) -> Option<Rcc> {
+        lock(&self.returning).rcc.clone()
     }
 
     fn must_return(&self) -> bool {
@@ -391,11 +458,17 @@ impl Observer for Recorder<'_> {
                 tracing::info!(task = %lease.task, %step, "step");
                 let begins = store.step_begins(lease, *step);
                 // From here on nothing of the machine is needed any more.
-                if *step == Step::FixUp
-                    && lock(&self.run.returning).done_with_source()
-                    && let Err(error) = self.tasks.give_back(self.run, &self.task.machine, &self.task.name)
-                {
-                    tracing::error!(task = %lease.task, "{}", error.chain());
+                if *step == Step::FixUp {
+                    let must_return = lock(&self.run.returning).done_with_source();
+                    let (machine, name) = (&self.task.machine, &self.task.name);
+                    let ended = match self.run.rcc() {
+                        Some(rcc) => self.tasks.release(self.run, machine, name, &rcc),
+                        None if must_return => self.tasks.give_back(self.run, machine, name),
+                        None => Ok(()),
+                    };
+                    if let Err(error) = ended {
+                        tracing::error!(task = %lease.task, "{}", error.chain());
+                    }
                 }
                 begins
             }

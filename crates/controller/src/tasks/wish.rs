@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Tasks;
+use crate::rcc::{Rcc, choose};
 use crate::schedule::{BackBy, Plan, Schedule, WINDOWS_MAX};
 use crate::store::NewTask;
 use crate::{Error, ErrorKind, Result, Timestamp};
@@ -27,6 +28,10 @@ pub struct Wish {
     pub bytes_per_second: Option<u64>,
     /// When the machine must have its own system again.
     pub back_by: Option<BackBy>,
+    /// Where it runs its own system: how it is restarted into the boot image.
+    pub rcc: Option<Rcc>,
+    /// Whether it begins only when an operator says so.
+    pub held: bool,
 }
 
 /// Tasks of one kind that were asked for together.
@@ -46,6 +51,8 @@ pub struct Batch {
 pub enum BatchKind {
     /// In the boot image, now or when they are there.
     ColdCloningReady,
+    /// They are restarted into the boot image for it.
+    RemoteColdCloning,
     /// While their own system runs.
     Live,
 }
@@ -57,10 +64,12 @@ pub(super) struct Checked {
     output: String,
     json: String,
     pub(super) waits: bool,
-    pub(super) is_cold: bool,
+    pub(super) kind: BatchKind,
     plan: Option<Plan>,
     bytes_per_second: Option<u64>,
     back_by: Option<BackBy>,
+    rcc: Option<Rcc>,
+    held: bool,
 }
 
 impl Checked {
@@ -74,6 +83,8 @@ impl Checked {
             plan: self.plan.as_ref(),
             bytes_per_second: self.bytes_per_second,
             back_by: self.back_by.as_ref(),
+            rcc: self.rcc.as_ref(),
+            held: self.held,
         }
     }
 }
@@ -90,6 +101,9 @@ impl Tasks {
             );
             return Err(Error::new(ErrorKind::Conflict, context));
         }
+        if let Some(rcc) = &wish.rcc {
+            self.check_rcc(wish, rcc)?;
+        }
         check_rate(wish.bytes_per_second)?;
         let plan = wish.schedule.clone().map(plan_of).transpose()?;
         let output = output_folder(&wish.request)?;
@@ -103,11 +117,38 @@ impl Tasks {
             output,
             json,
             waits: wish.wait && !is_ready,
-            is_cold: is_ready || wish.wait,
+            kind: match (&wish.rcc, is_ready || wish.wait) {
+                (Some(_), _) => BatchKind::RemoteColdCloning,
+                (None, true) => BatchKind::ColdCloningReady,
+                (None, false) => BatchKind::Live,
+            },
             plan,
             bytes_per_second: wish.bytes_per_second,
             back_by: wish.back_by.clone(),
+            rcc: wish.rcc.clone(),
+            held: wish.held,
         })
+    }
+
+    /// Whether a machine can be restarted into the boot image, as far as one knows now: it is asked, and nothing is changed.
+    fn check_rcc(&self, wish: &Wish, rcc: &Rcc) -> Result<()> {
+        rcc.check()?;
+        if wish.wait {
+            let context =
+                "a machine that is restarted into the boot image is not waited for: leave --wait or --rcc out";
+            return Err(Error::new(ErrorKind::Invalid, context));
+        }
+        if wish.request.dry_run {
+            let context = "a dry run restarts no machine: `vconverter preflight --rcc` shows what would be done";
+            return Err(Error::new(ErrorKind::Invalid, context));
+        }
+        if self.0.sessions.is_ready(&wish.machine) {
+            return Ok(());
+        }
+        match choose(&self.survey(&wish.machine)?, rcc).blockers.into_iter().next() {
+            None => Ok(()),
+            Some(blocker) => Err(Error::new(ErrorKind::Conflict, blocker)),
+        }
     }
 }
 

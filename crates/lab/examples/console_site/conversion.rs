@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use controller::tasks::Converter;
+use controller::tasks::{Converter, PushFiles, PushNeeds};
 use conversion::{
     Cancel, ConvertedDisk, CopyProgress, Error, ErrorKind, Event, FixUpOutcome, Observer, Outcome, PROOF_FOLDER,
     PROOF_RECORD, PROOF_SCREENSHOT, PROOF_SERIAL_LOG, Proof, Request, Result, Source, Step, Verdict, working_folder,
@@ -23,6 +23,11 @@ const ROUNDS: u64 = 16;
 pub(crate) struct Rehearsal;
 
 impl Converter for Rehearsal {
+    /// No machine of a rehearsal is restarted.
+    fn build_push(&self, _needs: &PushNeeds<'_>) -> Result<PushFiles> {
+        Ok(PushFiles::default())
+    }
+
     fn convert(
         &self,
         _source: Source,
