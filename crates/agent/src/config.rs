@@ -41,6 +41,10 @@ pub struct Config {
     /// changes as disks come and go.
     #[serde(default)]
     pub machine_disks: Option<PathBuf>,
+    /// Boot image only: file with what became of the machine's boot path, where the boot image was pushed to it (JSON of
+    /// [`machine::push::BootPathReport`]).
+    #[serde(default)]
+    pub boot_path: Option<PathBuf>,
     /// Whether this is the boot image, where nothing else uses the disks.
     #[serde(default)]
     pub boot_image: Option<bool>,

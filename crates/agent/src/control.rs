@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use protocol::enrolment::EnrolmentToken;
 use protocol::message::{
-    AgentKind, AgentMessage, Bytes32, ControllerMessage, HEARTBEAT_SECONDS, Hello, MESSAGE_BYTES_MAX, OpenStream,
-    Opening, ServeDisk, StreamToken, read_message, write_message,
+    AgentKind, AgentMessage, Bytes32, COMMAND_BYTES_MAX, COMMAND_SECONDS_MAX, ControllerMessage, HEARTBEAT_SECONDS,
+    Hello, MESSAGE_BYTES_MAX, OpenStream, Opening, ServeDisk, StreamToken, read_message, write_message,
 };
 use protocol::pairing::{Commitment, Committed, Pairing, Role};
 use protocol::tls::{AgentTls, Fingerprint, Identity, Trust};
@@ -20,7 +20,8 @@ use crate::dial::dial;
 use crate::drivers::{Drivers, refused};
 use crate::inventory::{Inventory, about};
 use crate::paired::Paired;
-use crate::{Config, Error, ErrorKind, Result, Screen, Status, power, stream};
+use crate::push::{BootPath, Push};
+use crate::{Config, Error, ErrorKind, Result, Screen, Status, command, power, stream};
 
 /// Pause before the first new attempt; it doubles up to the longest.
 const PAUSE_SECONDS_MIN: u64 = 1;
@@ -42,11 +43,13 @@ const STREAMS_MAX: usize = 8;
 pub fn run(config: &Config, screen: &Screen) -> Result<Infallible> {
     let identity = Identity::load_or_create_agent(&config.state_dir)?;
     let instance = Bytes32::random()?;
+    // Whatever the controller says, and whether there is one: what a push left on the machine goes first.
+    let boot_path = BootPath::look(config);
     let mut pause = PAUSE_SECONDS_MIN;
     screen.show(Status::Connecting { detail: format!("looking for the controller at {}", config.controller) });
     loop {
         let began = Instant::now();
-        let Err(error) = Session::begin(config, screen, &identity, instance).and_then(Session::run);
+        let Err(error) = Session::begin(config, screen, &identity, &boot_path, instance).and_then(Session::run);
         if error.kind == ErrorKind::Config {
             return Err(error);
         }
@@ -76,6 +79,9 @@ struct Session<'a> {
     unconfirmed: Option<Paired>,
     inventory: Option<Arc<Inventory>>,
     drivers: Drivers,
+    push: Push,
+    /// What is to be said of the boot path; shared by all connections.
+    boot_path: &'a BootPath,
     streams: Streams,
     /// Dropping it ends the heartbeats.
     _heartbeats: Sender<Infallible>,
@@ -101,7 +107,13 @@ impl Stream {
 }
 
 impl<'a> Session<'a> {
-    fn begin(config: &'a Config, screen: &'a Screen, identity: &'a Identity, instance: Bytes32) -> Result<Self> {
+    fn begin(
+        config: &'a Config,
+        screen: &'a Screen,
+        identity: &'a Identity,
+        boot_path: &'a BootPath,
+        instance: Bytes32,
+    ) -> Result<Self> {
         let pin = config.authority().or_else(|| Paired::pin(config));
         let mut trust = pin.map_or(Trust::Pairing, Trust::Authority);
         let certified = pin.and_then(|authority| identity.with_kept_certificate(&config.state_dir, authority));
@@ -144,6 +156,8 @@ impl<'a> Session<'a> {
             unconfirmed: None,
             inventory: None,
             drivers: Drivers::new(config),
+            push: Push::new(),
+            boot_path,
             streams: Streams::default(),
             _heartbeats: heartbeats,
         })
@@ -158,7 +172,7 @@ impl<'a> Session<'a> {
             } else if self.look_at_boot_image()? {
                 CONFIRMATION_PAUSE
             } else {
-                CHANGE_PAUSE
+                self.look_at_push()?.map_or(CHANGE_PAUSE, |due_in| due_in.min(CHANGE_PAUSE))
             };
             match messages.recv_timeout(pause) {
                 Ok(message) => {
@@ -200,6 +214,13 @@ impl<'a> Session<'a> {
             | ControllerMessage::Power { .. }
             | ControllerMessage::DriverPiece(_)
             | ControllerMessage::InstallDrivers { .. }
+            | ControllerMessage::Survey
+            | ControllerMessage::PushPiece(_)
+            | ControllerMessage::PlacePush { .. }
+            | ControllerMessage::StartPush { .. }
+            | ControllerMessage::WithdrawPush
+            | ControllerMessage::RunCommand { .. }
+            | ControllerMessage::Stay { .. }
                 if self.is_unproven() =>
             {
                 Ok(())
@@ -258,10 +279,43 @@ impl<'a> Session<'a> {
             | ControllerMessage::PlacePush { .. }
             | ControllerMessage::StartPush { .. }
             | ControllerMessage::WithdrawPush
-            | ControllerMessage::BootPathKept { .. }
             | ControllerMessage::RunCommand { .. }
-            | ControllerMessage::HeartbeatAck { .. }
-            | ControllerMessage::Unknown => Ok(()),
+                if self.inventory.is_none() || self.config.is_boot_image() =>
+            {
+                Err(out_of_order("a push to a machine that is not approved, or stands in the boot image"))
+            }
+            ControllerMessage::Survey => self.say(&AgentMessage::Surveyed(Box::new(Push::survey(self.config)))),
+            ControllerMessage::PushPiece(piece) => {
+                self.push.take(&piece);
+                Ok(())
+            }
+            ControllerMessage::PlacePush { push, order } => match self.push.place(self.config, push, &order) {
+                Ok(done) => self.say(&AgentMessage::PushPlaced { push, done }),
+                Err(error) => self.say(&AgentMessage::PushFailed { reason: error.chain() }),
+            },
+            ControllerMessage::StartPush { text, warning_seconds } => {
+                match self.push.start(&text, Duration::from_secs(warning_seconds.into())) {
+                    Ok(()) => Ok(()),
+                    Err(error) => self.say(&AgentMessage::PushFailed { reason: error.chain() }),
+                }
+            }
+            ControllerMessage::WithdrawPush => match self.push.withdraw(self.config, self.boot_path) {
+                Ok(report) => self.say(&AgentMessage::BootPath(report)),
+                Err(error) => self.say(&AgentMessage::PushFailed { reason: error.chain() }),
+            },
+            ControllerMessage::RunCommand { id, command, seconds } => {
+                self.run_command(id, command, seconds);
+                Ok(())
+            }
+            ControllerMessage::BootPathKept { task } => {
+                self.boot_path.told(self.config, &task);
+                Ok(())
+            }
+            ControllerMessage::Stay { text } => {
+                self.screen.show(Status::Staying { detail: text });
+                Ok(())
+            }
+            ControllerMessage::HeartbeatAck { .. } | ControllerMessage::Unknown => Ok(()),
         }
     }
 
@@ -358,8 +412,45 @@ impl<'a> Session<'a> {
             self.tls = AgentTls::new(&self.identity, self.trust)?;
         }
         self.report()?;
+        // A push that was placed over an earlier connection is undone: nobody is there any more who would start it.
+        if !self.config.is_boot_image() && self.boot_path.untold().is_none() {
+            self.push.withdraw_left(self.config, self.boot_path)?;
+        }
+        if let Some(report) = self.boot_path.untold() {
+            self.say(&AgentMessage::BootPath(report))?;
+        }
         self.screen.show(Status::Ready);
         Ok(())
+    }
+
+    /// Restarts the machine into the boot image when it is time; how long until then, where there is one to be started.
+    fn look_at_push(&mut self) -> Result<Option<Duration>> {
+        match self.push.due_in() {
+            Some(Duration::ZERO) => {
+                if let Err(error) = self.push.restart(self.config, self.screen) {
+                    let left = self.push.withdraw(self.config, self.boot_path).err();
+                    let left = left.map(|error| format!("; {}", error.chain())).unwrap_or_default();
+                    self.say(&AgentMessage::PushFailed { reason: format!("{}{left}", error.chain()) })?;
+                }
+                Ok(None)
+            }
+            due_in => Ok(due_in),
+        }
+    }
+
+    /// On a thread of its own: it may take long.
+    fn run_command(&self, id: u64, command: String, seconds: u32) {
+        let connection = Arc::clone(&self.connection);
+        thread::spawn(move || {
+            let ended = match command.len() {
+                0..=COMMAND_BYTES_MAX => {
+                    command::run(&command, Duration::from_secs(seconds.min(COMMAND_SECONDS_MAX).into()))
+                }
+                _ => command::Ended { status: None, output: "the command is too long".into() },
+            };
+            let message = AgentMessage::CommandEnded { id, status: ended.status, output: ended.output };
+            let _ = write_message(&*connection, &message);
+        });
     }
 
     fn tell_drivers(&self, push: u64, outcomes: Option<Vec<protocol::driver::DriverOutcome>>) -> Result<()> {

@@ -3,14 +3,15 @@
 //!
 //! Nothing is kept but in the memory of the boot image, and no more of it than is named here.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::PathBuf;
 
 use protocol::driver::{DriverOutcome, FILE_BYTES_MAX, FILES_MAX, PUSH_BYTES_MAX};
 use protocol::piece::FilePiece;
 
 use crate::Config;
+use crate::pieces::{Bounds, Incoming, discard};
 
 /// What became of a push, as JSON.
 const OUTCOME_BYTES_MAX: u64 = 48 << 10;
@@ -19,18 +20,12 @@ const OUTCOME_BYTES_MAX: u64 = 48 << 10;
 pub(crate) struct Drivers {
     folder: PathBuf,
     /// The push whose pieces come in.
-    coming: Option<Coming>,
+    coming: Option<Incoming>,
     /// Pushes that the boot image is at.
     waiting: Vec<u64>,
 }
 
-struct Coming {
-    push: u64,
-    bytes: u64,
-    files: usize,
-    /// The file whose pieces come in, and how far it is.
-    file: Option<(String, File, u64)>,
-}
+const BOUNDS: Bounds = Bounds { files: FILES_MAX, file_bytes: FILE_BYTES_MAX, bytes: PUSH_BYTES_MAX };
 
 impl Drivers {
     /// None yet; what an earlier session left unfinished is removed.
@@ -53,21 +48,19 @@ impl Drivers {
     pub(crate) fn take(&mut self, piece: &FilePiece) -> Option<Vec<DriverOutcome>> {
         if self.coming.as_ref().is_none_or(|coming| coming.push < piece.push) {
             self.abandon();
-            self.coming = Some(Coming { push: piece.push, bytes: 0, files: 0, file: None });
+            self.coming = Some(Incoming::new(piece.push, BOUNDS));
         }
         let folder = self.place(piece.push, true);
-        let coming = self.coming.as_mut().filter(|coming| coming.push == piece.push && coming.files <= FILES_MAX)?;
-        let text = coming.write(&folder, piece).err()?;
-        // Not taken up again by later pieces.
-        (coming.files, coming.file) = (usize::MAX, None);
-        let _ = fs::remove_dir_all(&folder);
+        let coming = self.coming.as_mut().filter(|coming| coming.push == piece.push && !coming.is_refused())?;
+        let text = coming.take(&folder, piece).err()?;
+        discard(&folder);
         Some(vec![DriverOutcome { name: piece.name.to_string(), installed: false, text }])
     }
 
     /// All files of a push are there. The answer, where the boot image is not even asked.
     pub(crate) fn install(&mut self, push: u64) -> Option<Vec<DriverOutcome>> {
         let coming = self.coming.take().filter(|coming| coming.push == push)?;
-        if coming.files > FILES_MAX {
+        if coming.is_refused() {
             return None;
         }
         drop(coming);
@@ -108,7 +101,7 @@ impl Drivers {
 
     fn abandon(&mut self) {
         if let Some(coming) = self.coming.take() {
-            let _ = fs::remove_dir_all(self.place(coming.push, true));
+            discard(&self.place(coming.push, true));
         }
     }
 }
@@ -122,36 +115,6 @@ impl Drop for Drivers {
 /// About all files of a push.
 pub(crate) fn refused(text: String) -> Vec<DriverOutcome> {
     vec![DriverOutcome { name: String::new(), installed: false, text }]
-}
-
-impl Coming {
-    fn write(&mut self, folder: &std::path::Path, piece: &FilePiece) -> Result<(), String> {
-        let name = piece.name.as_str();
-        let failed = |error: std::io::Error| format!("it cannot be kept: {error}");
-        if self.file.as_ref().is_none_or(|(current, ..)| current != name) {
-            self.files += 1;
-            if self.files > FILES_MAX {
-                return Err(format!("more than {FILES_MAX} files"));
-            }
-            fs::create_dir_all(folder).map_err(failed)?;
-            let file = OpenOptions::new().write(true).create_new(true).open(folder.join(name)).map_err(failed)?;
-            self.file = Some((name.to_owned(), file, 0));
-        }
-        let Some((_, file, length)) = &mut self.file else { return Err("no file".into()) };
-        let bytes = piece.content.bytes();
-        if piece.offset != *length {
-            return Err(format!("a piece of it is missing: expected one at {length}, found {}", piece.offset));
-        }
-        (*length, self.bytes) = (*length + bytes.len() as u64, self.bytes + bytes.len() as u64);
-        if *length > FILE_BYTES_MAX || self.bytes > PUSH_BYTES_MAX {
-            return Err(format!(
-                "larger than {} MiB, or {} with the others",
-                FILE_BYTES_MAX >> 20,
-                PUSH_BYTES_MAX >> 20
-            ));
-        }
-        file.write_all(bytes).map_err(failed)
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Disks are only ever opened for reading. It links neither `guest` nor `target`: what runs on other people's machines
 //! is small. In the boot image the facts about the guest come from `bootenv`, in a file.
 
+mod command;
 mod config;
 mod control;
 mod dial;
@@ -12,7 +13,9 @@ mod error;
 pub mod inventory;
 mod pace;
 mod paired;
+mod pieces;
 mod power;
+mod push;
 pub mod service;
 mod status;
 mod status_file;

@@ -15,17 +15,36 @@ const POWER_OFF: [&[&str]; 3] = [&["systemctl", "poweroff"], &["shutdown", "-h",
 /// # Errors
 /// [`ErrorKind::Refused`] where none of the ways works.
 pub(crate) fn end_machine(action: PowerAction, detail: String, in_boot_image: bool, screen: &Screen) -> Result<()> {
-    let (status, ways) = match action {
-        PowerAction::Restart => (Status::Restarting { detail }, RESTART),
-        PowerAction::PowerOff => (Status::SwitchingOff { detail }, POWER_OFF),
-        PowerAction::Unknown => {
-            return Err(Error::new(ErrorKind::Refused, "this agent does not know how the machine is to be ended"));
-        }
+    let status = match action {
+        PowerAction::Restart => Status::Restarting { detail },
+        PowerAction::PowerOff => Status::SwitchingOff { detail },
+        PowerAction::Unknown => return Err(unknown()),
     };
     screen.show(status);
-    if in_boot_image {
-        return Ok(());
+    match in_boot_image {
+        true => Ok(()),
+        false => end_own_system(action),
     }
+}
+
+/// Asks the machine's own system to shut down in its order.
+///
+/// # Errors
+/// [`ErrorKind::Refused`] where none of the ways works.
+pub(crate) fn end_own_system(action: PowerAction) -> Result<()> {
+    match action {
+        PowerAction::Restart => run_first(&RESTART),
+        PowerAction::PowerOff => run_first(&POWER_OFF),
+        PowerAction::Unknown => Err(unknown()),
+    }
+}
+
+fn unknown() -> Error {
+    Error::new(ErrorKind::Refused, "this agent does not know how the machine is to be ended")
+}
+
+/// Runs the first of these that the machine has and that succeeds.
+pub(crate) fn run_first(ways: &[&[&str]]) -> Result<()> {
     let mut tried = Vec::new();
     for way in ways {
         let mut command = Command::new(way[0]);
@@ -38,7 +57,7 @@ pub(crate) fn end_machine(action: PowerAction, detail: String, in_boot_image: bo
         }
     }
     if tried.is_empty() {
-        tried.push("neither systemctl nor shutdown is there".into());
+        tried.push(format!("there is no {}", ways.iter().map(|way| way[0]).collect::<Vec<_>>().join(", nor ")));
     }
     Err(Error::new(ErrorKind::Refused, format!("the machine cannot be ended: {}", tried.join("; "))))
 }

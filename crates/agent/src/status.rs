@@ -69,6 +69,11 @@ pub enum Status {
         /// Why, for a person.
         detail: String,
     },
+    /// Nothing is to be done, and the machine stays in the boot image until somebody says more.
+    Staying {
+        /// Why, for a person.
+        detail: String,
+    },
     /// The conversion ended.
     Finished {
         /// For a person.

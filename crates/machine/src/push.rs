@@ -65,6 +65,9 @@ impl FromStr for Way {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Survey {
+    /// `HOST:PORT` at which the agent reaches its controller.
+    #[serde(default)]
+    pub controller: String,
     /// Every way, the safest first.
     pub ways: Vec<WayFinding>,
     /// Whether the agent is installed as a service: only then it is back after the restart.

@@ -220,6 +220,11 @@ pub enum ControllerMessage {
     },
     /// Undo what was placed. Since revision 4.
     WithdrawPush,
+    /// For a machine in the boot image: nothing is to be done, and it stays there until somebody says more. Since revision 4.
+    Stay {
+        /// Why, one line for the machine's screen.
+        text: String,
+    },
     /// Answer to [`AgentMessage::BootPath`]: it was kept. Since revision 4.
     BootPathKept {
         /// As told.

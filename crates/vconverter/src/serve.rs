@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bootimage::{FirmwareSources, KernelChoice, Programs};
 use controller::api::Status;
 use controller::tasks::{Converter, PushFiles, PushNeeds};
 use controller::trust::SetupCode;
@@ -40,7 +41,28 @@ impl Converter for Pipeline {
     }
 
     fn build_push(&self, needs: &PushNeeds<'_>) -> conversion::Result<PushFiles> {
-        todo!("{needs:?}")
+        let wrong = |e: bootimage::Error| {
+            conversion::Error::because(conversion::ErrorKind::Refused, "the boot image for this machine", e)
+        };
+        let options = bootimage::PushOptions {
+            modaliases: needs.survey.modaliases.clone(),
+            drivers: needs.survey.drivers.clone(),
+            controller: needs.survey.controller.clone(),
+            ca_fingerprint: needs.ca_fingerprint.clone(),
+            network: needs.survey.network.clone(),
+            token: needs.token.to_owned(),
+            task: needs.task.to_owned(),
+            contact_seconds: needs.contact_seconds,
+            watchdog_seconds: needs.watchdog_seconds,
+            kernel: KernelChoice::Newest,
+            programs: Programs::beside_executable().map_err(wrong)?,
+            firmware: FirmwareSources::default(),
+            driver_files: Vec::new(),
+            output: needs.output.to_path_buf(),
+        };
+        let push = bootimage::build_push(&options, &mut |line| tracing::info!("{line}")).map_err(wrong)?;
+        let files = push.files.into_iter().map(|(name, path, _)| (name, path)).collect();
+        Ok(PushFiles { files, command_line: push.command_line, missing: push.missing })
     }
 }
 

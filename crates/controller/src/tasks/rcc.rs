@@ -160,7 +160,7 @@ impl Tasks {
             .map_err(|e| Error::with(ErrorKind::Conversion, "the boot image for this machine cannot be made", e))?;
         if !made.missing.is_empty() {
             let says = format!(
-                "the boot image has no driver for {}: add one with `vconverter drivers add`",
+                "the boot image has no driver for {}: start the machine from a medium that has one (`vconverter boot-image build --driver`)",
                 made.missing.join(", ")
             );
             return Err(Error::new(ErrorKind::Conversion, says));
