@@ -133,6 +133,7 @@ mod tests {
             guest_facts: None,
             status_file: None,
             machine_disks: None,
+            boot_path: None,
             disks: None,
             boot_image: Some(true),
             boot_medium: None,

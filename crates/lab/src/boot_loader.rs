@@ -102,10 +102,15 @@ pub(crate) fn write_settings(tree: &Path, options: &str, serial: bool) -> Result
 /// Puts boot code and core image into the first sectors of a disk with MBR, as grub-install does; GRUB's folder is
 /// `/boot/grub` on the first partition.
 pub(crate) fn install_bios(disk: &Path, tree: &Path, work: &Path) -> Result<()> {
+    install_bios_for(disk, tree, work, "(,msdos1)/boot/grub")
+}
+
+/// The same where GRUB's folder is elsewhere, in GRUB's words.
+pub(crate) fn install_bios_for(disk: &Path, tree: &Path, work: &Path, prefix: &str) -> Result<()> {
     let modules = tree.join("usr/lib/grub/i386-pc");
     let core = work.join("core.img");
     Tool::new("grub-mkimage", "grub-common")
-        .args(["-O", "i386-pc", "-p", "(,msdos1)/boot/grub"])
+        .args(["-O", "i386-pc", "-p", prefix])
         .arg("-d")
         .arg(&modules)
         .arg("-o")
@@ -126,7 +131,7 @@ pub(crate) fn install_bios(disk: &Path, tree: &Path, work: &Path) -> Result<()> 
 
 /// Fills `esp` with Debian's signed chain: shim, GRUB, and the configuration that leads to `/boot`. There is no
 /// fallback loader: only the firmware's boot entry starts it.
-pub(crate) fn write_esp(esp: &Path, tree: &Path, boot_uuid: &str) -> Result<()> {
+pub(crate) fn write_esp(esp: &Path, tree: &Path, boot_uuid: &str, grub: &str) -> Result<()> {
     let folder = esp.join("EFI/debian");
     fs::create_dir_all(&folder).map_err(|e| Error::file(&folder, e))?;
     for (from, to) in [
@@ -138,6 +143,6 @@ pub(crate) fn write_esp(esp: &Path, tree: &Path, boot_uuid: &str) -> Result<()> 
         fs::copy(&from, folder.join(to)).map_err(|e| Error::file(&from, e))?;
     }
     let path = folder.join("grub.cfg");
-    let text = format!("search.fs_uuid {boot_uuid} root\nset prefix=($root)'/grub'\nconfigfile $prefix/grub.cfg\n");
+    let text = format!("search.fs_uuid {boot_uuid} root\nset prefix=($root)'{grub}'\nconfigfile $prefix/grub.cfg\n");
     fs::write(&path, text).map_err(|e| Error::file(&path, e))
 }

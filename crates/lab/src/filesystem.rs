@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::SeekFrom;
 
@@ -26,11 +26,22 @@ pub(crate) fn edit_ext4(file: &Path, commands: &str) -> Result<String> {
     Tool::new("debugfs", "e2fsprogs").args(["-w", "-f"]).args([script.path(), file]).run()
 }
 
-/// Takes the last block of the unmounted ext4 at `offset` of `disk`.
-pub(crate) fn fill_ext4(disk: &Path, offset: u64) -> Result<()> {
+/// As the tools of e2fsprogs name a filesystem at `offset` of `disk`.
+fn at_offset(disk: &Path, offset: u64) -> PathBuf {
     let mut file = disk.as_os_str().to_owned();
     file.push(format!("?offset={offset}"));
-    let file = Path::new(&file);
+    file.into()
+}
+
+/// Copies a program into the unmounted ext4 at `offset` of `disk`.
+pub(crate) fn put_program(disk: &Path, offset: u64, program: &Path, path: &str) -> Result<()> {
+    let commands = format!("write {} {path}\nsif {path} mode 0100755\n", program.display());
+    edit_ext4(&at_offset(disk, offset), &commands).map(drop)
+}
+
+/// Takes the last block of the unmounted ext4 at `offset` of `disk`.
+pub(crate) fn fill_ext4(disk: &Path, offset: u64) -> Result<()> {
+    let file = &at_offset(disk, offset);
     let free = || -> Result<u64> {
         let text = Tool::new("dumpe2fs", "e2fsprogs").arg("-h").arg(file).run()?;
         let free = text.lines().find_map(|line| line.strip_prefix("Free blocks:")?.trim().parse().ok());

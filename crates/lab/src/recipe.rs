@@ -21,8 +21,8 @@ const SERIAL_CONSOLE: &str = "console=tty0 console=ttyS0,115200";
 
 pub(crate) fn base(kind: Kind) -> Base {
     match kind {
-        Kind::A | Kind::B => Base::InitramfsTools,
         Kind::C => Base::Dracut,
+        _ => Base::InitramfsTools,
     }
 }
 
@@ -45,6 +45,9 @@ pub(crate) fn make(kind: Kind, base: &Path, folder: &Path) -> Result<()> {
         Kind::A => making.machine_a()?,
         Kind::B => making.machine_b()?,
         Kind::C => making.machine_c()?,
+        Kind::D => making.machine_d()?,
+        Kind::E => making.machine_e()?,
+        Kind::F => making.machine_f()?,
     };
     let facts = serde_json::to_vec_pretty(&machine).map_err(|e| Error::new(format!("machine.json: {e}")))?;
     content::write(folder, "machine.json", facts)
@@ -83,6 +86,146 @@ impl Making<'_> {
         Ok(machine)
     }
 
+    /// As (b), but for the serial console, and with `/boot` on the logical volume of the root.
+    fn machine_d(&self) -> Result<SourceMachine> {
+        let mut machine = self.identify()?;
+        let (esp_start, esp_size) = (MIB, 127 * MIB);
+        let (pv_start, pv_size) = (128 * MIB, 2047 * MIB);
+        machine.disk_size = pv_start + pv_size + MIB;
+        let (root, esp) = (uuid(), NewEsp::new(esp_start, esp_size)?);
+        let release = self.release()?;
+        let fstab = format!(
+            "/dev/mapper/vg0-root / ext4 errors=remount-ro 0 1\nUUID={} /boot/efi vfat umask=0077 0 1\n",
+            esp.uuid()
+        );
+        content::write(self.tree, "etc/fstab", fstab)?;
+        boot_loader::write_settings(self.tree, SERIAL_CONSOLE, true)?;
+        let entry = Entry {
+            release: &release,
+            boot_uuid: &root,
+            folder: "/boot",
+            root: "/dev/mapper/vg0-root",
+            options: SERIAL_CONSOLE,
+            serial: true,
+        };
+        boot_loader::write_menu(&self.tree.join("boot"), &entry)?;
+        let files = self.work.join("esp");
+        boot_loader::write_esp(&files, self.tree, &root, "/boot/grub")?;
+        let mount_point = self.tree.join("boot/efi");
+        fs::create_dir(&mount_point).map_err(|e| Error::file(&mount_point, e))?;
+
+        let pv = self.work.join("pv");
+        filesystem::create(&pv, pv_size)?;
+        let volumes = [LogicalVolume { name: "root", extents: 1900 * MIB / EXTENT }];
+        let offsets = volume_group::make(&pv, "vg0", &machine.hostname, &volumes)?;
+        let root_volume = self.fill_ext4("root.ext4", volumes[0].extents * EXTENT, &root, "", self.tree, true)?;
+        filesystem::place(&self.work.join("root.ext4"), &pv, offsets[0])?;
+        filesystem::make_fat32(&self.work.join("esp.fat"), esp_size, &esp.id, "ESP", &files)?;
+        let table = format!(
+            "label: gpt\nstart=2048, size={}, type=U, uuid={}\nstart={}, size={}, type=V\n",
+            esp_size / 512,
+            esp.place.partition,
+            pv_start / 512,
+            pv_size / 512
+        );
+        self.partition(&table, machine.disk_size)?;
+        for (file, offset) in [("esp.fat", esp_start), ("pv", pv_start)] {
+            self.place(file, offset)?;
+        }
+        let loader = r"\EFI\debian\shimx64.efi";
+        self.write_boot_entry("variables.fd", false, "debian", &esp.place, loader)?;
+        self.write_boot_entry("secure.fd", true, "debian", &esp.place, loader)?;
+        machine.variables = Some("variables.fd".into());
+        machine.secure_variables = Some("secure.fd".into());
+        machine.volumes = vec![
+            fact(esp_start, esp_size, "vfat", &esp.uuid()),
+            fact(pv_start, pv_size, "LVM2_member", ""),
+            VolumeFact { offset: pv_start + offsets[0], logical_volume: Some("vg0/root".into()), ..root_volume },
+        ];
+        Ok(machine)
+    }
+
+    /// systemd-boot, as `bootctl install` and `kernel-install` leave it on a machine whose ESP is `/boot`.
+    fn machine_e(&self) -> Result<SourceMachine> {
+        let mut machine = self.identify()?;
+        let (esp_start, esp_size) = (MIB, 255 * MIB);
+        let (root_start, root_size) = (256 * MIB, 1792 * MIB);
+        machine.disk_size = root_start + root_size + MIB;
+        let (root, esp) = (uuid(), NewEsp::new(esp_start, esp_size)?);
+        let release = self.release()?;
+        let fstab =
+            format!("UUID={root} / ext4 errors=remount-ro 0 1\nUUID={} /boot vfat umask=0077 0 1\n", esp.uuid());
+        content::write(self.tree, "etc/fstab", fstab)?;
+        let files = self.work.join("esp");
+        fs::rename(self.tree.join("boot"), &files).map_err(|e| Error::file(&files, e))?;
+        fs::create_dir(self.tree.join("boot")).map_err(|e| Error::file(self.tree, e))?;
+        let loader = "EFI/systemd/systemd-bootx64.efi";
+        content::write(&files, "loader/loader.conf", "timeout 1\ndefault debian.conf\n")?;
+        let entry = format!(
+            "title Debian GNU/Linux\nversion {release}\nlinux /vmlinuz-{release}\ninitrd /initrd.img-{release}\n\
+             options root=UUID={root} ro {SERIAL_CONSOLE}\n"
+        );
+        content::write(&files, "loader/entries/debian.conf", entry)?;
+        let program = Path::new("/usr/lib/systemd/boot/efi/systemd-bootx64.efi");
+        content::write(&files, loader, fs::read(program).map_err(|e| Error::file(program, e))?)?;
+        let volume = self.fill_ext4("root.ext4", root_size, &root, "", self.tree, true)?;
+        filesystem::make_fat32(&self.work.join("esp.fat"), esp_size, &esp.id, "ESP", &files)?;
+        let table = format!(
+            "label: gpt\nstart=2048, size={}, type=U, uuid={}\nstart={}, size={}, type=L\n",
+            esp_size / 512,
+            esp.place.partition,
+            root_start / 512,
+            root_size / 512
+        );
+        self.partition(&table, machine.disk_size)?;
+        for (file, offset) in [("esp.fat", esp_start), ("root.ext4", root_start)] {
+            self.place(file, offset)?;
+        }
+        let path = format!("\\{}", loader.replace('/', "\\"));
+        self.write_boot_entry("variables.fd", false, "Linux Boot Manager", &esp.place, &path)?;
+        machine.variables = Some("variables.fd".into());
+        machine.volumes =
+            vec![fact(esp_start, esp_size, "vfat", &esp.uuid()), VolumeFact { offset: root_start, ..volume }];
+        Ok(machine)
+    }
+
+    fn machine_f(&self) -> Result<SourceMachine> {
+        let mut machine = self.identify()?;
+        let (start, size, boot_size) = (MIB, 1791 * MIB, 255 * MIB);
+        machine.disk_size = start + size;
+        let (root, boot) = (uuid(), uuid());
+        let release = self.release()?;
+        let fstab = format!("UUID={root} / ext4 errors=remount-ro 0 1\nUUID={boot} /boot ext4 defaults 0 2\n");
+        content::write(self.tree, "etc/fstab", fstab)?;
+        boot_loader::write_settings(self.tree, SERIAL_CONSOLE, true)?;
+        let root_option = format!("UUID={root}");
+        let entry = Entry {
+            release: &release,
+            boot_uuid: &boot,
+            folder: "",
+            root: &root_option,
+            options: SERIAL_CONSOLE,
+            serial: true,
+        };
+        boot_loader::write_menu(&self.tree.join("boot"), &entry)?;
+        let modules = self.tree.join("boot/grub");
+        Tool::new("cp", "coreutils").arg("-r").arg(self.tree.join("usr/lib/grub/i386-pc")).arg(modules).run()?;
+        let boot_tree = self.work.join("boot");
+        fs::rename(self.tree.join("boot"), &boot_tree).map_err(|e| Error::file(&boot_tree, e))?;
+        fs::create_dir(self.tree.join("boot")).map_err(|e| Error::file(self.tree, e))?;
+        let volume = self.fill_ext4("root.ext4", size, &root, "", self.tree, true)?;
+        self.fill_ext4("boot.ext4", boot_size, &boot, "", &boot_tree, false)?;
+        let table = "label: dos\nstart=2048, type=83, bootable\n";
+        self.partition_file("second.raw", table, start + boot_size)?;
+        filesystem::place(&self.work.join("boot.ext4"), &self.folder.join("second.raw"), start)?;
+        self.partition(table, machine.disk_size)?;
+        self.place("root.ext4", start)?;
+        boot_loader::install_bios_for(&self.folder.join("disk.raw"), self.tree, self.work, "(hd1,msdos1)/grub")?;
+        machine.second_disk = Some(("second.raw".into(), format!("{}-2", machine.disk_serial)));
+        machine.volumes = vec![VolumeFact { offset: start, ..volume }];
+        Ok(machine)
+    }
+
     fn machine_c(&self) -> Result<SourceMachine> {
         let mut machine = self.identify()?;
         let (start, size) = (MIB, 1919 * MIB);
@@ -116,9 +259,8 @@ impl Making<'_> {
         let (boot_start, boot_size) = (128 * MIB, 256 * MIB);
         let (pv_start, pv_size) = (384 * MIB, 2175 * MIB);
         machine.disk_size = pv_start + pv_size + MIB;
-        let (root, boot, swap, esp_partition) = (uuid(), uuid(), uuid(), Uuid::new_v4());
-        let esp_id: String = content::random(4)?.iter().map(|b| format!("{b:02X}")).collect();
-        let esp_uuid = format!("{}-{}", &esp_id[..4], &esp_id[4..]);
+        let (root, boot, swap, new_esp) = (uuid(), uuid(), uuid(), NewEsp::new(esp_start, esp_size)?);
+        let (esp_uuid, esp_partition) = (new_esp.uuid(), new_esp.place.partition);
         let release = self.release()?;
         content::write(
             self.tree,
@@ -139,7 +281,7 @@ impl Making<'_> {
         };
         boot_loader::write_menu(&self.tree.join("boot"), &entry)?;
         let esp = self.work.join("esp");
-        boot_loader::write_esp(&esp, self.tree, &boot)?;
+        boot_loader::write_esp(&esp, self.tree, &boot, "/grub")?;
         let boot_tree = self.work.join("boot");
         fs::rename(self.tree.join("boot"), &boot_tree).map_err(|e| Error::file(&boot_tree, e))?;
         for empty in [self.tree.join("boot"), boot_tree.join("efi")] {
@@ -158,7 +300,7 @@ impl Making<'_> {
         let boot_volume = self.fill_ext4("boot.ext4", boot_size, &boot, "", &boot_tree, false)?;
         filesystem::place(&self.work.join("root.ext4"), &pv, offsets[0])?;
         filesystem::place(&self.work.join("swap"), &pv, offsets[1])?;
-        filesystem::make_fat32(&self.work.join("esp.fat"), esp_size, &esp_id, "ESP", &esp)?;
+        filesystem::make_fat32(&self.work.join("esp.fat"), esp_size, &new_esp.id, "ESP", &esp)?;
 
         let table = format!(
             "label: gpt\nstart=2048, size={}, type=U, uuid={esp_partition}\nstart={}, size={}, type=L\nstart={}, size={}, type=V\n",
@@ -172,12 +314,7 @@ impl Making<'_> {
         for (file, offset) in [("esp.fat", esp_start), ("boot.ext4", boot_start), ("pv", pv_start)] {
             self.place(file, offset)?;
         }
-        self.write_variables(&Esp {
-            number: 1,
-            first_sector: esp_start / 512,
-            sectors: esp_size / 512,
-            partition: esp_partition,
-        })?;
+        self.write_boot_entry("variables.fd", false, "debian", &new_esp.place, r"\EFI\debian\shimx64.efi")?;
         machine.variables = Some("variables.fd".into());
         machine.volumes = vec![
             fact(esp_start, esp_size, "vfat", &esp_uuid),
@@ -195,7 +332,10 @@ impl Making<'_> {
         let number = self.kind as u8 + 1;
         let hostname = format!("phys-{letter}");
         // Slots follow from the order in which QEMU gets its devices.
-        let interface = if self.kind == Kind::B { "enp0s2" } else { "ens3" };
+        let interface = match self.kind {
+            Kind::B | Kind::D | Kind::E => "enp0s2",
+            Kind::A | Kind::C | Kind::F => "ens3",
+        };
         let ssh_host_keys = content::write_identity(self.tree, &hostname, interface)?;
         let files = content::write_files(self.tree, self.work)?;
         Ok(SourceMachine {
@@ -212,7 +352,9 @@ impl Making<'_> {
             disk_serial: format!("LAB-DISK-{}{number:04}", letter.to_uppercase()),
             disk: "disk.raw".into(),
             disk_size: 0,
+            second_disk: None,
             variables: None,
+            secure_variables: None,
             root_password: ROOT_PASSWORD.into(),
             ssh_host_keys,
             files,
@@ -292,7 +434,11 @@ impl Making<'_> {
     }
 
     fn partition(&self, table: &str, size: u64) -> Result<()> {
-        let disk = self.folder.join("disk.raw");
+        self.partition_file("disk.raw", table, size)
+    }
+
+    fn partition_file(&self, name: &str, table: &str, size: u64) -> Result<()> {
+        let disk = self.folder.join(name);
         filesystem::create(&disk, size)?;
         content::write(self.work, "table", table)?;
         let input = fs::File::open(self.work.join("table")).map_err(|e| Error::file(&disk, e))?;
@@ -310,11 +456,31 @@ impl Making<'_> {
         filesystem::place(&self.work.join(part), &self.folder.join("disk.raw"), offset)
     }
 
-    fn write_variables(&self, esp: &Esp) -> Result<()> {
-        let template = qemu::find_ovmf(false)?.variables;
+    fn write_boot_entry(&self, name: &str, secure: bool, description: &str, esp: &Esp, loader: &str) -> Result<()> {
+        let template = qemu::find_ovmf(secure)?.variables;
         let mut store = fs::read(&template).map_err(|e| Error::file(&template, e))?;
-        uefi_variables::add_boot_entry(&mut store, "debian", esp, r"\EFI\debian\shimx64.efi")?;
-        content::write(self.folder, "variables.fd", store)
+        uefi_variables::add_boot_entry(&mut store, description, esp, loader)?;
+        content::write(self.folder, name, store)
+    }
+}
+
+/// The first partition of a GPT, an ESP that is made.
+struct NewEsp {
+    /// Serial number of its filesystem, eight hexadecimal digits.
+    id: String,
+    place: Esp,
+}
+
+impl NewEsp {
+    fn new(start: u64, size: u64) -> Result<Self> {
+        let id = content::random(4)?.iter().map(|b| format!("{b:02X}")).collect();
+        let (first_sector, sectors) = (start / 512, size / 512);
+        Ok(Self { id, place: Esp { number: 1, first_sector, sectors, partition: Uuid::new_v4() } })
+    }
+
+    /// As blkid prints it.
+    fn uuid(&self) -> String {
+        format!("{}-{}", &self.id[..4], &self.id[4..])
     }
 }
 

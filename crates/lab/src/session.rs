@@ -29,7 +29,17 @@ pub struct Answer {
 impl<'a> Session<'a> {
     /// Waits up to `timeout` for `HOSTNAME login:` on the port and logs in as root.
     pub fn login(serial: &'a Serial, hostname: &str, password: &str, timeout: Duration) -> Result<Self> {
-        let mut reader = serial.reader();
+        Self::login_after(serial, serial.reader(), hostname, password, timeout)
+    }
+
+    /// The same with the first prompt behind what `reader` has read.
+    pub fn login_after(
+        serial: &'a Serial,
+        mut reader: SerialReader,
+        hostname: &str,
+        password: &str,
+        timeout: Duration,
+    ) -> Result<Self> {
         reader.wait_for(&format!("{hostname} login: "), timeout)?;
         serial.write("root\n")?;
         reader.wait_for("Password: ", LOGIN_TIMEOUT)?;

@@ -282,6 +282,11 @@ impl Site {
         }
     }
 
+    /// Where our programs are.
+    pub fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     /// What the controller logged.
     pub fn controller_log(&self) -> String {
         fs::read_to_string(self.folder.join("controller.log")).unwrap_or_default()

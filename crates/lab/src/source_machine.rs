@@ -22,6 +22,12 @@ pub enum Kind {
     /// As (a), with dracut's host-only initramfs that lacks virtio, device names instead of UUIDs, and swap on a logical
     /// partition.
     C,
+    /// UEFI, GPT, ESP, and everything else on LVM, `/boot` too, AHCI disk, e1000e, serial console. Secure Boot can be on.
+    D,
+    /// UEFI with systemd-boot: kernel and initramfs on the ESP, which is `/boot`; ext4 root, AHCI disk, e1000e, serial console.
+    E,
+    /// BIOS with two disks: the first has GRUB's core and the root, the second `/boot`; IDE disks, e1000, serial console.
+    F,
 }
 
 impl FromStr for Kind {
@@ -31,7 +37,10 @@ impl FromStr for Kind {
             "a" => Ok(Self::A),
             "b" => Ok(Self::B),
             "c" => Ok(Self::C),
-            _ => Err(Error::new(format!("machine: expected a, b or c, found {text:?}"))),
+            "d" => Ok(Self::D),
+            "e" => Ok(Self::E),
+            "f" => Ok(Self::F),
+            _ => Err(Error::new(format!("machine: expected a, b, c, d, e or f, found {text:?}"))),
         }
     }
 }
@@ -55,8 +64,14 @@ pub struct SourceMachine {
     pub disk: PathBuf,
     /// Size of the disk in bytes.
     pub disk_size: u64,
+    /// Its second disk, and the serial number of that.
+    #[serde(default)]
+    pub second_disk: Option<(PathBuf, String)>,
     /// UEFI: its firmware's variables, with a boot entry.
     pub variables: Option<PathBuf>,
+    /// The same with Microsoft's keys and Secure Boot on, for machines that can be started so.
+    #[serde(default)]
+    pub secure_variables: Option<PathBuf>,
     /// Password of root.
     pub root_password: String,
     /// SSH host keys: type and base64, sorted.
@@ -112,7 +127,18 @@ impl SourceMachine {
         if let Some(variables) = &mut machine.variables {
             *variables = copy(&cached.join(&*variables), &folder.join(format!("phys-{letter}.variables.fd")))?;
         }
+        if let Some(variables) = &mut machine.secure_variables {
+            *variables = copy(&cached.join(&*variables), &folder.join(format!("phys-{letter}.secure.fd")))?;
+        }
+        if let Some((disk, _)) = &mut machine.second_disk {
+            *disk = copy(&cached.join(&*disk), &folder.join(format!("phys-{letter}.second.raw")))?;
+        }
         Ok(machine)
+    }
+
+    /// Puts a program into its root filesystem, while it is switched off.
+    pub fn put_program(&self, program: &Path, path: &str) -> Result<()> {
+        filesystem::put_program(&self.disk, self.root()?.offset, program, path)
     }
 
     /// Takes the last block of its root filesystem: the full disk of a machine that nobody looked after.
@@ -129,8 +155,8 @@ impl SourceMachine {
     /// The machine as hardware, its cable plugged into `network`, with two serial ports (the second is unused by it).
     pub fn hardware(&self, boot: Boot<'_>, network: NicBackend) -> Hardware {
         let (machine, bus, nic) = match self.kind {
-            Kind::A | Kind::C => (MachineType::Pc, DiskBus::Ide, NicModel::E1000),
-            Kind::B => (MachineType::Q35, DiskBus::Ahci, NicModel::E1000e),
+            Kind::A | Kind::C | Kind::F => (MachineType::Pc, DiskBus::Ide, NicModel::E1000),
+            Kind::B | Kind::D | Kind::E => (MachineType::Q35, DiskBus::Ahci, NicModel::E1000e),
         };
         let mut hardware = Hardware::new(machine);
         hardware.name = self.hostname.clone();
@@ -144,6 +170,11 @@ impl SourceMachine {
         let mut disk = Disk::new(Image::new(&self.disk, "raw"), bus);
         disk.serial = Some(self.disk_serial.clone());
         hardware.disks.push(disk);
+        if let Some((second, serial)) = &self.second_disk {
+            let mut disk = Disk::new(Image::new(second, "raw"), bus);
+            disk.serial = Some(serial.clone());
+            hardware.disks.push(disk);
+        }
         if let Boot::Iso(iso) = boot {
             hardware.cdrom = Some(iso.to_path_buf());
             hardware.boot_from_cdrom = true;

@@ -107,6 +107,14 @@ impl Arguments {
         if hardware.screen {
             self.pair("-device", "VGA");
         }
+        match hardware.watchdog {
+            None => {}
+            Some(WatchdogModel::I6300Esb) => self.pair("-device", "i6300esb"),
+            Some(WatchdogModel::Bmc) => {
+                self.pair("-device", "ipmi-bmc-sim,id=bmc");
+                self.pair("-device", "isa-ipmi-kcs,bmc=bmc");
+            }
+        }
         if hardware.random {
             self.pair("-device", "virtio-rng-pci");
         }

@@ -52,6 +52,8 @@ pub struct Hardware {
     pub random: bool,
     /// Whether there is a TPM 2.0, which begins empty and is thrown away with the machine: swtpm.
     pub tpm: bool,
+    /// What resets the machine when it hangs.
+    pub watchdog: Option<WatchdogModel>,
     /// Flags of the processor that only KVM has (`hv-relaxed`), left out with another accelerator.
     pub kvm_flags: Vec<String>,
     /// The real-time clock.
@@ -86,6 +88,7 @@ impl Hardware {
             screen: true,
             random: false,
             tpm: false,
+            watchdog: None,
             kvm_flags: Vec::new(),
             clock: Clock::Utc,
             on_reset: OnReset::Reboot,
@@ -299,6 +302,15 @@ pub struct FwCfg {
     pub name: String,
     /// Content.
     pub content: String,
+}
+
+/// A watchdog that resets the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WatchdogModel {
+    /// Intel 6300ESB: a reset of the machine switches it off.
+    I6300Esb,
+    /// That of a BMC, by IPMI's KCS interface: it goes on counting while the machine is reset.
+    Bmc,
 }
 
 /// The real-time clock.

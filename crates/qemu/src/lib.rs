@@ -23,7 +23,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use firmware::{Firmware, OvmfFiles, find_ovmf};
 pub use hardware::{
     Clock, Confinement, DirectBoot, Disk, DiskBus, FwCfg, Hardware, HbaModel, Image, MachineType, Nic, NicBackend,
-    NicModel, OnReset, SerialPort, Smbios,
+    NicModel, OnReset, SerialPort, Smbios, WatchdogModel,
 };
 pub use picture::Picture;
 pub use process::{Exit, ExitKind, die_with_us};

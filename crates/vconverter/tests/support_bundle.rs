@@ -48,6 +48,8 @@ fn no_secret_is_in_it_and_what_helps_is() {
     let machine = plant(&store);
     let request = serde_json::json!({ "name": "web1", "output": "/srv/vms", "password": PLANTED }).to_string();
     let new = NewTask {
+        rcc: None,
+        held: false,
         name: "web1",
         machine: &machine,
         output: folder.path().to_str().unwrap(),
