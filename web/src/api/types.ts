@@ -29,6 +29,7 @@ export type Task = Awaited<ReturnType<typeof api.task>>;
 export type TaskState = Schemas['TaskState'];
 export type TaskSchedule = Schemas['TaskSchedule'];
 export type NewConversion = Schemas['NewConversion'];
+export type Rcc = Schemas['Rcc'];
 export type OutputFormat = Schemas['OutputFormat'];
 export type Allocation = Schemas['Allocation'];
 export type DiskSetting = Schemas['DiskSetting'];

@@ -5,10 +5,13 @@ import { backByForm, backByText, type BackByForm } from './back-by';
 import { choicesOf, usedBytes, type Choice } from './filesystem';
 import { bytes, plural } from './quantity';
 import { limitText } from './rate';
+import { rccOf, restartSentences, type RestartForm } from './restart';
 import { scheduleOf, scheduleText, type When } from './schedule';
 
 export interface Form {
-  kind: 'now' | 'wait';
+  kind: 'now' | 'rcc' | 'wait';
+  /** With `rcc`: how the machine is restarted. */
+  restart: RestartForm;
   when: When;
   backBy: BackByForm;
   /** Paths of the disks that are taken. */
@@ -84,6 +87,8 @@ export function asWish(machine: Machine, form: Form): NewConversion {
     profile: 'none',
     wait: form.kind === 'wait',
     schedule: scheduleOf(form.when),
+    rcc: form.kind === 'rcc' ? rccOf(form.restart) : null,
+    held: form.kind === 'rcc' && form.restart.isHeld,
   };
 }
 
@@ -115,6 +120,8 @@ export function inWords(machine: Machine, form: Form): string[] {
     said.push(
       `The task waits until ${machine.name} is started from the boot image, by ISO or PXE. Then it asks you for a yes before anything is read.`,
     );
+  } else if (form.kind === 'rcc') {
+    said.push(...restartSentences(machine.name, form.restart));
   } else {
     said.push(
       `${machine.name} stays in the boot image while it is copied: its own services are down until you restart it. Its disks are opened for reading only.`,
@@ -169,7 +176,8 @@ export function inWords(machine: Machine, form: Form): string[] {
 }
 
 function beginning(form: Form): string {
-  const begins = form.kind === 'wait' ? 'After your yes it begins' : 'It begins';
+  const isAsked = form.kind === 'wait' || (form.kind === 'rcc' && form.restart.isHeld);
+  const begins = isAsked ? 'After your yes it begins' : 'It begins';
   switch (form.when.kind) {
     case 'now':
       return form.windows.length > 0

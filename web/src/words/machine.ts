@@ -62,7 +62,12 @@ export function stateText(machine: Machine): string {
   }
 }
 
-const MEDIA: Record<string, string> = { iso: 'the ISO', pxe: 'PXE', 'uefi-http': 'UEFI HTTP boot', push: 'a push over the network' };
+const MEDIA: Record<string, string> = {
+  iso: 'the ISO',
+  pxe: 'PXE',
+  'uefi-http': 'UEFI HTTP boot',
+  push: 'a push over the network',
+};
 
 export function mediumText(medium: string | null | undefined): string {
   return (medium && MEDIA[medium]) || 'a boot medium';

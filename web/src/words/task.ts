@@ -43,7 +43,10 @@ export const canBeScheduled = (task: Task): boolean => isNotBegun(task) && !task
 type StepId = TaskStep['step'];
 
 const STEPS: Record<StepId, { title: string; about: string }> = {
-  reboot: { title: 'Restart', about: 'the live machine starts the boot image once; its boot path is restored' },
+  reboot: {
+    title: 'Restart',
+    about: 'the live machine starts the boot image once; its boot path is restored',
+  },
   check: { title: 'Check', about: 'everything that can be refused before anything is written' },
   copy: { title: 'Copy', about: 'used blocks of the disks, over TLS' },
   verify: { title: 'Verify', about: 'hashes of the source compared with the copy' },

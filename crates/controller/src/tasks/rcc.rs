@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use conversion::Step;
 use machine::push::{PushOrder, Survey, Way};
-use protocol::message::{AgentKind, PowerAction};
+use protocol::message::{AgentKind, ControllerMessage, PowerAction};
 use protocol::piece::FileName;
 
 use super::{Run, Tasks};
@@ -251,8 +251,9 @@ impl Tasks {
         let deadline = Instant::now() + patience;
         while !sessions.is_ready(&task.machine) {
             check_cancel(run)?;
+            let is_back = || Ok::<_, Error>(self.0.store.existing_task(&task.id)?.course()?.back_at.is_some());
             if let Some(since) = sessions.live_since(&task.machine)
-                && since > restarted_at
+                && (since > restarted_at || is_back()?)
             {
                 let compared = Instant::now() + COMPARED_MAX;
                 while self.0.store.existing_task(&task.id)?.course()?.boot_path.is_none() && Instant::now() < compared {
@@ -312,11 +313,10 @@ impl Tasks {
             AtEnd::Restart => (PowerAction::Restart, "the machine is given back: it starts its own system"),
             AtEnd::PowerOff => (PowerAction::PowerOff, "the machine is switched off, as was wanted"),
             AtEnd::Stay => {
-                return self.0.store.log_task(
-                    &run.lease.task,
-                    LogLevel::Info,
-                    "the machine stays in the boot image, as was wanted",
-                );
+                let text = format!("{name}: this machine stays in the boot image");
+                self.0.sessions.tell(machine, &ControllerMessage::Stay { text });
+                let says = "the machine stays in the boot image, as was wanted";
+                return self.0.store.log_task(&run.lease.task, LogLevel::Info, says);
             }
         };
         let now = Timestamp::now();
