@@ -183,6 +183,8 @@ pub fn survey(system: &System) -> Survey {
     // What only the agent knows is left to it.
     #[allow(clippy::needless_update)]
     Survey {
+        // Whoever asks knows it.
+        controller: String::new(),
         ways: ways.into(),
         installed: hardware::state_survives_restart(system, &facts.mounts),
         watchdog,
