@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use controller::api::Status;
+use controller::tasks::Converter;
 use conversion::{Cancel, Event, Observer, Source, Step};
 use machine::Machine;
 use machine::push::{BootPathReport, Survey, Way, WayFinding};
@@ -103,7 +104,7 @@ fn live(connection: Connection, manner: Manner, told: Arc<Mutex<Told>>) -> JoinH
 }
 
 /// A conversion that is at its fix-ups at once.
-fn quick() -> Arc<Fake<impl Fn(Source, &dyn Observer, &Cancel) -> conversion::Result<Value> + Send + Sync>> {
+fn quick() -> Arc<dyn Converter> {
     Arc::new(Fake(|_, observer: &dyn Observer, _: &Cancel| {
         for step in [Step::Check, Step::Copy, Step::FixUp] {
             observer.event(Event::Step { step });

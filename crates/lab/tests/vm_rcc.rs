@@ -2,6 +2,8 @@
 //! login prompt, for each way into the boot image. Needs root.
 #![allow(clippy::unwrap_used)]
 
+#[path = "rcc/failures.rs"]
+mod failures;
 mod rcc;
 
 use lab::{Judge, Kind, SourceMachine};

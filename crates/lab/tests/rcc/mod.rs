@@ -80,9 +80,11 @@ impl LiveMachine {
             println!("{}", session.output(&install, COMMAND).unwrap());
             session.output("rm /root/vconverter-agent; sync", COMMAND).unwrap();
         }
+        live.log_out();
         live.id = live.site.ready_machine(COMMAND).unwrap();
         live.say(&format!("its agent is installed and approved: machine {}", live.id));
-        live.before = live.boot_path(live.vm().serial(0).reader_from_now(), true);
+        live.before = live.boot_path(&mut live.log_in_again());
+        live.log_out();
         live
     }
 
@@ -102,6 +104,34 @@ impl LiveMachine {
         println!("[{:>4} s] {text}", self.begun.elapsed().as_secs());
     }
 
+    /// Logs in where nobody is logged in.
+    pub(crate) fn log_in_again(&self) -> Session<'_> {
+        let reader = self.vm().serial(0).reader_from_now();
+        // Asks for the prompt once more.
+        self.vm().serial(0).write("\n").unwrap();
+        self.login(reader)
+    }
+
+    /// Ends the shell of a login: the prompt comes again.
+    pub(crate) fn log_out(&self) {
+        let mut reader = self.vm().serial(0).reader_from_now();
+        self.vm().serial(0).write("exit\n").unwrap();
+        self.sees(&mut reader, " login: ");
+    }
+
+    /// Waits for its own login prompt.
+    pub(crate) fn is_in_own_system(&self, reader: SerialReader) {
+        drop(self.login(reader));
+        self.log_out();
+    }
+
+    /// Its boot path is as it was, and nobody restarted it.
+    pub(crate) fn is_unchanged(&self) {
+        let after = self.boot_path(&mut self.log_in_again());
+        self.log_out();
+        assert_eq!(self.before, after, "the boot path");
+    }
+
     /// Logs in at the first prompt behind what `reader` has read.
     fn login(&self, reader: SerialReader) -> Session<'_> {
         let machine = &self.machine;
@@ -110,21 +140,14 @@ impl LiveMachine {
         session.unwrap_or_else(|error| panic!("{error}\n{}", tail(&self.vm().serial(0).text(), 60)))
     }
 
-    /// What the machine is started by, as its own system sees it. `logged_in`: nobody is to be waited for.
-    fn boot_path(&self, reader: SerialReader, logged_in: bool) -> String {
-        if logged_in {
-            // The shell of the login before ended with its session: a new one is asked for.
-            self.vm().serial(0).write("exit\n").unwrap();
-        }
-        let mut session = self.login(reader);
-        let text = session.output(&format!("bash -c '{}'", BOOT_PATH.replace('\'', "'\\''")), COMMAND).unwrap();
-        self.vm().serial(0).write("exit\n").unwrap();
-        text
+    /// What the machine is started by, as its own system sees it.
+    fn boot_path(&self, session: &mut Session<'_>) -> String {
+        session.output(&format!("bash -c '{}'", BOOT_PATH.replace('\'', "'\\''")), COMMAND).unwrap()
     }
 
     /// Waits for its own login prompt behind what `reader` has read, and for the agent to have told its boot path; compares.
     pub(crate) fn is_back(&self, reader: SerialReader, task: &str) {
-        let _ = self.login(reader);
+        let mut session = self.login(reader);
         self.say("its own login prompt");
         let begun = Instant::now();
         while self.task(task)["course"]["boot_path"].is_null() {
@@ -133,7 +156,9 @@ impl LiveMachine {
         }
         // The record goes when the controller has the report.
         std::thread::sleep(Duration::from_secs(2));
-        let after = self.boot_path(self.vm().serial(0).reader_from_now(), true);
+        let after = self.boot_path(&mut session);
+        drop(session);
+        self.log_out();
         assert_eq!(self.before, after, "the boot path");
         self.say(&format!("its boot path is as before: {} lines", after.lines().count()));
     }
