@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use controller::api::Status;
 use controller::tasks::Converter;
-use conversion::{Cancel, Event, Observer, Source, Step};
+use conversion::{Cancel, Event, Observer, Step};
 use machine::Machine;
 use machine::push::{BootPathReport, Survey, Way, WayFinding};
 use protocol::Connection;
