@@ -639,7 +639,7 @@ mod tests {
             instance: Bytes32([0xab; 32]),
         });
         let text = format!(
-            r#"{{"type":"hello","protocol":{{"oldest":2,"newest":3}},"program":"0.1.0","kind":"boot_image","instance":"{}"}}"#,
+            r#"{{"type":"hello","protocol":{{"oldest":2,"newest":4}},"program":"0.1.0","kind":"boot_image","instance":"{}"}}"#,
             "ab".repeat(32)
         );
         assert_eq!(serde_json::to_string(&hello).unwrap(), text);
