@@ -57,6 +57,15 @@ pub(crate) fn arguments(
     for (index, nic) in (0..).zip(&hardware.nics) {
         args.nic(index, nic, hardware.boot_from_network.then_some(first + index));
     }
+    // Last: the slots of all else are the same with it and without.
+    match hardware.watchdog {
+        None => {}
+        Some(WatchdogModel::I6300Esb) => args.pair("-device", "i6300esb"),
+        Some(WatchdogModel::Bmc) => {
+            args.pair("-device", "ipmi-bmc-sim,id=bmc");
+            args.pair("-device", "isa-ipmi-kcs,bmc=bmc");
+        }
+    }
     Ok(args.0)
 }
 
@@ -106,14 +115,6 @@ impl Arguments {
         self.smbios(&hardware.smbios);
         if hardware.screen {
             self.pair("-device", "VGA");
-        }
-        match hardware.watchdog {
-            None => {}
-            Some(WatchdogModel::I6300Esb) => self.pair("-device", "i6300esb"),
-            Some(WatchdogModel::Bmc) => {
-                self.pair("-device", "ipmi-bmc-sim,id=bmc");
-                self.pair("-device", "isa-ipmi-kcs,bmc=bmc");
-            }
         }
         if hardware.random {
             self.pair("-device", "virtio-rng-pci");
