@@ -1,5 +1,7 @@
 //! A service script of OpenRC, as Alpine, Gentoo, Devuan and others have it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use super::plan::{Step, missing_folders, words};
@@ -11,6 +13,9 @@ const NAME: &str = "vconverter-agent";
 pub(super) const LINK: &str = "/etc/runlevels/default/vconverter-agent";
 /// The script; in the same place as one of SysV.
 pub(super) const SCRIPT: &str = "/etc/init.d/vconverter-agent";
+
+/// Longest first line of a script, in bytes.
+const LINE_BYTES_MAX: u64 = 256;
 
 /// The script, and that it starts with the system.
 pub(super) fn files(system: &System, program: &Path) -> Vec<Step> {
@@ -40,6 +45,15 @@ pub(super) fn files(system: &System, program: &Path) -> Vec<Step> {
     steps.extend(missing_folders(system, Path::new("/etc/runlevels/default"), 0o755));
     steps.push(Step::link(LINK, SCRIPT));
     steps
+}
+
+/// Whether a script is one of OpenRC's, by its first line.
+pub(super) fn is_script(path: &Path) -> bool {
+    let mut line = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LINE_BYTES_MAX).read_to_end(&mut line));
+    let line = String::from_utf8_lossy(&line);
+    let first = line.lines().next().unwrap_or_default();
+    read.is_ok() && (first.ends_with("openrc-run") || first.ends_with("runscript"))
 }
 
 /// Starts it, or starts it again where it runs.

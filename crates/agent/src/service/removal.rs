@@ -38,8 +38,8 @@ pub(super) fn plan(system: &System) -> Result<Vec<Removal>> {
         }
     };
     of_init(system.exists(systemd::UNIT), systemd::removal());
-    // Both kinds of script have the same place.
-    let is_openrc = system.exists(openrc::LINK);
+    // Both kinds of script have the same place, and Debian's update-rc.d makes OpenRC's link too where that is installed.
+    let is_openrc = openrc::is_script(&system.path(openrc::SCRIPT));
     of_init(is_openrc, openrc::removal());
     of_init(!is_openrc && system.exists(sysv::SCRIPT), sysv::removal(system));
     let links = sysv::all_links();

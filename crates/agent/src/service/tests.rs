@@ -129,6 +129,24 @@ fn what_is_installed_and_removed_leaves_the_tree_as_it_was() {
 }
 
 #[test]
+fn a_sysv_script_is_removed_as_one_where_openrc_is_installed_beside() {
+    let (root, system, commands) = make_system(&[&DEBIAN[..], &["etc/runlevels/default/", "usr/local/sbin/"]].concat());
+    let before = content(root.path());
+    installation::plan(&system, &wish()).unwrap().apply(&system, &|_| ()).unwrap().keep();
+    // As Debian's update-rc.d does.
+    std::os::unix::fs::symlink(
+        "/etc/init.d/vconverter-agent",
+        root.path().join("etc/runlevels/default/vconverter-agent"),
+    )
+    .unwrap();
+    commands.borrow_mut().clear();
+    removal::apply(&removal::plan(&system).unwrap(), &system).unwrap();
+    assert_eq!(content(root.path()), before);
+    let given = ["/etc/init.d/vconverter-agent stop", "update-rc.d -f vconverter-agent remove"];
+    assert_eq!(commands.borrow().as_slice(), given);
+}
+
+#[test]
 fn a_failure_after_any_step_leaves_the_tree_as_it_was() {
     for files in ALL {
         let (root, system, commands) = make_system(files);

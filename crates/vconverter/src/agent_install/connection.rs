@@ -218,7 +218,8 @@ fn common(way: &Way, login: &Login, folder: &Folder) -> Result<Vec<OsString>> {
 /// A connection through the jump host, of which the shell knows only quoted words. What it says goes to a file: so it is
 /// known which of the two refused.
 fn proxy_command(way: &Way, jump: &Login, folder: &Folder) -> Result<String> {
-    let mut words = vec!["exec".to_owned(), "env".to_owned()];
+    // OpenSSH puts `exec` before it.
+    let mut words = vec!["env".to_owned()];
     words.extend(
         environment(folder)?.iter().map(|(name, value)| script::quoted(&format!("{name}={}", value.to_string_lossy()))),
     );

@@ -14,6 +14,8 @@ pub(super) struct Steps {
 impl Steps {
     pub(super) fn tell(self, step: &str, detail: &str) -> Result<()> {
         match self.json {
+            // What the agent does itself stands below its installation.
+            true if step.is_empty() => crate::print_json_line(&json!({ "step": "install", "detail": detail })),
             true => crate::print_json_line(&json!({ "step": step, "detail": detail })),
             false => crate::print(&format!("{step:<10}{}\n", plain(detail))),
         }
