@@ -14,8 +14,7 @@ pub(crate) const COMMAND: Duration = Duration::from_secs(300);
 /// Boot files, boot variables and what the agent keeps; lines that are the same mean a boot path that is the same.
 const BOOT_PATH: &str = "cd / && find boot -type f -exec sha256sum {} + | sort -k2; find boot | sort; \
     for v in /sys/firmware/efi/efivars/{Boot[0-9O]*,BootNext-*,LoaderEntry*}; do [ -e $v ] && sha256sum $v; done; \
-    ls /var/lib/vconverter-agent | grep -v "
-    ^ certificate - " | sort; ls -d /run/vconverter* 2>/dev/null | grep -v '^/run/vconverter-agent$'; true";
+    ls /var/lib/vconverter-agent | grep -v '^certificate-' | sort; ls -d /run/vconverter* 2>/dev/null | grep -v '^/run/vconverter-agent$'; true";
 
 /// A machine that runs its own system, on the LAN of a site.
 pub(crate) struct LiveMachine {
