@@ -14,7 +14,7 @@ use crate::volume_group::{self, EXTENT, LogicalVolume};
 use crate::{Error, Result, content, filesystem};
 
 /// Changes whenever a recipe does.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 const MIB: u64 = 1 << 20;
 const SERIAL_CONSOLE: &str = "console=tty0 console=ttyS0,115200";

@@ -48,7 +48,11 @@ fn load_option(description: &str, esp: &Esp, loader: &str) -> Result<Vec<u8>> {
     Ok(option)
 }
 
-/// Writes a variable into the first free place.
+/// State of a variable that is there, and the bit that is cleared in one that is not any more (VAR_ADDED, VAR_DELETED).
+const ADDED: u8 = 0x3f;
+const DELETED: u8 = 0xfd;
+
+/// Writes a variable into the first free place; one of that name is there no more.
 fn append(store: &mut [u8], name: &str, data: &[u8]) -> Result<()> {
     let volume_header = usize::from(u16::from_le_bytes(array(store, 48)?));
     let size = u32::from_le_bytes(array(store, volume_header + 16)?);
@@ -57,13 +61,18 @@ fn append(store: &mut [u8], name: &str, data: &[u8]) -> Result<()> {
         return Err(Error::new("variable store: expected a formatted, healthy store behind the volume header"));
     }
     let mut at = volume_header + STORE_HEADER;
+    let wanted = ucs2(name);
     while array::<2>(store, at)? == [0xaa, 0x55] {
         let name_size = u32::from_le_bytes(array(store, at + 36)?) as usize;
         let data_size = u32::from_le_bytes(array(store, at + 40)?) as usize;
-        at = (at + VARIABLE_HEADER + name_size + data_size).next_multiple_of(4);
+        let begin = at + VARIABLE_HEADER;
+        if store.get(begin..begin + name_size).is_some_and(|name| name == wanted) {
+            store[at + 2] &= DELETED;
+        }
+        at = (begin + name_size + data_size).next_multiple_of(4);
     }
-    let name = ucs2(name);
-    let mut variable = vec![0xaa, 0x55, 0x3f, 0]; // StartId, VAR_ADDED
+    let name = wanted;
+    let mut variable = vec![0xaa, 0x55, ADDED, 0]; // StartId, state
     variable.extend(ATTRIBUTES.to_le_bytes());
     variable.extend([0; 8 + 16 + 4]); // monotonic count, time stamp, public key
     for size in [name.len(), data.len()] {
