@@ -380,5 +380,5 @@ fn the_revision_before_is_served_by_its_key_and_an_older_one_is_told_what_to_do(
     agent.protocol = VersionRange { oldest: Version(1), newest: Version(1) };
     let refused = agent.hello().unwrap_err().to_string();
     println!("{refused}");
-    assert!(refused.contains("speaks revision 2 to 3 of the protocol, the agent 1; build a boot image"), "{refused}");
+    assert!(refused.contains("speaks revision 2 to 4 of the protocol, the agent 1; build a boot image"), "{refused}");
 }
