@@ -44,7 +44,10 @@ fn converts_and_comes_back(live: &LiveMachine, options: &[&str], way: &str, log:
     let disk = result.join(ended["outcome"]["disks"][0]["file"].as_str().unwrap());
     let scratch = tempfile::tempdir().unwrap();
     let judge = Judge::new(&disk, &live.machine, scratch.path()).unwrap();
-    assert!(judge.text("/usr/local/sbin/vconverter-agent").is_err(), "the source's agent is in the VM");
+    assert_eq!(judge.text("/etc/hostname").unwrap().trim(), live.machine.hostname);
+    for path in ["/var/lib/vconverter-agent/agent.json", "/etc/systemd/system/vconverter-agent.service"] {
+        assert_eq!(judge.text(path).unwrap(), "", "{path} is in the VM");
+    }
 }
 
 #[test]
