@@ -23,7 +23,7 @@ fn converts_and_comes_back(live: &LiveMachine, options: &[&str], way: &str, log:
         .unwrap();
     println!("{plan}");
     let mut screen = live.vm().serial(0).reader_from_now();
-    let at = in_seconds(15);
+    let at = in_seconds(25);
     let task = live.convert(&[&["--at", &at], options].concat());
     live.sees(&mut screen, "boot image 0.");
     live.sees(&mut screen, "restore: the boot path is as it was");
